@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := all
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: all test lint clean help
+
+all: .venv/installed  ## create the environment, run the pipeline, print the comparison
+	dvc repro
+	python -m stages.report
+
+test: .venv/installed-dev lint  ## check the style and run every test
+	python -m pytest
+
+lint: .venv/installed-dev  ## check style and formatting
+	ruff check .
+	ruff format --check .
+
+clean:  ## remove the environment, caches of tools and scratch files; keep data, models and DVC's cache
+	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+
+.venv/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

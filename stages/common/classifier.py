@@ -1,0 +1,197 @@
+"""The classifier: base model, its head, LoRA adapter; made, loaded and run.
+
+What is saved from here loads with plain transformers and PEFT.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from tqdm import tqdm
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ModelOutput
+from transformers.pytorch_utils import Conv1D
+
+from stages.common import prefix
+from stages.common.device import device
+from stages.common.errors import PipelineError
+from stages.common.params import Lora
+from stages.common.store import Rows
+
+transformers.logging.set_verbosity_error()  # a fresh head is meant to be missing from the checkpoint
+transformers.logging.disable_progress_bar()
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Whether the saved model is a causal language model, whose head scores words."""
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return causal is not None and causal.__name__ in (config.architectures or [])
+
+
+def label_word_rows(base: Path, *, words: dict[str, str]) -> torch.Tensor:
+    """The language-model head's rows for the words of each class, (classes, hidden); several tokens: their mean."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_output_embeddings().weight.detach()
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]
+    return torch.stack([rows[tokens].mean(dim=0) for tokens in ids])
+
+
+def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[str, str]:
+    """The word that stands for each class, in the order of the classes; without `words`, the class's own name.
+
+    Raises:
+        PipelineError: `words` names other classes than the data.
+    """
+    if words is None:
+        return {name: f" {name}" for name in class_names}
+    if set(words) != set(class_names):
+        raise PipelineError(f"encode.label_words: expected words for {class_names}, found them for {list(words)}")
+    return {name: words[name] for name in class_names}
+
+
+def label_arguments(class_names: list[str], pad_token_id: int) -> dict:
+    """The keyword arguments with which `from_pretrained` makes a head for these classes; saved as labels.json."""
+    return {
+        "num_labels": len(class_names),
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: index for index, name in enumerate(class_names)},
+        "pad_token_id": pad_token_id,
+    }
+
+
+def load_base(base: Path, *, labels: dict, seed: int, words: dict[str, str] | None = None) -> PreTrainedModel:
+    """The base model with a classification head: a random one, or one that scores the label words.
+
+    Args:
+        labels: see `label_arguments`.
+        seed: of the random head.
+        words: each class's word, for a head that starts from the language-model head's rows.
+    """
+    transformers.set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32, **labels)
+    model.config.use_cache = False
+    if words is not None:
+        model.score.weight.data.copy_(label_word_rows(base, words=words))
+    return model
+
+
+def untouched(base: Path, *, labels: dict, words: dict[str, str] | None, seed: int) -> PreTrainedModel:
+    """The model before tuning at its best: the zero-shot classifier of a causal model, else a random head."""
+    zero_shot = is_causal(AutoConfig.from_pretrained(base))
+    names = list(labels["label2id"])
+    return load_base(base, labels=labels, seed=seed, words=label_words(names, words) if zero_shot else None)
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, *, depth: int, base: Path) -> PeftModel:
+    """Put LoRA adapters on the blocks from `depth` on; with the head, they are all that is trained.
+
+    Raises:
+        PipelineError: `lora.target_modules` names nothing within a block, or PEFT refuses the combination.
+    """
+    available = projections(prefix.blocks(model)[depth])
+    targets = available if lora.target_modules == "all-linear" else lora.target_modules
+    if unknown := [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in available)]:
+        raise PipelineError(
+            f"lora.target_modules: expected names of a layer's projections, found {', '.join(unknown)}; "
+            f"this model has {', '.join(available)}"
+        )
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        bias=lora.bias,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=True if lora.init == "default" else lora.init,
+        target_modules=targets,
+        layers_to_transform=list(range(depth, model.config.num_hidden_layers)),
+        modules_to_save=head_modules(model),
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
+    )
+    model.name_or_path = str(base)
+    return get_peft_model(model, config)
+
+
+def projections(block: nn.Module) -> list[str]:
+    """The names, within a block, of the linear layers that LoRA can adapt."""
+    return [name for name, part in block.named_modules() if isinstance(part, nn.Linear | Conv1D)]
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """The names of the modules on top of the base model that have weights: they are new, and saved whole."""
+    tops = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
+    return [name for name, part in tops if any(True for _ in part.parameters())]
+
+
+def load_labels(folder: Path) -> dict:
+    """The arguments that were saved as labels.json, whose keys JSON turned into text."""
+    labels = json.loads((folder / "labels.json").read_text())
+    return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}
+
+
+def load_adapter(folder: Path) -> PeftModel:
+    """The base model with the saved adapter, as anyone would load it."""
+    return AutoPeftModelForSequenceClassification.from_pretrained(folder, **load_labels(folder))
+
+
+def logits(model: nn.Module, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
+    """The model's logits for every row, (rows, classes) float32.
+
+    Args:
+        model: spliced at the depth of the stored states.
+        progress: what the progress bar says.
+    """
+    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    for numbers, _, output in outputs(model, rows, batch_size=batch_size, progress=progress):
+        result[numbers] = output.logits.float().cpu().numpy()
+    return result
+
+
+def logits_and_features(
+    model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same logits, and in the same pass the pooled final hidden states, (rows, hidden) float32.
+
+    Pooled is the state of the last token in a causal model, which alone has seen the whole text, and the mean over the
+    tokens in an encoder (Reimers & Gurevych 2019).
+    """
+    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    features = np.empty((len(rows), model.config.hidden_size), dtype=np.float32)
+    causal = is_causal(model.config)
+    for numbers, mask, output in outputs(
+        model, rows, batch_size=batch_size, progress=progress, output_hidden_states=True
+    ):
+        hidden, counts = output.hidden_states[-1], mask.sum(dim=1, keepdim=True)
+        if causal:
+            pooled = hidden[torch.arange(len(numbers)), counts[:, 0] - 1]
+        else:
+            pooled = (hidden * mask.unsqueeze(-1)).sum(dim=1) / counts
+        result[numbers] = output.logits.float().cpu().numpy()
+        features[numbers] = pooled.float().cpu().numpy()
+    return result, features
+
+
+def outputs(
+    model: nn.Module, rows: Rows, *, batch_size: int, progress: str, **options: bool
+) -> Iterator[tuple[np.ndarray, torch.Tensor, ModelOutput]]:
+    """Run the model over all rows in batches of like length; yields row numbers, attention mask and output."""
+    model = model.to(device()).eval()
+    with torch.inference_mode(), tqdm(total=len(rows), desc=progress, unit="row") as bar:
+        for numbers in rows.by_length(batch_size):
+            batch = {name: tensor.to(device()) for name, tensor in rows.batch(numbers).items() if name != "labels"}
+            yield numbers, batch["attention_mask"], model(**batch, **options)
+            bar.update(len(numbers))

@@ -1,0 +1,26 @@
+"""Every path that dvc.yaml names, once; all are relative to the root of the repository."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+BASE_MODEL = Path("models/base")
+PREPARED = Path("data/prepared")
+SPLITS = ("train", "validation", "test")
+ENCODED = Path("data/encoded")
+ADAPTER = Path("models/adapter")
+MERGED = Path("models/merged")
+
+BASELINE_PREDICTIONS = Path("data/predictions/baseline.parquet")
+TEST_PREDICTIONS = Path("data/predictions/test.csv")
+
+DATA_METRICS = Path("metrics/data.json")
+ENCODE_METRICS = Path("metrics/encode.json")
+BASELINE_METRICS = Path("metrics/baseline.json")
+TRAIN_METRICS = Path("metrics/train.json")
+TRAIN_CURVES = Path("metrics/train")
+EVALUATE_METRICS = Path("metrics/evaluate.json")
+EVALUATE_PLOTS = Path("metrics/plots")
+
+DOWNLOADS = Path(".cache/downloads")
+"""Verified archives, kept between runs and outside DVC: a changed split downloads nothing."""

@@ -1,0 +1,199 @@
+"""Labelled rows: from a file of a named format to clean, distinct texts in three splits that share nothing.
+
+A table is a pandas data frame with the columns `row` (its number in the source, from 1), `text` and `label`. Every
+function that drops rows counts them by reason in the `dropped` counter it is given.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasketch import MinHash, MinHashLSH
+
+from stages.common.errors import PipelineError
+from stages.common.params import Bound, Data, Limit
+from stages.common.paths import SPLITS
+
+SHINGLE = 5
+"""Characters per shingle: the usual size for short texts (Leskovec et al., Mining of Massive Datasets, ch. 3.2)."""
+
+
+def read(path: Path, data: Data) -> pd.DataFrame:
+    """The rows of a tsv, csv or jsonl file, every value as text except in jsonl.
+
+    Raises:
+        PipelineError: the file is empty, is not UTF-8, is not of the format, or lacks a column.
+    """
+    if not path.stat().st_size:
+        raise PipelineError(f"{path.name}: expected labelled rows, found an empty file")
+    try:
+        if data.format == "jsonl":
+            table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        else:
+            table = pd.read_csv(
+                path,
+                sep="\t" if data.format == "tsv" else ",",
+                quoting=csv.QUOTE_NONE if data.format == "tsv" else csv.QUOTE_MINIMAL,
+                names=data.columns,
+                header=None if data.columns else 0,
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                encoding="utf-8",
+            )
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
+            "convert the file to UTF-8"
+        ) from None
+    except ValueError as error:
+        raise PipelineError(f"{path.name}: expected {data.format}, found: {' '.join(str(error).split())}") from None
+    for role, column in (("text", data.text), ("label", data.label)):
+        if column not in table.columns:
+            raise PipelineError(
+                f"{path.name}: expected a column {column!r} (data.{role}), found {', '.join(map(str, table.columns))}"
+            )
+    rows = pd.DataFrame({"row": range(1, len(table) + 1), "text": table[data.text], "label": table[data.label]})
+    unlabelled = rows[
+        rows["label"].isna() | rows["label"].astype(str).str.strip().str.lower().isin(["", "nan", "null"])
+    ]
+    if len(unlabelled):
+        raise PipelineError(
+            f"{path.name}: expected a label in every row, found {len(unlabelled)} without one, the first in row "
+            f"{unlabelled['row'].iloc[0]} of column {data.label!r}; label them or take them out"
+        )
+    return rows
+
+
+def bin_labels(rows: pd.DataFrame, bins: dict[str, list[Bound]], dropped: Counter) -> pd.DataFrame:
+    """Turn numeric labels into the classes whose [above, below] holds them; rows in no bin are dropped.
+
+    Raises:
+        PipelineError: a label is not a finite number.
+    """
+    numbers = pd.to_numeric(rows["label"], errors="coerce")
+    odd = rows[~np.isfinite(numbers)]
+    if len(odd):
+        raise PipelineError(
+            f"data.bins: expected finite numbers as labels, found {odd['label'].iloc[0]!r} in row {odd['row'].iloc[0]}"
+        )
+    classes = pd.Series(pd.NA, index=rows.index, dtype="string")
+    for name, (low, high) in bins.items():
+        inside = (numbers > (-math.inf if low is None else low)) & (numbers < (math.inf if high is None else high))
+        classes[inside] = name
+    dropped["outside_bins"] += int(classes.isna().sum())
+    return rows.assign(label=classes).dropna(subset="label")
+
+
+def clean(text: str) -> str:
+    """`text` with every run of white space as one space, and none at its ends."""
+    return " ".join(text.split())
+
+
+def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
+    """Clean the texts; drop blank ones and repetitions (in any case), and all of a text whose labels disagree."""
+    rows = rows.assign(text=rows["text"].fillna("").astype(str).map(clean))
+    blank = rows["text"] == ""
+    dropped["blank"] += int(blank.sum())
+    rows = rows[~blank]
+
+    same_text = rows["text"].str.casefold()
+    conflicting = rows["label"].groupby(same_text).transform("nunique") > 1
+    dropped["conflicting_labels"] += int(conflicting.sum())
+    repeated = same_text.duplicated() & ~conflicting
+    dropped["duplicate"] += int(repeated.sum())
+    return rows[~conflicting & ~repeated]
+
+
+def split(rows: pd.DataFrame, data: Data) -> dict[str, pd.DataFrame]:
+    """Cut the rows into train, validation and test, each in an order whose every prefix is stratified.
+
+    Raises:
+        PipelineError: there are fewer than two classes, or a class has fewer rows than there are splits.
+    """
+    counts = rows["label"].value_counts()
+    if len(counts) < 2:
+        raise PipelineError(f"expected at least two classes, found {', '.join(counts.index) or 'no usable row'}")
+    if counts.min() < len(SPLITS):
+        raise PipelineError(
+            f"class {counts.idxmin()!r}: expected at least {len(SPLITS)} rows, one for each split, "
+            f"found {counts.min()}; add rows or merge the class into another"
+        )
+    rows = rows.iloc[stratified_order(rows["label"], data.seed)]
+    test = round(len(rows) * data.split.test)
+    validation = test + round(len(rows) * data.split.validation)
+    return {"train": rows[validation:], "validation": rows[test:validation], "test": rows[:test]}
+
+
+def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
+    """A shuffled order of the rows in which every stretch holds the classes in proportion, to within one row each.
+
+    Each class is shuffled, then its rows are spread evenly over [0, 1); sorting by that place interleaves the classes.
+    So a split is a slice, a limit is a prefix, and a smaller limit is a subset of a larger one.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    within = labels.iloc[shuffled].groupby(labels.iloc[shuffled])
+    place = (within.cumcount() + 0.5) / within.transform("size")
+    return shuffled[np.argsort(place.to_numpy(), kind="stable")]
+
+
+def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter) -> dict[str, pd.DataFrame]:
+    """Drop from train what is nearly a validation or test text, and from validation what is nearly a test text.
+
+    Near means a Jaccard similarity of the shingle sets of `threshold` or more: candidates come from MinHash with
+    locality-sensitive hashing (Broder 1997), and each is then compared exactly.
+    """
+    index = MinHashLSH(threshold=threshold, num_perm=128)
+    seen: dict[str, frozenset[str]] = {}
+    kept = {}
+    for name in reversed(SPLITS):
+        sets = [shingles(text) for text in splits[name]["text"]]
+        sketches = MinHash.bulk([[piece.encode() for piece in pieces] for pieces in sets], num_perm=128)
+        near = np.array(
+            [
+                any(jaccard(pieces, seen[key]) >= threshold for key in index.query(sketch))
+                for pieces, sketch in zip(sets, sketches, strict=True)
+            ],
+            dtype=bool,
+        )
+        dropped["near_duplicate_across_splits"] += int(near.sum())
+        kept[name] = splits[name][~near]
+        for row, pieces, sketch in zip(splits[name]["row"], sets, sketches, strict=True):
+            index.insert(row, sketch)
+            seen[row] = pieces
+    return {name: kept[name] for name in SPLITS}
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out."""
+    plain = " ".join(re.findall(r"\w+", text.casefold()))
+    return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Size of the intersection over size of the union."""
+    return len(one & other) / len(one | other)
+
+
+def limit(splits: dict[str, pd.DataFrame], most: Limit, dropped: Counter) -> dict[str, pd.DataFrame]:
+    """The first rows of each split, at most as many as its limit, classes in proportion.
+
+    Raises:
+        PipelineError: a class is left without a row in a split.
+    """
+    limits = most.model_dump()
+    kept = {name: rows[: limits[name]] for name, rows in splits.items()}
+    classes = set(pd.concat(splits.values())["label"])
+    for name, rows in kept.items():
+        dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
+        if missing := classes - set(rows["label"]):
+            raise PipelineError(
+                f"split {name!r}: expected rows of every class, found none of {', '.join(sorted(missing))} among "
+                f"{len(rows)}; raise data.limit.{name} or data.split.{name}, or add rows"
+            )
+    return kept

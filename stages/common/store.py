@@ -1,0 +1,125 @@
+"""The encoded rows of a split on disk: ragged, memory-mapped, without padding.
+
+A split is a folder of NumPy arrays. All rows' tokens lie end to end, and `offsets` says where each row starts:
+
+    tokens.npy   (tokens,) int32
+    offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
+    labels.npy   (rows,) int64, indices into the class names
+    states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from stages.common import output
+
+STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
+"""How NumPy, which has no bfloat16, holds each dtype's bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What all splits share; the file is written last, so where it is, the encoding is complete."""
+
+    class_names: list[str]
+    depth: int
+    """Blocks below the stored states; 0: nothing is stored but tokens."""
+    hidden_size: int
+    dtype: str
+    pad_token_id: int
+
+    def save(self, folder: Path) -> None:
+        output.write_json(folder / "about.json", vars(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(**json.loads((folder / "about.json").read_text()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """One split, as arrays; see the module's docstring for shapes."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    states: np.ndarray | None
+    pad_token_id: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, (rows,)."""
+        return np.diff(self.offsets)
+
+    def by_length(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Row numbers in batches of like length, longest first, so that memory runs out at once or never."""
+        order = np.argsort(-self.lengths, kind="stable")
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+    def batch(self, numbers: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """The named rows as the model takes them, padded on the right.
+
+        Returns:
+            `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,), and `states` (batch, tokens, hidden)
+            in the stored dtype, where states are stored.
+        """
+        spans = [slice(self.offsets[number], self.offsets[number + 1]) for number in numbers]
+        tokens = [torch.from_numpy(self.tokens[span].astype(np.int64)) for span in spans]
+        batch = {
+            "input_ids": pad_sequence(tokens, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
+            "labels": torch.from_numpy(self.labels[numbers]),
+        }
+        if self.states is not None:
+            states = pad_sequence([torch.from_numpy(self.states[span].copy()) for span in spans], batch_first=True)
+            batch["states"] = states.view(torch.bfloat16) if states.dtype == torch.int16 else states
+        return batch
+
+
+def save_tokens(folder: Path, *, tokens: list[list[int]], labels: list[int]) -> None:
+    """Write a split's tokens, offsets and labels to a new folder."""
+    folder.mkdir()
+    np.save(folder / "tokens.npy", np.concatenate(tokens).astype(np.int32))
+    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, tokens)], dtype=np.int64))
+    np.save(folder / "labels.npy", np.asarray(labels, dtype=np.int64))
+
+
+def size(tokens: int, about: About) -> int:
+    """Bytes that the states of so many tokens take on disk."""
+    return tokens * about.hidden_size * np.dtype(STORED_AS[about.dtype]).itemsize
+
+
+def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
+    """A new (tokens, hidden) array on disk, to be filled with `write_states`."""
+    shape = (tokens, about.hidden_size)
+    return np.lib.format.open_memmap(folder / "states.npy", "w+", STORED_AS[about.dtype], shape)
+
+
+def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: torch.Tensor) -> None:
+    """Put the padded hidden states (batch, tokens, hidden) of the named rows in their places."""
+    bits = hidden.cpu() if states.dtype == np.float32 else hidden.bfloat16().view(torch.int16).cpu()
+    for number, row in zip(numbers, bits.numpy(), strict=True):
+        states[rows.offsets[number] : rows.offsets[number + 1]] = row[: rows.lengths[number]]
+
+
+def load_rows(folder: Path, about: About) -> Rows:
+    """A split's arrays; the states stay on disk and are read as they are used."""
+    states = folder / "states.npy"
+    return Rows(
+        tokens=np.load(folder / "tokens.npy"),
+        offsets=np.load(folder / "offsets.npy"),
+        labels=np.load(folder / "labels.npy"),
+        states=np.load(states, mmap_mode="r") if states.exists() else None,
+        pad_token_id=about.pad_token_id,
+    )

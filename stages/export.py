@@ -1,0 +1,35 @@
+"""export: the tuned model as one folder, adapter merged into the base.
+
+    python -m stages.export [--output models/merged]
+
+Reads models/base and models/adapter. The folder loads by its path alone:
+`transformers.pipeline("text-classification", "models/merged")`.
+"""
+
+import argparse
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from stages.common import classifier, errors, output, paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.export", description="Merge the adapter into the base model."
+    )
+    parser.add_argument("--output", type=Path, default=paths.MERGED, help="the folder to write (default: %(default)s)")
+    folder = parser.parse_args().output
+    if not (paths.ADAPTER / "run.json").exists():
+        raise errors.PipelineError(f"{paths.ADAPTER} is missing; make it with: dvc repro")
+    if folder.exists() and not (folder / "config.json").exists():
+        raise errors.PipelineError(f"--output: expected a new folder or a model's, found {folder} with other files")
+    model = classifier.load_adapter(paths.ADAPTER).merge_and_unload()
+    with output.replacing(folder) as fresh:
+        model.save_pretrained(fresh)
+        AutoTokenizer.from_pretrained(paths.ADAPTER).save_pretrained(fresh)
+    print(f"{folder}: load it with pipeline('text-classification', '{folder}')")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,119 @@
+"""predict: classify new texts with the tuned model.
+
+    python -m stages.predict "A warm, funny and wise film." "Dull."
+    cat texts.txt | python -m stages.predict                              one text a line
+    python -m stages.predict --input reviews.csv --output answers.csv     or .jsonl; the column params.yaml names
+    python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
+
+Runs the whole model on the raw text: no stored states. Reads models/base and models/adapter.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from stages.common import classifier, errors, output, paths, scoring
+from stages.common.device import device
+from stages.common.rows import clean
+
+
+def main() -> None:
+    options = parse_arguments()
+    if not (paths.ADAPTER / "run.json").exists():
+        raise errors.PipelineError(f"{paths.ADAPTER} is missing; make it with: dvc repro")
+    run = json.loads((paths.ADAPTER / "run.json").read_text())
+    table = read_texts(options, column=run["params"]["data"]["text"])
+    texts = [clean(text) for text in table["text"]]
+
+    tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
+    labels = classifier.load_labels(paths.ADAPTER)
+    table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, texts, options.batch_size))
+    if options.compare:
+        untouched = classifier.untouched(
+            paths.BASE_MODEL, labels=labels, words=run["params"]["encode"]["label_words"], seed=run["params"]["seed"]
+        )
+        table = table.join(answers(untouched, tokenizer, texts, options.batch_size).add_prefix("untouched_"))
+    write(table, options.output)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.predict", description="Classify texts with the tuned model."
+    )
+    parser.add_argument("texts", nargs="*", help="texts to classify; none: standard input, one a line")
+    parser.add_argument("--input", type=Path, help="a .csv or .jsonl file with a column of texts")
+    parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
+    parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts at once (default: %(default)s)")
+    options = parser.parse_args()
+    if options.output and options.output.suffix not in (".csv", ".jsonl"):
+        parser.error(f"--output: expected a .csv or .jsonl file, found {options.output}")
+    return options
+
+
+def read_texts(options: argparse.Namespace, column: str) -> pd.DataFrame:
+    """The texts as the column `text` of a table.
+
+    Raises:
+        PipelineError: there are none, or the file cannot be read.
+    """
+    if options.input is None:
+        texts = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        if not texts:
+            raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
+        return pd.DataFrame({"text": texts})
+    try:
+        if options.input.suffix == ".csv":
+            table = pd.read_csv(options.input, dtype=str, keep_default_na=False)
+        elif options.input.suffix == ".jsonl":
+            table = pd.read_json(options.input, lines=True, dtype=False)
+        else:
+            raise errors.PipelineError(f"--input: expected a .csv or .jsonl file, found {options.input}")
+    except (OSError, ValueError) as error:
+        raise errors.PipelineError(f"{options.input}: cannot be read: {error}") from None
+    if column not in table:
+        found = ", ".join(map(str, table.columns))
+        raise errors.PipelineError(f"{options.input}: expected a column {column!r}, found {found}")
+    return table[[column]].set_axis(["text"], axis=1).fillna("").astype(str)
+
+
+def answers(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int
+) -> pd.DataFrame:
+    """Each text's label, its probability, and the probability of every class."""
+    tokens = tokenizer(texts, truncation=True)["input_ids"]
+    order = np.argsort([-len(row) for row in tokens], kind="stable")
+    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    model = model.to(device()).eval()
+    with torch.inference_mode(), tqdm(total=len(texts), unit="text", disable=len(texts) <= batch_size) as bar:
+        for start in range(0, len(texts), batch_size):
+            rows = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
+            logits[rows] = model(**batch.to(device())).logits.float().cpu().numpy()
+            bar.update(len(rows))
+    probabilities = scoring.softmax(logits)
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    best = {"label": [names[index] for index in probabilities.argmax(axis=1)], "probability": probabilities.max(axis=1)}
+    return pd.DataFrame(best | dict(zip(names, probabilities.T, strict=True)))
+
+
+def write(table: pd.DataFrame, path: Path | None) -> None:
+    """Write the answers to a .csv or .jsonl file, or to standard output as tab-separated values."""
+    if path is None:
+        print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
+    elif path.suffix == ".csv":
+        output.write_text(path, table.to_csv(index=False))
+    else:
+        output.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
+
+
+if __name__ == "__main__":
+    errors.run(main)
