@@ -67,7 +67,8 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
     if gigabytes > options.max_gb:
         raise errors.PipelineError(
             f"encode: expected the stored states to fit encode.max_gb = {options.max_gb}, "
-            f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, or store nothing with lora.top_layers: all"
+            f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
+            "or store nothing with lora.top_layers: all"
         )
     model = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32)
     recorder = prefix.capture(model, about.depth)

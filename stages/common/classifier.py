@@ -75,14 +75,19 @@ def label_arguments(class_names: list[str], pad_token_id: int) -> dict:
 def load_base(base: Path, *, labels: dict, seed: int, words: dict[str, str] | None = None) -> PreTrainedModel:
     """The base model with a classification head: a random one, or one that scores the label words.
 
+    `fresh_modules` of the returned model names the modules whose weights the base lacks.
+
     Args:
         labels: see `label_arguments`.
         seed: of the random head.
         words: each class's word, for a head that starts from the language-model head's rows.
     """
     transformers.set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32, **labels)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        base, dtype=torch.float32, output_loading_info=True, **labels
+    )
     model.config.use_cache = False
+    model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
     if words is not None:
         model.score.weight.data.copy_(label_word_rows(base, words=words))
     return model
@@ -119,7 +124,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, depth: int, base: Path) -> P
         init_lora_weights=True if lora.init == "default" else lora.init,
         target_modules=targets,
         layers_to_transform=list(range(depth, model.config.num_hidden_layers)),
-        modules_to_save=head_modules(model),
+        modules_to_save=trained_whole(model),
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
     )
     model.name_or_path = str(base)
@@ -131,10 +136,15 @@ def projections(block: nn.Module) -> list[str]:
     return [name for name, part in block.named_modules() if isinstance(part, nn.Linear | Conv1D)]
 
 
-def head_modules(model: PreTrainedModel) -> list[str]:
-    """The names of the modules on top of the base model that have weights: they are new, and saved whole."""
+def trained_whole(model: PreTrainedModel) -> list[str]:
+    """The names of the modules that are trained and saved whole.
+
+    They are those on top of the base model, and what the base lacks beneath them (BERT's pooler, where it was saved from
+    a language model): left out, it would start at random again in every loading.
+    """
     tops = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
-    return [name for name, part in tops if any(True for _ in part.parameters())]
+    heads = [name for name, part in tops if any(True for _ in part.parameters())]
+    return heads + [name for name in model.fresh_modules if name.split(".")[0] not in heads]
 
 
 def load_labels(folder: Path) -> dict:

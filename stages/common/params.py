@@ -204,17 +204,6 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
 
-    @field_validator("encode")
-    @classmethod
-    def words_name_the_classes(cls, encode: Encode, info: ValidationInfo) -> Encode:
-        data = info.data.get("data")
-        if data and data.bins and encode.label_words and set(data.bins) != set(encode.label_words):
-            raise problem(
-                f"expected label_words for the classes of data.bins {list(data.bins)}, "
-                f"found {list(encode.label_words)}: name the same classes"
-            )
-        return encode
-
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
         """Read and check `path`.
@@ -230,11 +219,14 @@ class Params(Section):
             raise ParamsError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
         except YAMLError as error:
             raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        lines = contradictions(values)
         try:
-            return cls.model_validate(values)
+            params = cls.model_validate(values)
         except ValidationError as error:
-            lines = list(dict.fromkeys(describe(details) for details in error.errors()))
-            raise ParamsError("\n  ".join([f"{path} has {len(lines)} problem(s):", *lines])) from None
+            lines = describe(error.errors()) + lines
+        if lines:
+            raise ParamsError("\n  ".join([f"{path} has {len(lines)} problem(s):", *lines]))
+        return params
 
 
 def problem(message: str) -> PydanticCustomError:
@@ -242,30 +234,58 @@ def problem(message: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{message}", {"message": message})
 
 
-def describe(details: ErrorDetails) -> str:
-    """One line for one problem: where, what was expected, what was found."""
-    keys = [str(key) for key in details["loc"]]
-    match details["type"]:
+def contradictions(values: Any) -> list[str]:
+    """What is wrong between two sections; each section checks itself."""
+    try:
+        classes, words = set(values["data"]["bins"]), set(values["encode"]["label_words"])
+    except (KeyError, TypeError):
+        return []
+    if classes == words:
+        return []
+    return [f"encode.label_words: expected the classes of data.bins {sorted(classes)}, found {sorted(words)}"]
+
+
+def describe(problems: list[ErrorDetails]) -> list[str]:
+    """One line for each key with a problem: what was expected, what was found."""
+    by_key: dict[str, list[ErrorDetails]] = {}
+    for details in problems:
+        unknown = details["type"] == "extra_forbidden"
+        keys = map(str, details["loc"]) if unknown else named(details["loc"])
+        by_key.setdefault(".".join(keys), []).append(details)
+    return [f"{key}: {describe_one(key, details)}" for key, details in by_key.items()]
+
+
+def describe_one(key: str, details: list[ErrorDetails]) -> str:
+    """What is wrong with one key; several problems are those of a union's members."""
+    match details[0]["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(keys[-1], valid_keys(keys[:-1]), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid_keys(keys[:-1]))}"
-            return f"{'.'.join(keys)}: unknown key; {hint}"
+            *section, name = key.split(".")
+            near = difflib.get_close_matches(name, valid_keys(section), n=1)
+            return "unknown key; " + (
+                f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid_keys(section))}"
+            )
         case "missing":
-            return f"{'.'.join(keys)}: missing; add it"
+            return "missing; add it"
         case "contradiction":
-            return f"{'.'.join(keys)}: {details['msg']}"
-    expected = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{'.'.join(known(keys))}: expected {expected}, found {details['input']!r}"
+            return details[0]["msg"]
+    expected = [one["msg"].removeprefix("Input should be ").removeprefix("a valid ") for one in details]
+    return f"expected {' or '.join(expected)}, found {details[0]['input']!r}"
 
 
-def known(keys: list[str]) -> list[str]:
-    """Without the parts that pydantic adds to name the member of a union."""
-    return [key for key in keys if key.isidentifier() and key not in ("int", "float", "str")]
+def named(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that lead to a value, without list indices and the names that pydantic gives a union's members."""
+    keys: list[str] = []
+    for key in map(str, location):
+        if not keys or key in valid_keys(keys):
+            keys.append(key)
+    return keys
 
 
 def valid_keys(section: list[str]) -> list[str]:
-    """The keys that params.yaml may hold at `section`."""
+    """The keys that params.yaml may hold at `section`; none where it holds a value."""
     model: Any = Params
     for key in section:
         model = model.model_fields[key].annotation
+        if not hasattr(model, "model_fields"):
+            return []
     return list(model.model_fields)

@@ -1,0 +1,103 @@
+"""The classifier: its head, its adapters, saved and loaded with plain PEFT."""
+
+import pytest
+import torch
+from conftest import CAUSAL, FAMILIES, LAYERS, tiny_params
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from stages.common import classifier, prefix
+from stages.common.errors import PipelineError
+from stages.common.params import Params
+
+LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+def lora(**changes):
+    return Params.model_validate(tiny_params(lora=changes)).lora
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_trained_on_the_spliced_model_gives_the_same_logits_on_the_plain_one(family, saved_model, tmp_path):
+    base, depth = saved_model(family), 2
+    model = classifier.load_base(base, labels=LABELS, seed=1)
+    trunk = classifier.load_base(base, labels=LABELS, seed=1).eval()
+    recorder = prefix.capture(trunk, depth)
+    trunk(input_ids=IDS)
+    prefix.splice(model, depth)
+    model = classifier.add_lora(model, lora(), depth=depth, base=base)
+    for name, parameter in model.named_parameters():  # as if trained: lora_B starts at zero, which would hide errors
+        if parameter.requires_grad and "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.eval()
+    with torch.inference_mode():
+        expected = model(input_ids=IDS, states=recorder.states).logits
+        model.save_pretrained(tmp_path)
+        torch.manual_seed(99)
+        loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path, **LABELS).eval()
+        torch.testing.assert_close(loaded(input_ids=IDS).logits, expected, rtol=0, atol=1e-5)
+        with loaded.disable_adapter():
+            assert (loaded(input_ids=IDS).logits - expected).abs().max() > 1e-3
+    assert loaded.config.id2label == {0: "bad", 1: "fine", 2: "good"}
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_and_head_alone_are_trained_and_only_on_the_top_layers(family, saved_model):
+    model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
+    prefix.splice(model, LAYERS - 1)
+    model = classifier.add_lora(model, lora(), depth=LAYERS - 1, base=saved_model(family))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert all("lora_" in name or "modules_to_save" in name for name in trained)
+    assert {name.split(".lora_")[0] for name in trained if "lora_" in name}
+    assert all(f".{LAYERS - 1}." in name for name in trained if "lora_" in name)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_head_from_label_words_scores_as_the_language_model_head_does(family, saved_model):
+    base, words = saved_model(family), {"bad": " negative", "good": " positive"}
+    labels = classifier.label_arguments(list(words), pad_token_id=0)
+    model = classifier.untouched(base, labels=labels, words=words, seed=1).eval()
+    language_model = AutoModelForCausalLM.from_pretrained(base).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    with torch.inference_mode():
+        scores = language_model(IDS).logits[:, -1]
+        expected = [scores[:, tokenizer(word)["input_ids"]].mean(dim=1) for word in words.values()]
+        torch.testing.assert_close(model(IDS).logits, torch.stack(expected, dim=1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_language_models_have_label_words(family, saved_model):
+    assert classifier.is_causal(AutoConfig.from_pretrained(saved_model(family))) == (family in CAUSAL)
+
+
+def test_a_model_without_a_language_model_head_starts_at_random(saved_model):
+    one, same, other = (
+        classifier.untouched(saved_model("bert"), labels=LABELS, words=None, seed=seed).classifier.weight
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_target_modules_that_match_nothing_are_refused_with_the_names_that_exist(saved_model):
+    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    with pytest.raises(PipelineError, match=r"lora.target_modules: .* found query; this model has self_attn.q_proj, "):
+        classifier.add_lora(model, lora(target_modules=["q_proj", "query"]), depth=2, base=saved_model("llama"))
+
+
+def test_short_names_select_projections(saved_model):
+    model = classifier.load_base(saved_model("gpt2"), labels=LABELS, seed=1)
+    model = classifier.add_lora(model, lora(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
+    adapted = [name for name, parameter in model.named_parameters() if "lora_A" in name]
+    assert adapted == ["base_model.model.transformer.h.3.attn.c_attn.lora_A.default.weight"]
+
+
+def test_label_words_default_to_the_class_names_and_must_fit_the_classes():
+    assert classifier.label_words(["x", "y"], None) == {"x": " x", "y": " y"}
+    assert list(classifier.label_words(["x", "y"], {"y": "1", "x": "2"})) == ["x", "y"]
+    with pytest.raises(
+        PipelineError, match=r"encode.label_words: expected words for \['x', 'y'\], found them for \['z'\]"
+    ):
+        classifier.label_words(["x", "y"], {"z": "1"})

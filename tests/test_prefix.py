@@ -1,0 +1,79 @@
+"""The split at a block: stored states must give what the full model gives."""
+
+import pytest
+import torch
+from conftest import FAMILIES, LAYERS, sentences
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from stages.common import prefix
+from stages.common.errors import PipelineError
+
+
+@pytest.fixture
+def batch(request, saved_model):
+    tokenizer = AutoTokenizer.from_pretrained(saved_model(request.getfixturevalue("family")))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    texts = [text for text, _ in sentences(8)]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    assert encoded["attention_mask"].sum(dim=1).unique().numel() > 2, "the batch should hold unequal lengths"
+    return tokenizer.pad_token_id, {key: encoded[key] for key in ("input_ids", "attention_mask")}
+
+
+def classifier(folder, pad_token_id):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, pad_token_id=pad_token_id).eval()
+
+
+@pytest.mark.parametrize("depth", [0, LAYERS // 2, LAYERS - 1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_from_stored_states_equal_the_full_models(family, depth, batch, saved_model):
+    pad_token_id, inputs = batch
+    with torch.inference_mode():
+        expected = classifier(saved_model(family), pad_token_id)(**inputs).logits
+        if depth:
+            trunk = AutoModel.from_pretrained(saved_model(family)).eval()
+            recorder = prefix.capture(trunk, depth)
+            trunk(**inputs)
+            inputs = inputs | {"states": recorder.states}
+        spliced = classifier(saved_model(family), pad_token_id)
+        prefix.splice(spliced, depth)
+        logits = spliced(**inputs).logits
+    assert expected.std() > 1e-3, "logits that are all alike would prove nothing"
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_batch_gives_what_each_row_gives_alone(family, batch, saved_model):
+    pad_token_id, inputs = batch
+    model = classifier(saved_model(family), pad_token_id)
+    with torch.inference_mode():
+        together = model(**inputs).logits
+        lengths = inputs["attention_mask"].sum(dim=1)
+        alone = [
+            model(input_ids=row[None, :length]).logits for row, length in zip(inputs["input_ids"], lengths, strict=True)
+        ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama"])
+def test_splicing_removes_the_frozen_blocks_weights(family, saved_model):
+    model = AutoModelForSequenceClassification.from_pretrained(saved_model(family))
+    whole = model.num_parameters()
+    block = sum(parameter.numel() for parameter in prefix.blocks(model)[0].parameters())
+    prefix.splice(model, 3)
+    assert whole - model.num_parameters() == 3 * block
+
+
+def test_more_top_layers_than_layers_are_refused():
+    assert prefix.depth(30, 10) == 20
+    assert prefix.depth(30, 30) == 0
+    assert prefix.depth(30, "all") == 0
+    with pytest.raises(PipelineError, match=r"lora.top_layers: expected at most the model's 30 layers, found 31"):
+        prefix.depth(30, 31)
+
+
+def test_a_model_without_one_list_of_blocks_is_refused(saved_model):
+    model = AutoModel.from_pretrained(saved_model("llama"))
+    model.config.num_hidden_layers = 7
+    with pytest.raises(PipelineError, match=r"expected one list of 7 blocks, found 0; set lora.top_layers: all"):
+        prefix.blocks(model)

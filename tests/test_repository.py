@@ -1,0 +1,115 @@
+"""The repository keeps its word: dvc.yaml names what the code reaches, the README names what exists."""
+
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from stages import report
+from stages.common import paths
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = PIPELINE["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+README = (ROOT / "README.md").read_text()
+
+
+def reached(path: Path) -> set[str]:
+    """The modules of this project that a file imports, and those that they import, itself included."""
+    found, todo = set(), [path]
+    while todo:
+        path = todo.pop()
+        if str(path.relative_to(ROOT)) in found:
+            continue
+        found.add(str(path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
+                todo += [file for file in files if file.exists()]
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_every_module_that_the_stage_reaches(stage):
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert declared == reached(ROOT / "stages" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_script_of_its_name_with_a_short_main(stage):
+    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    (main,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    assert main.end_lineno - main.lineno < 30
+    assert f"python -m stages.{stage}" in ast.get_docstring(tree)
+
+
+def test_params_that_stages_name_exist():
+    for stage in STAGES.values():
+        for key in stage["params"]:
+            value = PARAMS
+            for part in key.split("."):
+                value = value[part]
+
+
+def test_importing_stages_of_scoring_never_retrains():
+    assert "stages/common/scoring.py" not in STAGES["train"]["deps"]
+    assert "stages/common/classifier.py" not in STAGES["encode"]["deps"]
+
+
+def test_every_path_of_dvc_yaml_is_a_constant_of_paths():
+    named = set()
+    for stage in STAGES.values():
+        for group in ("deps", "outs", "metrics", "plots"):
+            named |= {
+                path for entry in stage.get(group, []) for path in (entry if isinstance(entry, dict) else [entry])
+            }
+    known = {str(value) for value in vars(paths).values() if isinstance(value, Path)}
+    assert {path for path in named if not path.endswith(".py")} <= known
+
+
+def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
+    outs = [out for stage in STAGES.values() for out in stage["outs"]]
+    kept = [path for stage in STAGES.values() for entry in stage.get("metrics", []) for path in entry]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *outs, *kept, str(paths.MERGED)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert set(ignored.stdout.split()) == {*outs, str(paths.MERGED)}
+
+
+def test_training_never_reads_the_test_split():
+    readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
+    assert readers == {"baseline", "evaluate", "report"}
+
+
+def test_the_readmes_commands_exist():
+    for module in re.findall(r"python -m (stages\.\w+)", README):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert target in targets
+    for name in re.findall(r"-S '?([\w.]+)=", README):
+        value = PARAMS
+        for part in name.split("."):
+            value = value[part]
+
+
+def test_the_readmes_tree_exists():
+    tree = README.split("## The tree")[1].split("```")[1]
+    for line in tree.splitlines():
+        if path := line.split("  ")[0].strip():
+            assert (ROOT / path).exists() or path.startswith(("data/", "models/")), path
+
+
+def test_the_readmes_table_is_what_the_report_prints_for_the_committed_metrics():
+    data, baseline, tuned = (
+        json.loads(subprocess.check_output(["git", "show", f"HEAD:{path}"], cwd=ROOT))
+        for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
+    )
+    assert report.table(baseline, tuned, rows=data["rows"]) in README

@@ -1,0 +1,62 @@
+"""Encoded rows on disk."""
+
+import numpy as np
+import pytest
+import torch
+
+from stages.common import store
+
+TOKENS = [[5, 6, 7], [8], [9, 10]]
+
+
+def about(**changes):
+    values = {"class_names": ["a", "b"], "depth": 1, "hidden_size": 4, "dtype": "float32", "pad_token_id": 0}
+    return store.About(**values | changes)
+
+
+def written(folder, description):
+    """A split of three rows; the states of token t are t, t, t, t."""
+    store.save_tokens(folder, tokens=TOKENS, labels=[0, 1, 1])
+    rows = store.load_rows(folder, description)
+    states = store.create_states(folder, tokens=6, about=description)
+    for numbers in rows.by_length(2):
+        hidden = rows.batch(numbers)["input_ids"][..., None].expand(-1, -1, 4).float()
+        store.write_states(states, rows, numbers, hidden)
+    states.flush()
+    return store.load_rows(folder, description)
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_batch_holds_its_rows_padded_on_the_right(tmp_path, dtype, torch_dtype):
+    batch = written(tmp_path / "train", about(dtype=dtype)).batch([2, 0])
+    assert batch["input_ids"].tolist() == [[9, 10, 0], [5, 6, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["states"].dtype == torch_dtype
+    assert batch["states"][..., 3].tolist() == [[9, 10, 0], [5, 6, 7]]
+
+
+def test_bfloat16_halves_the_disk(tmp_path):
+    assert store.size(1000, about()) == 1000 * 4 * 4 == 2 * store.size(1000, about(dtype="bfloat16"))
+    states = written(tmp_path / "train", about()).states
+    assert states.nbytes == store.size(6, about())
+    assert isinstance(states, np.memmap)
+
+
+def test_batches_by_length_hold_every_row_once_longest_first(tmp_path):
+    rows = written(tmp_path / "train", about())
+    assert [numbers.tolist() for numbers in rows.by_length(2)] == [[0, 2], [1]]
+
+
+def test_without_states_a_batch_has_tokens_only(tmp_path):
+    store.save_tokens(tmp_path / "train", tokens=TOKENS, labels=[0, 1, 1])
+    assert set(store.load_rows(tmp_path / "train", about(depth=0)).batch([0])) == {
+        "input_ids",
+        "attention_mask",
+        "labels",
+    }
+
+
+def test_what_all_splits_share_survives_the_disk(tmp_path):
+    about().save(tmp_path)
+    assert store.About.load(tmp_path) == about()
