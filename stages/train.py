@@ -166,8 +166,9 @@ class Curves(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.live.step = state.global_step
-        for name in LOGGED.keys() & logs.keys():
-            self.live.log_metric(LOGGED[name], logs[name])
+        for name, curve in LOGGED.items():
+            if name in logs:
+                self.live.log_metric(curve, logs[name])
 
 
 def numbered(rows: dict[str, store.Rows], split: str) -> Dataset:
