@@ -119,7 +119,7 @@ def arguments(options: Train, seed: int, checkpoints: str) -> TrainingArguments:
         label_smoothing_factor=options.label_smoothing,
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
-        gradient_checkpointing=options.gradient_checkpointing,
+        activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="epoch",

@@ -174,7 +174,7 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     precision: Literal["float32", "bfloat16", "float16"]
-    gradient_checkpointing: bool
+    activation_checkpointing: bool
     early_stopping: Count | None
     select_by: Literal["loss", "accuracy"]
     logging_steps: Count
