@@ -9,7 +9,7 @@ all: .venv/installed  ## create the environment, run the pipeline, print the com
 	python -m stages.report
 
 test: .venv/installed-dev lint  ## check the style and run every test
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .

@@ -35,6 +35,9 @@ from stages.common.params import Params, Train
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Those whose version can change what the adapter is or does."""
 
+MADE_BY = {"seed", "model", "data", "encode", "lora", "train"}
+"""The sections of params.yaml that the adapter depends on."""
+
 LOGGED = {
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -187,7 +190,7 @@ def save(model: PeftModel, about: store.About, params: Params, metrics: dict, fo
     output.write_json(folder / "labels.json", labels)
     output.write_text(folder / "README.md", model_card(about.class_names, params, metrics))
     run = {
-        "params": params.model_dump(),
+        "params": params.model_dump(include=MADE_BY),
         "base_model": json.loads((paths.BASE_MODEL / "source.json").read_text()),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "metrics": metrics,

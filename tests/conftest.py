@@ -180,8 +180,8 @@ def tiny_params(**sections: dict) -> dict:
         "data": {"format": "tsv", "limit": {"train": 60, "validation": 12, "test": 24}},
         "encode": {"max_length": 64, "batch_size": 16},
         "baseline": {"batch_size": 16, "regularization": [0.1, 1.0], "ngrams": [1]},
-        "lora": {"top_layers": 2, "r": 2, "alpha": 8},
-        "train": {"epochs": 2, "lr": 5e-3, "batch_size": 8, "logging_steps": 2},
+        "lora": {"top_layers": 2, "r": 4, "alpha": 8},
+        "train": {"epochs": 6, "lr": 2e-2, "batch_size": 8, "logging_steps": 2},
     }
     for changes in (tiny, sections):
         for section, values in changes.items():
@@ -264,3 +264,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path, saved_model: 
     project.run("dvc", "repro")
     project.commit("Run the pipeline")
     return project
+
+
+@pytest.fixture
+def restored(project: Project):
+    """The project, put back to its last commit after the test."""
+    yield project
+    project.run("git", "reset", "--hard", "--quiet")
+    project.run("dvc", "checkout", "--quiet", "--force")

