@@ -20,8 +20,6 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=paths.MERGED, help="the folder to write (default: %(default)s)")
     folder = parser.parse_args().output
-    if not (paths.ADAPTER / "run.json").exists():
-        raise errors.PipelineError(f"{paths.ADAPTER} is missing; make it with: dvc repro")
     if folder.exists() and not (folder / "config.json").exists():
         raise errors.PipelineError(f"--output: expected a new folder or a model's, found {folder} with other files")
     model = classifier.load_adapter(paths.ADAPTER).merge_and_unload()

@@ -26,8 +26,6 @@ from stages.common.rows import clean
 
 def main() -> None:
     options = parse_arguments()
-    if not (paths.ADAPTER / "run.json").exists():
-        raise errors.PipelineError(f"{paths.ADAPTER} is missing; make it with: dvc repro")
     run = json.loads((paths.ADAPTER / "run.json").read_text())
     table = read_texts(options, column=run["params"]["data"]["text"])
     texts = [clean(text) for text in table["text"]]
@@ -54,6 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
     parser.add_argument("--batch-size", type=int, default=32, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
+    if options.batch_size < 1:
+        parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
     if options.output and options.output.suffix not in (".csv", ".jsonl"):
         parser.error(f"--output: expected a .csv or .jsonl file, found {options.output}")
     return options

@@ -148,6 +148,7 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
         (["predict", "--input", "absent.csv"], "absent.csv: cannot be read"),
         (["predict", "--input", "metrics/plots/answers.csv"], "expected a column 'text', found label, tuned"),
+        (["predict", "--batch-size", "0", "text"], "--batch-size: expected 1 or more, found 0"),
         (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
         (["export", "--output", "stages"], "--output: expected a new folder or a model's, found stages"),
     ],
@@ -165,7 +166,7 @@ def refused(done, message, *, status=None):
 def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp_path, project):
     empty = copy_project(tmp_path / "empty")
     (empty.folder / "params.yaml").write_text((project.folder / "params.yaml").read_text())
-    refused(empty.stage("predict", "text", check=False), "models/adapter is missing; make it with: dvc repro")
+    refused(empty.stage("predict", "text", check=False), "models/adapter/run.json is missing; make it with: dvc repro")
     refused(empty.stage("report", check=False), "metrics/data.json is missing; make it with: dvc repro")
 
 

@@ -2,6 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+OUTPUTS = ("data", "metrics", "models")
+"""The folders in which the stages leave their outputs."""
 
 
 class PipelineError(Exception):
@@ -17,9 +21,18 @@ class ParamsError(PipelineError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`; a `PipelineError` becomes its message on standard error and its exit status."""
+    """Run `main`; a `PipelineError`, or an output of another stage that is missing, becomes one line and an exit."""
     try:
         main()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        sys.exit(report(error))
+    except FileNotFoundError as error:
+        if Path(str(error.filename)).parts[0] not in OUTPUTS:
+            raise
+        sys.exit(report(PipelineError(f"{error.filename} is missing; make it with: dvc repro")))
+
+
+def report(error: PipelineError) -> int:
+    """Print the error's message; returns the exit status it asks for."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_status

@@ -1,0 +1,44 @@
+"""Errors a user can mend end in one line and a non-zero exit; others keep their traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.common import errors
+
+
+def failing(error: Exception):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "status"),
+    [
+        (errors.PipelineError("expected a, found b"), "error: expected a, found b\n", 1),
+        (errors.ParamsError("two problems"), "error: two problems\n", 2),
+        (
+            FileNotFoundError(2, "No such file", "data/encoded/about.json"),
+            "error: data/encoded/about.json is missing; make it with: dvc repro\n",
+            1,
+        ),
+        (
+            FileNotFoundError(2, "No such file", Path("models/base/source.json")),
+            "error: models/base/source.json is missing; make it with: dvc repro\n",
+            1,
+        ),
+    ],
+)
+def test_an_error_becomes_one_line_and_an_exit_status(error, message, status, capsys):
+    with pytest.raises(SystemExit) as caught:
+        errors.run(failing(error))
+    assert caught.value.code == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "No such file", "/etc/absent")])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        errors.run(failing(error))
