@@ -52,7 +52,7 @@ def sentences(count: int) -> list[tuple[str, float]]:
         rest = " and ".join(
             f"{words[(number + step) % len(words)]} {noun} {number + step}" for step in range(number % 4)
         )
-        rows.append((f"A {word} {noun}, number {number}. {rest}".strip(), rating))
+        rows.append((" ".join(f"A {word} {noun}, number {number}. {rest} It is {word}".split()), rating))
     return rows
 
 
@@ -180,8 +180,8 @@ def tiny_params(**sections: dict) -> dict:
         "data": {"format": "tsv", "limit": {"train": 60, "validation": 12, "test": 24}},
         "encode": {"max_length": 64, "batch_size": 16},
         "baseline": {"batch_size": 16, "regularization": [0.1, 1.0], "ngrams": [1]},
-        "lora": {"top_layers": 2, "r": 4, "alpha": 8},
-        "train": {"epochs": 6, "lr": 2e-2, "batch_size": 8, "logging_steps": 2},
+        "lora": {"top_layers": 2, "r": 8, "alpha": 16},
+        "train": {"epochs": 12, "lr": 5e-3, "batch_size": 8, "logging_steps": 2},
     }
     for changes in (tiny, sections):
         for section, values in changes.items():

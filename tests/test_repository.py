@@ -85,7 +85,7 @@ def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
 
 def test_training_never_reads_the_test_split():
     readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
-    assert readers == {"baseline", "evaluate", "report"}
+    assert readers == {"baseline", "evaluate"}
 
 
 def test_the_readmes_commands_exist():
