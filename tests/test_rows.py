@@ -53,6 +53,8 @@ def test_jsonl_is_read(tmp_path):
         (b"1\t2.0\tcaf\xe9\n", {}, r"expected UTF-8 text, found byte 0xe9 at \d+; convert the file to UTF-8"),
         ("a,b\n1,2\n", {"format": "csv", "columns": None}, r"expected a column 'text' \(data.text\), found a, b"),
         ("text\nx\n", {"format": "csv", "columns": None}, r"expected a column 'rating' \(data.label\), found text"),
+        ("1\t2.0\tx\tcut off\n2\t1.0\ty\n", {}, r"expected tsv, found: Length of header or names does not match"),
+        ("1\t2.0\tx\n2\t1.0\ty\tcut off\n", {}, r"expected tsv, found: .*"),
         ("1\tnan\tx\n2\t1.0\ty\n", {}, r"found 1 without one, the first in row 1 of column 'rating'"),
         ("1\t\tx\n", {}, r"expected a label in every row, found 1 without one"),
         ('{"text": 1\n', {"format": "jsonl", "columns": None}, r"expected jsonl, found: "),

@@ -7,6 +7,7 @@ function that drops rows counts them by reason in the `dropped` counter it is gi
 import csv
 import math
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -31,27 +32,15 @@ def read(path: Path, data: Data) -> pd.DataFrame:
     if not path.stat().st_size:
         raise PipelineError(f"{path.name}: expected labelled rows, found an empty file")
     try:
-        if data.format == "jsonl":
-            table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
-        else:
-            table = pd.read_csv(
-                path,
-                sep="\t" if data.format == "tsv" else ",",
-                quoting=csv.QUOTE_NONE if data.format == "tsv" else csv.QUOTE_MINIMAL,
-                names=data.columns,
-                header=None if data.columns else 0,
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-                skip_blank_lines=False,
-                encoding="utf-8",
-            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many fields would lose some
+            table = parse(path, data)
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
             "convert the file to UTF-8"
         ) from None
-    except ValueError as error:
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {data.format}, found: {' '.join(str(error).split())}") from None
     for role, column in (("text", data.text), ("label", data.label)):
         if column not in table.columns:
@@ -68,6 +57,24 @@ def read(path: Path, data: Data) -> pd.DataFrame:
             f"{unlabelled['row'].iloc[0]} of column {data.label!r}; label them or take them out"
         )
     return rows
+
+
+def parse(path: Path, data: Data) -> pd.DataFrame:
+    """The file as pandas reads its format."""
+    if data.format == "jsonl":
+        return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    return pd.read_csv(
+        path,
+        sep="\t" if data.format == "tsv" else ",",
+        quoting=csv.QUOTE_NONE if data.format == "tsv" else csv.QUOTE_MINIMAL,
+        names=data.columns,
+        header=None if data.columns else 0,
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,
+        encoding="utf-8",
+    )
 
 
 def bin_labels(rows: pd.DataFrame, bins: dict[str, list[Bound]], dropped: Counter) -> pd.DataFrame:
