@@ -45,8 +45,8 @@ def main() -> None:
         **model_rivals(rows, labels, about, params),
     }
     metrics = {name: scoring.score(labels["test"], probabilities) for name, probabilities in rivals.items()}
-    paths.BASELINE_PREDICTIONS.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({name: list(rival) for name, rival in rivals.items()}).to_parquet(paths.BASELINE_PREDICTIONS)
+    table = pd.DataFrame({name: list(rival) for name, rival in rivals.items()})
+    output.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
     output.write_json(paths.BASELINE_METRICS, metrics)
 
 

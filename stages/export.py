@@ -3,7 +3,7 @@
     python -m stages.export [--output models/merged]
 
 Reads models/base and models/adapter. The folder loads by its path alone:
-`transformers.pipeline("text-classification", "models/merged")`.
+`transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
 """
 
 import argparse
@@ -20,8 +20,8 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=paths.MERGED, help="the folder to write (default: %(default)s)")
     folder = parser.parse_args().output
-    if folder.exists() and not (folder / "config.json").exists():
-        raise errors.PipelineError(f"--output: expected a new folder or a model's, found {folder} with other files")
+    if folder.exists() and (not (folder / "config.json").exists() or folder.samefile(paths.BASE_MODEL)):
+        raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
     model = classifier.load_adapter(paths.ADAPTER).merge_and_unload()
     with output.replacing(folder) as fresh:
         model.save_pretrained(fresh)

@@ -2,7 +2,7 @@
 
     python -m stages.predict "A warm, funny and wise film." "Dull."
     cat texts.txt | python -m stages.predict                              one text a line
-    python -m stages.predict --input reviews.csv --output answers.csv     or .jsonl; the column params.yaml names
+    python -m stages.predict --input reviews.csv --output answers.csv     or .jsonl; the column trained on
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
 Runs the whole model on the raw text: no stored states. Reads models/base and models/adapter.
@@ -52,6 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
     parser.add_argument("--batch-size", type=int, default=32, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
+    if options.texts and options.input:
+        parser.error("expected texts or --input, found both")
     if options.batch_size < 1:
         parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
     if options.output and options.output.suffix not in (".csv", ".jsonl"):
@@ -72,7 +74,7 @@ def read_texts(options: argparse.Namespace, column: str) -> pd.DataFrame:
         return pd.DataFrame({"text": texts})
     try:
         if options.input.suffix == ".csv":
-            table = pd.read_csv(options.input, dtype=str, keep_default_na=False)
+            table = pd.read_csv(options.input, dtype=str, keep_default_na=False, index_col=False)
         elif options.input.suffix == ".jsonl":
             table = pd.read_json(options.input, lines=True, dtype=False)
         else:
@@ -82,6 +84,8 @@ def read_texts(options: argparse.Namespace, column: str) -> pd.DataFrame:
     if column not in table:
         found = ", ".join(map(str, table.columns))
         raise errors.PipelineError(f"{options.input}: expected a column {column!r}, found {found}")
+    if table.empty:
+        raise errors.PipelineError(f"{options.input}: expected rows, found none")
     return table[[column]].set_axis(["text"], axis=1).fillna("").astype(str)
 
 

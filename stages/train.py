@@ -49,6 +49,8 @@ LOGGED = {
 
 def main() -> None:
     params = Params.load()
+    if params.train.precision == "float16" and not torch.accelerator.is_available():
+        raise errors.PipelineError("train.precision: expected float32 or bfloat16 without a GPU, found float16")
     about = store.About.load(paths.ENCODED)
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
     model, metrics = build(params, about)
@@ -120,6 +122,7 @@ def arguments(options: Train, seed: int, checkpoints: str) -> TrainingArguments:
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
         label_smoothing_factor=options.label_smoothing,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         activation_checkpointing=options.activation_checkpointing,

@@ -25,6 +25,11 @@ def failing(error: Exception):
             1,
         ),
         (
+            FileNotFoundError("data/prepared/train.parquet"),
+            "error: data/prepared/train.parquet is missing; make it with: dvc repro\n",
+            1,
+        ),
+        (
             FileNotFoundError(2, "No such file", Path("models/base/source.json")),
             "error: models/base/source.json is missing; make it with: dvc repro\n",
             1,

@@ -151,7 +151,9 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["predict", "--input", "metrics/plots/answers.csv"], "expected a column 'text', found label, tuned"),
         (["predict", "--batch-size", "0", "text"], "--batch-size: expected 1 or more, found 0"),
         (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
-        (["export", "--output", "stages"], "--output: expected a new folder or a model's, found stages"),
+        (["export", "--output", "stages"], "--output: expected a new folder or an earlier export, found stages"),
+        (["export", "--output", "models/base"], "--output: expected a new folder or an earlier export"),
+        (["predict", "--input", "a.csv", "text"], "expected texts or --input, found both"),
     ],
 )
 def test_a_command_given_the_wrong_thing_says_what_it_expected(project, command, message):
@@ -216,7 +218,7 @@ def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, ind
     baseline = json.loads((bert.folder / "metrics/baseline.json").read_text())
     assert set(baseline) == {"majority", "bag_of_words", "untrained", "linear_probe"}
     assert json.loads((bert.folder / "metrics/evaluate.json").read_text())["accuracy"] > 0.5
-    assert "classes" not in bert.stage("report").stdout
+    assert "tuned (LoRA)" in bert.stage("report").stdout
     assert json.loads((bert.folder / "models/adapter/labels.json").read_text())["label2id"] == {
         "bad": 0,
         "fine": 1,

@@ -80,11 +80,13 @@ def test_early_stopping_ends_a_run_that_gets_worse(rows, saved_model, tmp_path):
 
 
 def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_path):
-    options = {"epochs": 1, "scheduler": "constant", "warmup": 0.0, "max_grad_norm": 0.0}
+    options = {"epochs": 1, "scheduler": "constant", "warmup": 0.0, "max_grad_norm": 1e-3, "logging_steps": 1}
     large, _ = fitted(rows, saved_model("llama"), tmp_path / "a", batch_size=8, **options)
     small, _ = fitted(rows, saved_model("llama"), tmp_path / "b", batch_size=4, gradient_accumulation=2, **options)
     for name, weight in weights(large).items():
         torch.testing.assert_close(weight, weights(small)[name], rtol=0, atol=2e-4)
+    curves = [(tmp_path / run / "plots/metrics/loss.tsv").read_text().splitlines()[1:] for run in "ab"]
+    np.testing.assert_allclose(*([float(line.split("\t")[1]) for line in lines] for lines in curves), rtol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(rows, saved_model, tmp_path, monkeypatch):

@@ -17,15 +17,17 @@ Validation accuracy at the kept epoch: {accuracy:.4f}. Every parameter and versi
 
 ```python
 import json
+
+import torch
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
 labels = json.load(open("models/adapter/labels.json"))
 labels["id2label"] = {{int(index): name for index, name in labels["id2label"].items()}}
-model = AutoPeftModelForSequenceClassification.from_pretrained("models/adapter", **labels)
+model = AutoPeftModelForSequenceClassification.from_pretrained("models/adapter", dtype=torch.float32, **labels)
 tokenizer = AutoTokenizer.from_pretrained("models/adapter")
 classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(classify("A warm, funny and wise film."))
+print(classify("A warm, funny and wise film.", truncation=True))
 ```
 
 The tokenizer puts every text into the prompt template itself; give it the raw text.

@@ -35,6 +35,15 @@ transformers.logging.set_verbosity_error()  # a fresh head is meant to be missin
 transformers.logging.disable_progress_bar()
 
 
+def require(base: Path) -> None:
+    """Fail where the base model is missing; transformers would look for a model of that name on the hub.
+
+    Raises:
+        FileNotFoundError: `base` has no config.json.
+    """
+    (base / "config.json").stat()
+
+
 def is_causal(config: PreTrainedConfig) -> bool:
     """Whether the saved model is a causal language model, whose head scores words."""
     causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -82,6 +91,7 @@ def load_base(base: Path, *, labels: dict, seed: int, words: dict[str, str] | No
         seed: of the random head.
         words: each class's word, for a head that starts from the language-model head's rows.
     """
+    require(base)
     transformers.set_seed(seed)
     model, loading = AutoModelForSequenceClassification.from_pretrained(
         base, dtype=torch.float32, output_loading_info=True, **labels
@@ -95,6 +105,7 @@ def load_base(base: Path, *, labels: dict, seed: int, words: dict[str, str] | No
 
 def untouched(base: Path, *, labels: dict, words: dict[str, str] | None, seed: int) -> PreTrainedModel:
     """The model before tuning at its best: the zero-shot classifier of a causal model, else a random head."""
+    require(base)
     zero_shot = is_causal(AutoConfig.from_pretrained(base))
     names = list(labels["label2id"])
     return load_base(base, labels=labels, seed=seed, words=label_words(names, words) if zero_shot else None)
@@ -155,7 +166,9 @@ def load_labels(folder: Path) -> dict:
 
 def load_adapter(folder: Path) -> PeftModel:
     """The base model with the saved adapter, as anyone would load it."""
-    return AutoPeftModelForSequenceClassification.from_pretrained(folder, **load_labels(folder))
+    labels = load_labels(folder)
+    require(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
+    return AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
 
 
 def logits(model: nn.Module, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:

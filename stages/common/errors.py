@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-OUTPUTS = ("data", "metrics", "models")
+OUTPUTS = ("data/", "metrics/", "models/")
 """The folders in which the stages leave their outputs."""
 
 
@@ -27,9 +26,10 @@ def run(main: Callable[[], None]) -> None:
     except PipelineError as error:
         sys.exit(report(error))
     except FileNotFoundError as error:
-        if Path(str(error.filename)).parts[0] not in OUTPUTS:
+        path = str(error.filename or error)
+        if not path.startswith(OUTPUTS):
             raise
-        sys.exit(report(PipelineError(f"{error.filename} is missing; make it with: dvc repro")))
+        sys.exit(report(PipelineError(f"{path} is missing; make it with: dvc repro")))
 
 
 def report(error: PipelineError) -> int:

@@ -26,11 +26,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8; a reader sees the former file or the whole new one."""
+    """Write `text` as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`; a reader sees the former file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         fresh = Path(scratch, path.name)
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_bytes(content)
         shutil.move(fresh, path)
 
 

@@ -93,12 +93,12 @@ def splice(model: nn.Module, depth: int) -> None:
     if not depth:
         return
     layers = blocks(model)
-    layers[0] = stored = StoredStates(layers[0])
+    layers[0] = StoredStates(layers[0])
     for index in range(1, depth):
         layers[index] = PassThrough(layers[index])
 
     def hand_over(model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        stored.states = kwargs.pop("states")
+        blocks(model)[0].states = kwargs.pop("states")
         return args, kwargs
 
     model.register_forward_pre_hook(hand_over, with_kwargs=True)

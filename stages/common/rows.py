@@ -155,7 +155,7 @@ def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter
     Near means a Jaccard similarity of the shingle sets of `threshold` or more: candidates come from MinHash with
     locality-sensitive hashing (Broder 1997), and each is then compared exactly.
     """
-    index = MinHashLSH(threshold=threshold, num_perm=128)
+    index = MinHashLSH(threshold=threshold / 2, num_perm=128)  # lower: hardly a pair escapes the exact comparison
     seen: dict[str, frozenset[str]] = {}
     kept = {}
     for name in reversed(SPLITS):

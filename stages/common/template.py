@@ -25,6 +25,7 @@ def load_tokenizer(base: Path, *, template: str, max_length: int) -> PreTrainedT
         PipelineError: the tokenizer has no pad and no end token, `max_length` leaves no room for a text, or the
             tokenizer cannot express the template.
     """
+    (base / "config.json").stat()  # if it is missing, say so: transformers would look for it on the hub
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     if tokenizer.pad_token is None:
