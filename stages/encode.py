@@ -7,35 +7,44 @@ split (see stages/common/store.py), and `about.json`, written last; and metrics/
 was cut, by split.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
+from datasets import Features
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from stages.common import errors, output, paths, prefix, store, template
+from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.params import Encode, Params
+
+CHUNK = 10_000
+"""Rows tokenized at once; bounds the memory."""
 
 
 def main() -> None:
     params = Params.load()
-    splits = {name: Dataset(pq.read_table(paths.PREPARED / f"{name}.parquet")) for name in paths.SPLITS}
+    prepared = {name: pq.ParquetFile(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     tokenizer = template.load_tokenizer(
         paths.BASE_MODEL, template=params.encode.template, max_length=params.encode.max_length
     )
-    config = AutoConfig.from_pretrained(paths.BASE_MODEL)
+    config = load_config(paths.BASE_MODEL)
     about = store.About(
-        class_names=splits["train"].features["label"].names,
+        class_names=Features.from_arrow_schema(prepared["train"].schema_arrow)["label"].names,
         depth=prefix.depth(config.num_hidden_layers, params.lora.top_layers),
         hidden_size=config.hidden_size,
         dtype=params.encode.dtype,
         pad_token_id=tokenizer.pad_token_id,
     )
+    metrics = {name: Counter(tokens=0, truncated_rows=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
-        metrics = {name: encode_tokens(tokenizer, split, folder / name) for name, split in splits.items()}
+        for name, split in prepared.items():
+            store.save_tokens(folder / name, tokenized(tokenizer, split, metrics[name]))
         if about.depth:
             encode_states(folder, about, params.encode)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -43,16 +52,17 @@ def main() -> None:
     output.write_json(paths.ENCODE_METRICS, metrics)
 
 
-def encode_tokens(tokenizer: PreTrainedTokenizerBase, split: Dataset, folder: Path) -> dict[str, int]:
-    """Write a split's tokens to `folder`; returns how many there are, and in how many rows the text was cut."""
-    texts = split["text"][:]
-    tokens = tokenizer(texts, truncation=True)["input_ids"]
-    uncut = tokenizer(texts)["input_ids"]
-    store.save_tokens(folder, tokens=tokens, labels=split["label"][:])
-    return {
-        "tokens": sum(map(len, tokens)),
-        "truncated_rows": sum(len(cut) < len(whole) for cut, whole in zip(tokens, uncut, strict=True)),
-    }
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter
+) -> Iterator[tuple[list[list[int]], list[int]]]:
+    """A split's tokens and labels, a chunk of rows at a time; counts the tokens, and the rows whose text was cut."""
+    for chunk in split.iter_batches(CHUNK, columns=["text", "label"]):
+        encoded = tokenizer(chunk["text"].to_pylist(), truncation=True, return_overflowing_tokens=True)
+        _, first, pieces = np.unique(encoded["overflow_to_sample_mapping"], return_index=True, return_counts=True)
+        tokens = [encoded["input_ids"][place] for place in first]
+        counts["tokens"] += sum(map(len, tokens))
+        counts["truncated_rows"] += int((pieces > 1).sum())
+        yield tokens, chunk["label"].to_pylist()
 
 
 def encode_states(folder: Path, about: store.About, options: Encode) -> None:
@@ -73,15 +83,18 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
     model = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32)
     recorder = prefix.capture(model, about.depth)
     model = model.to(device()).eval()
+    places = 0
     with torch.inference_mode(), tqdm(total=sum(tokens.values()), desc="encode", unit="token") as bar:
         for name, rows in splits.items():
             states = store.create_states(folder / name, tokens=tokens[name], about=about)
             for numbers in rows.by_length(options.batch_size):
                 batch = rows.batch(numbers)
+                places += batch["input_ids"].numel()
                 model(**{key: batch[key].to(device()) for key in ("input_ids", "attention_mask")})
                 store.write_states(states, rows, numbers, recorder.states)
                 bar.update(int(rows.lengths[numbers].sum()))
             states.flush()
+    print(f"encode: {sum(tokens.values()):,} tokens; {1 - sum(tokens.values()) / places:.1%} padding")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
 def tuned(rows: store.Rows, about: store.About, batch_size: int) -> np.ndarray:
     """The saved adapter's probabilities, (rows, classes)."""
     model = classifier.load_adapter(paths.ADAPTER)
-    prefix.splice(model.get_base_model(), about.depth)
+    prefix.splice(model, about.depth)
     return scoring.softmax(classifier.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     folder = parser.parse_args().output
     if folder.exists() and (not (folder / "config.json").exists() or folder.samefile(paths.BASE_MODEL)):
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
-    model = classifier.load_adapter(paths.ADAPTER).merge_and_unload()
+    model = classifier.load_adapter(paths.ADAPTER)
     with output.replacing(folder) as fresh:
         model.save_pretrained(fresh)
         AutoTokenizer.from_pretrained(paths.ADAPTER).save_pretrained(fresh)

@@ -7,9 +7,11 @@ Reads the source named by `model` in params.yaml. Writes models/base: config, we
 A GGUF file is converted once, to float32.
 """
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from stages.common import errors, output, paths, sources
 from stages.common.params import Model, Params
@@ -34,18 +36,21 @@ def main() -> None:
     print(f"{paths.BASE_MODEL}: {model.source}, licence {fetched.license}")
 
 
-def convert_gguf(gguf: Path, folder: Path) -> None:
+def convert_gguf(file: Path, folder: Path) -> None:
     """Write the GGUF file's model and tokenizer to `folder` as safetensors (float32) and JSON.
 
     The loaded object itself refuses to be saved, being marked as quantized, so its weights move to a fresh one.
     """
+    import gguf
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    where["config"] = AutoConfig.from_pretrained(**where)  # read once: every reading of the file takes seconds
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    # transformers opens the file, which takes seconds, once for each of config, tokenizer and weights
+    with mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)):
+        where["config"] = AutoConfig.from_pretrained(**where)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     del loaded.config.quantization_config
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(loaded.config)

@@ -34,8 +34,9 @@ def main() -> None:
     labels = classifier.load_labels(paths.ADAPTER)
     table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, texts, options.batch_size))
     if options.compare:
-        untouched = classifier.untouched(
-            paths.BASE_MODEL, labels=labels, words=run["params"]["encode"]["label_words"], seed=run["params"]["seed"]
+        made = run["params"]
+        untouched = classifier.load_base(
+            paths.BASE_MODEL, labels=labels, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
         )
         table = table.join(answers(untouched, tokenizer, texts, options.batch_size).add_prefix("untouched_"))
     write(table, options.output)

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from stages.common import classifier, errors, output, paths, prefix, store
+from stages.common import classifier, errors, fused, output, paths, prefix, store
 from stages.common.card import model_card
 from stages.common.params import Params, Train
 
@@ -55,6 +56,8 @@ def main() -> None:
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
     model, metrics = build(params, about)
     print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
+    for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
+        print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
         metrics |= fit(model, rows, params.train, params.seed, curves)
         save(model, about, params, metrics, folder)
@@ -63,11 +66,13 @@ def main() -> None:
 
 def build(params: Params, about: store.About) -> tuple[PeftModel, dict[str, int]]:
     """The base model with its head and adapters, taking stored states; and how many parameters it has when whole."""
-    options = {"labels": classifier.label_arguments(about.class_names, about.pad_token_id), "seed": params.seed}
-    if params.lora.head_init == "label_words":
-        base = classifier.untouched(paths.BASE_MODEL, words=params.encode.label_words, **options)
-    else:
-        base = classifier.load_base(paths.BASE_MODEL, **options)
+    base = classifier.load_base(
+        paths.BASE_MODEL,
+        labels=classifier.label_arguments(about.class_names, about.pad_token_id),
+        seed=params.seed,
+        head=params.lora.head_init,
+        words=params.encode.label_words,
+    )
     before = base.num_parameters()
     prefix.splice(base, about.depth)
     removed = before - base.num_parameters()
@@ -84,19 +89,28 @@ def fit(
     Raises:
         PipelineError: the loss is not finite.
     """
+    counts = Counter()
+
+    def collate(items: list[dict]) -> dict[str, torch.Tensor]:
+        batch = rows[items[0]["split"]].batch([item["number"] for item in items])
+        counts.update(tokens=int(batch["attention_mask"].sum()), places=batch["attention_mask"].numel())
+        return batch
+
     with tempfile.TemporaryDirectory() as checkpoints, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
         trainer = FiniteTrainer(
             model=model,
             args=arguments(options, seed, checkpoints),
             train_dataset=numbered(rows, "train"),
             eval_dataset=numbered(rows, "validation"),
-            data_collator=lambda items: rows[items[0]["split"]].batch([item["number"] for item in items]),
+            data_collator=collate,
             compute_metrics=lambda given: {"accuracy": accuracy_score(given.label_ids, given.predictions.argmax(1))},
             callbacks=[Curves(live)],
         )
         if options.early_stopping:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         trainer.train()
+    padding = 1 - counts["tokens"] / counts["places"]
+    print(f"train: {counts['tokens']:,} tokens, validation's among them; {padding:.1%} padding")
     scores = {entry["step"]: entry for entry in trainer.state.log_history if "eval_loss" in entry}
     best = scores[trainer.state.best_global_step]
     return {

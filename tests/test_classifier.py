@@ -58,7 +58,7 @@ def test_adapters_and_head_alone_are_trained_and_only_on_the_top_layers(family, 
 def test_a_head_from_label_words_scores_as_the_language_model_head_does(family, saved_model):
     base, words = saved_model(family), {"bad": " negative", "good": " positive"}
     labels = classifier.label_arguments(list(words), pad_token_id=0)
-    model = classifier.untouched(base, labels=labels, words=words, seed=1).eval()
+    model = classifier.load_base(base, labels=labels, seed=1, head="label_words", words=words).eval()
     language_model = AutoModelForCausalLM.from_pretrained(base).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     with torch.inference_mode():
@@ -74,7 +74,7 @@ def test_only_language_models_have_label_words(family, saved_model):
 
 def test_a_model_without_a_language_model_head_starts_at_random(saved_model):
     one, same, other = (
-        classifier.untouched(saved_model("bert"), labels=LABELS, words=None, seed=seed).classifier.weight
+        classifier.load_base(saved_model("bert"), labels=LABELS, seed=seed, head="label_words").classifier.weight
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)

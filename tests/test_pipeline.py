@@ -45,9 +45,9 @@ def test_each_stage_writes_exactly_its_files(project):
         "tokenizer_config.json",
     }
     arrays = {
-        f"{split}/{name}.npy"
+        f"{split}/{name}"
         for split in ("train", "validation", "test")
-        for name in ("labels", "offsets", "states", "tokens")
+        for name in ("labels.npy", "offsets.npy", "states.npy", "tokens.bin")
     }
     assert set(project.files("data/encoded")) == arrays | {
         "about.json",

@@ -8,7 +8,7 @@ import pytest
 from conftest import sentences, tiny_params
 
 from stages import prepare
-from stages.common import rows
+from stages.common import near, rows
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -143,8 +143,8 @@ def test_pairs_just_above_the_threshold_are_found():
     words = np.random.default_rng(0).integers(10**6, 10**7, size=(40, 40)).astype(str)
     train = [" ".join(row) for row in words]
     test = [" ".join([*row[:-3], "other", "words"]) for row in words]
-    near = [rows.jaccard(rows.shingles(one), rows.shingles(other)) for one, other in zip(train, test, strict=True)]
-    assert 0.8 <= min(near) <= max(near) < 0.9
+    similar = [near.jaccard(near.shingles(one), near.shingles(other)) for one, other in zip(train, test, strict=True)]
+    assert 0.8 <= min(similar) <= max(similar) < 0.9
     splits = {"train": table(train, "x"), "validation": table([], []), "test": table(test, "x")}
     splits["test"]["row"] += 100
     assert len(rows.separate(splits, 0.8, Counter())["train"]) == 0

@@ -16,7 +16,7 @@ def about(**changes):
 
 def written(folder, description):
     """A split of three rows; the states of token t are t, t, t, t."""
-    store.save_tokens(folder, tokens=TOKENS, labels=[0, 1, 1])
+    store.save_tokens(folder, [(TOKENS[:2], [0, 1]), (TOKENS[2:], [1])])
     rows = store.load_rows(folder, description)
     states = store.create_states(folder, tokens=6, about=description)
     for numbers in rows.by_length(2):
@@ -49,7 +49,7 @@ def test_batches_by_length_hold_every_row_once_longest_first(tmp_path):
 
 
 def test_without_states_a_batch_has_tokens_only(tmp_path):
-    store.save_tokens(tmp_path / "train", tokens=TOKENS, labels=[0, 1, 1])
+    store.save_tokens(tmp_path / "train", [(TOKENS, [0, 1, 1])])
     assert set(store.load_rows(tmp_path / "train", about(depth=0)).batch([0])) == {
         "input_ids",
         "attention_mask",

@@ -15,7 +15,6 @@ from torch import nn
 from tqdm import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,7 +24,8 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 from transformers.pytorch_utils import Conv1D
 
-from stages.common import prefix
+from stages.common import pooled, prefix
+from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.errors import PipelineError
 from stages.common.params import Lora
@@ -33,15 +33,6 @@ from stages.common.store import Rows
 
 transformers.logging.set_verbosity_error()  # a fresh head is meant to be missing from the checkpoint
 transformers.logging.disable_progress_bar()
-
-
-def require(base: Path) -> None:
-    """Fail where the base model is missing; transformers would look for a model of that name on the hub.
-
-    Raises:
-        FileNotFoundError: `base` has no config.json.
-    """
-    (base / "config.json").stat()
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
@@ -81,34 +72,32 @@ def label_arguments(class_names: list[str], pad_token_id: int) -> dict:
     }
 
 
-def load_base(base: Path, *, labels: dict, seed: int, words: dict[str, str] | None = None) -> PreTrainedModel:
-    """The base model with a classification head: a random one, or one that scores the label words.
+def load_base(
+    base: Path, *, labels: dict, seed: int, head: str = "random", words: dict[str, str] | None = None
+) -> PreTrainedModel:
+    """The base model with a classification head.
 
     `fresh_modules` of the returned model names the modules whose weights the base lacks.
 
     Args:
         labels: see `label_arguments`.
-        seed: of the random head.
-        words: each class's word, for a head that starts from the language-model head's rows.
+        seed: of a random head.
+        head: "random", or "label_words": a causal model's starts from the language-model head's rows for the label
+            words, which makes it a zero-shot classifier; any other model's is random.
+        words: each class's word; None: its own name.
     """
-    require(base)
+    config = load_config(base, **labels)
     transformers.set_seed(seed)
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        base, dtype=torch.float32, output_loading_info=True, **labels
+        base, config=config, dtype=torch.float32, output_loading_info=True
     )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
-    if words is not None:
-        model.score.weight.data.copy_(label_word_rows(base, words=words))
+    if is_causal(config):
+        pooled.narrow(model)
+        if head == "label_words":
+            model.score.weight.data.copy_(label_word_rows(base, words=label_words(list(labels["label2id"]), words)))
     return model
-
-
-def untouched(base: Path, *, labels: dict, words: dict[str, str] | None, seed: int) -> PreTrainedModel:
-    """The model before tuning at its best: the zero-shot classifier of a causal model, else a random head."""
-    require(base)
-    zero_shot = is_causal(AutoConfig.from_pretrained(base))
-    names = list(labels["label2id"])
-    return load_base(base, labels=labels, seed=seed, words=label_words(names, words) if zero_shot else None)
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, *, depth: int, base: Path) -> PeftModel:
@@ -164,11 +153,15 @@ def load_labels(folder: Path) -> dict:
     return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}
 
 
-def load_adapter(folder: Path) -> PeftModel:
-    """The base model with the saved adapter, as anyone would load it."""
-    labels = load_labels(folder)
-    require(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
-    return AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+def load_adapter(folder: Path) -> PreTrainedModel:
+    """The tuned classifier: base model and saved adapter, loaded as anyone would, and merged, which runs faster."""
+    load_config(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, **load_labels(folder)
+    ).merge_and_unload()
+    if is_causal(model.config):
+        pooled.narrow(model)
+    return model
 
 
 def logits(model: nn.Module, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
@@ -195,26 +188,28 @@ def logits_and_features(
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     features = np.empty((len(rows), model.config.hidden_size), dtype=np.float32)
     causal = is_causal(model.config)
-    for numbers, mask, output in outputs(
+    for numbers, batch, output in outputs(
         model, rows, batch_size=batch_size, progress=progress, output_hidden_states=True
     ):
-        hidden, counts = output.hidden_states[-1], mask.sum(dim=1, keepdim=True)
+        hidden = output.hidden_states[-1]
         if causal:
-            pooled = hidden[torch.arange(len(numbers)), counts[:, 0] - 1]
+            last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
+            hidden = hidden[torch.arange(len(numbers)), last]
         else:
-            pooled = (hidden * mask.unsqueeze(-1)).sum(dim=1) / counts
+            mask = batch["attention_mask"].unsqueeze(-1)
+            hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
         result[numbers] = output.logits.float().cpu().numpy()
-        features[numbers] = pooled.float().cpu().numpy()
+        features[numbers] = hidden.float().cpu().numpy()
     return result, features
 
 
 def outputs(
     model: nn.Module, rows: Rows, *, batch_size: int, progress: str, **options: bool
-) -> Iterator[tuple[np.ndarray, torch.Tensor, ModelOutput]]:
-    """Run the model over all rows in batches of like length; yields row numbers, attention mask and output."""
+) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor], ModelOutput]]:
+    """Run the model over all rows in batches of like length; yields row numbers, batch and output."""
     model = model.to(device()).eval()
     with torch.inference_mode(), tqdm(total=len(rows), desc=progress, unit="row") as bar:
         for numbers in rows.by_length(batch_size):
             batch = {name: tensor.to(device()) for name, tensor in rows.batch(numbers).items() if name != "labels"}
-            yield numbers, batch["attention_mask"], model(**batch, **options)
+            yield numbers, batch, model(**batch, **options)
             bar.update(len(numbers))

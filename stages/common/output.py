@@ -1,7 +1,6 @@
 """Outputs appear whole or not at all: written under a temporary name, then moved into place."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         fresh = Path(scratch, path.name)
         fresh.write_bytes(content)
-        shutil.move(fresh, path)
+        fresh.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,21 +6,17 @@ function that drops rows counts them by reason in the `dropped` counter it is gi
 
 import csv
 import math
-import re
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasketch import MinHash, MinHashLSH
 
 from stages.common.errors import PipelineError
+from stages.common.near import near_earlier
 from stages.common.params import Bound, Data, Limit
 from stages.common.paths import SPLITS
-
-SHINGLE = 5
-"""Characters per shingle: the usual size for short texts (Leskovec et al., Mining of Massive Datasets, ch. 3.2)."""
 
 
 def read(path: Path, data: Data) -> pd.DataFrame:
@@ -150,41 +146,14 @@ def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
 
 
 def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter) -> dict[str, pd.DataFrame]:
-    """Drop from train what is nearly a validation or test text, and from validation what is nearly a test text.
-
-    Near means a Jaccard similarity of the shingle sets of `threshold` or more: candidates come from MinHash with
-    locality-sensitive hashing (Broder 1997), and each is then compared exactly.
-    """
-    index = MinHashLSH(threshold=threshold / 2, num_perm=128)  # lower: hardly a pair escapes the exact comparison
-    seen: dict[str, frozenset[str]] = {}
-    kept = {}
-    for name in reversed(SPLITS):
-        sets = [shingles(text) for text in splits[name]["text"]]
-        sketches = MinHash.bulk([[piece.encode() for piece in pieces] for pieces in sets], num_perm=128)
-        near = np.array(
-            [
-                any(jaccard(pieces, seen[key]) >= threshold for key in index.query(sketch))
-                for pieces, sketch in zip(sets, sketches, strict=True)
-            ],
-            dtype=bool,
-        )
-        dropped["near_duplicate_across_splits"] += int(near.sum())
-        kept[name] = splits[name][~near]
-        for row, pieces, sketch in zip(splits[name]["row"], sets, sketches, strict=True):
-            index.insert(row, sketch)
-            seen[row] = pieces
+    """Drop from train what is nearly a validation or test text, and from validation what is nearly a test text."""
+    order = list(reversed(SPLITS))
+    texts = np.concatenate([splits[name]["text"].to_numpy(dtype=object) for name in order])
+    near = near_earlier(texts, np.repeat(range(len(order)), [len(splits[name]) for name in order]), threshold)
+    dropped["near_duplicate_across_splits"] += int(near.sum())
+    ends = np.cumsum([len(splits[name]) for name in order])
+    kept = {name: splits[name][~part] for name, part in zip(order, np.split(near, ends[:-1]), strict=True)}
     return {name: kept[name] for name in SPLITS}
-
-
-def shingles(text: str) -> frozenset[str]:
-    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out."""
-    plain = " ".join(re.findall(r"\w+", text.casefold()))
-    return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
-
-
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Size of the intersection over size of the union."""
-    return len(one & other) / len(one | other)
 
 
 def limit(splits: dict[str, pd.DataFrame], most: Limit, dropped: Counter) -> dict[str, pd.DataFrame]:

@@ -1,15 +1,15 @@
 """The encoded rows of a split on disk: ragged, memory-mapped, without padding.
 
-A split is a folder of NumPy arrays. All rows' tokens lie end to end, and `offsets` says where each row starts:
+A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` says where each row starts:
 
-    tokens.npy   (tokens,) int32
+    tokens.bin   (tokens,) int32, the bare numbers, so that they can be appended
     offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
     labels.npy   (rows,) int64, indices into the class names
     states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -87,12 +87,17 @@ class Rows:
         return batch
 
 
-def save_tokens(folder: Path, *, tokens: list[list[int]], labels: list[int]) -> None:
-    """Write a split's tokens, offsets and labels to a new folder."""
+def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[int]], list[int]]]) -> None:
+    """Write a split to a new folder, a chunk of rows at a time: the rows' tokens, and their labels."""
     folder.mkdir()
-    np.save(folder / "tokens.npy", np.concatenate(tokens).astype(np.int32))
-    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, tokens)], dtype=np.int64))
-    np.save(folder / "labels.npy", np.asarray(labels, dtype=np.int64))
+    lengths, labels = [np.zeros(1, dtype=np.int64)], []
+    with (folder / "tokens.bin").open("wb") as file:
+        for tokens, classes in chunks:
+            np.concatenate(tokens).astype(np.int32).tofile(file)
+            lengths.append(np.asarray([len(row) for row in tokens], dtype=np.int64))
+            labels.append(np.asarray(classes, dtype=np.int64))
+    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
+    np.save(folder / "labels.npy", np.concatenate(labels))
 
 
 def size(tokens: int, about: About) -> int:
@@ -114,10 +119,10 @@ def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: tor
 
 
 def load_rows(folder: Path, about: About) -> Rows:
-    """A split's arrays; the states stay on disk and are read as they are used."""
+    """A split's arrays; tokens and states stay on disk and are read as they are used."""
     states = folder / "states.npy"
     return Rows(
-        tokens=np.load(folder / "tokens.npy"),
+        tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         labels=np.load(folder / "labels.npy"),
         states=np.load(states, mmap_mode="r") if states.exists() else None,

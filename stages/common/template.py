@@ -7,8 +7,9 @@ everyone who uses the adapter, with none of this project's code.
 from pathlib import Path
 
 from tokenizers import Tokenizer, normalizers, processors
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from stages.common.base import load_config
 from stages.common.errors import PipelineError
 
 PROBES = ("good", "It was, in 2 words, not bad.", "Überraschend gut!")
@@ -25,7 +26,7 @@ def load_tokenizer(base: Path, *, template: str, max_length: int) -> PreTrainedT
         PipelineError: the tokenizer has no pad and no end token, `max_length` leaves no room for a text, or the
             tokenizer cannot express the template.
     """
-    (base / "config.json").stat()  # if it is missing, say so: transformers would look for it on the hub
+    longest = getattr(load_config(base), "max_position_embeddings", max_length)
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     if tokenizer.pad_token is None:
@@ -34,7 +35,6 @@ def load_tokenizer(base: Path, *, template: str, max_length: int) -> PreTrainedT
         tokenizer.pad_token = tokenizer.eos_token
     if template != "{text}":
         tokenizer = with_template(tokenizer, template)
-    longest = getattr(AutoConfig.from_pretrained(base), "max_position_embeddings", max_length)
     room = tokenizer.num_special_tokens_to_add()
     if not room < max_length <= longest:
         raise PipelineError(

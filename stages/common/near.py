@@ -1,0 +1,81 @@
+"""Near-duplicate texts: MinHash finds the candidates (Broder 1997), an exact comparison decides."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.feature_extraction import FeatureHasher
+
+SHINGLE = 5
+"""Characters per shingle: the usual size for short texts (Leskovec et al., Mining of Massive Datasets, ch. 3.2)."""
+
+HASHES = 128
+"""MinHash values of a text; their bands get as long as `ESCAPING` allows."""
+
+ESCAPING = 1e-3
+"""Most pairs just at the threshold, as a share, that no band brings together."""
+
+CHUNK = 10_000
+"""Texts hashed at once; bounds the memory."""
+
+
+def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
+    """Which texts are nearly one of an earlier group, (texts,) bool.
+
+    Near means a Jaccard similarity of the shingle sets of `threshold` or more.
+
+    Args:
+        texts: (texts,), ordered by group.
+        groups: (texts,), the number of each text's group, ascending.
+    """
+    near = np.zeros(len(texts), dtype=bool)
+    for keys in band_keys(texts, threshold):
+        for together in collisions(keys, groups):
+            sets = [shingles(texts[index]) for index in together]
+            for place, index in enumerate(together):
+                earlier = np.searchsorted(groups[together], groups[index])
+                near[index] = near[index] or any(jaccard(sets[place], other) >= threshold for other in sets[:earlier])
+    return near
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out."""
+    plain = " ".join(re.findall(r"\w+", text.casefold()))
+    return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Size of the intersection over size of the union."""
+    return len(one & other) / len(one | other)
+
+
+def band_keys(texts: np.ndarray, threshold: float) -> np.ndarray:
+    """For each band of the MinHash signature one key a text, (bands, texts) uint64; near texts share some key.
+
+    Two texts of similarity s agree in a band of r values with probability s^r (Leskovec et al., ch. 3.4).
+    """
+    length = max(r for r in range(1, HASHES + 1) if (1 - threshold**r) ** (HASHES // r) <= ESCAPING or r == 1)
+    bands = HASHES // length
+    generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
+    factors, terms, mixers = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
+    hasher = FeatureHasher(n_features=2**31 - 1, input_type="string", alternate_sign=False)
+    keys = np.zeros((bands, len(texts)), dtype=np.uint64)
+    for start in range(0, len(texts), CHUNK):
+        hashed = hasher.transform(shingles(text) for text in texts[start : start + CHUNK])
+        values, rows = hashed.indices.astype(np.uint64), hashed.indptr[:-1]
+        for band in range(bands):
+            for factor, term, mixer in zip(factors[band], terms[band], mixers[band], strict=True):
+                # multiply-shift hashing (Dietzfelbinger et al. 1997): the high bits of factor * value + term
+                lowest = np.minimum.reduceat((values * factor + term) >> np.uint64(32), rows)
+                keys[band, start : start + len(rows)] += lowest * mixer
+    return keys
+
+
+def collisions(keys: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:
+    """The texts that share a key with a text of another group, ascending, one array for each such key."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
+    ends = np.append(starts[1:], len(order))
+    mixed = groups[order[starts]] != groups[order[ends - 1]]
+    for start, end in zip(starts[mixed], ends[mixed], strict=True):
+        yield order[start:end]

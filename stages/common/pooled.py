@@ -1,0 +1,37 @@
+"""What the head of a causal classifier reads: one token of each row, so the last block need not finish the others."""
+
+import torch
+from transformers import PreTrainedModel
+
+from stages.common import prefix
+
+
+def last_tokens(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
+    """Where the head reads: each row's last token that is not the pad token, (batch,); transformers' own rule."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return (places * (input_ids != pad_token_id)).argmax(dim=1)
+
+
+def narrow(model: PreTrainedModel) -> None:
+    """Run the last block's feed-forward part at the tokens that the head reads alone, in place.
+
+    The logits stay the same; the final hidden states of all other tokens lose their meaning. Blocks without a part
+    named `mlp` are left as they are.
+    """
+    feed_forward = getattr(prefix.blocks(model)[-1], "mlp", None)
+    if feed_forward is None:
+        return
+    whole, read = feed_forward.forward, {}
+
+    def find(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
+        read["tokens"] = last_tokens(args[0] if args else kwargs["input_ids"], model.config.pad_token_id)
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(len(hidden), device=hidden.device)
+        computed = whole(hidden[rows, read["tokens"]].unsqueeze(1)).squeeze(1)
+        result = computed.new_zeros(hidden.shape)
+        result[rows, read["tokens"]] = computed
+        return result
+
+    model.register_forward_pre_hook(find, with_kwargs=True)
+    feed_forward.forward = forward

@@ -1,0 +1,128 @@
+"""Fused LoRA: PEFT's numbers, forward and backward, on PEFT's own layers."""
+
+import copy
+
+import pytest
+import torch
+from conftest import FAMILIES, LAYERS, tiny_params
+from peft.tuners.lora import Linear
+
+from stages.common import classifier, fused, prefix
+from stages.common.params import Params
+
+LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+BATCH = {
+    "input_ids": torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+    "labels": torch.tensor([0, 1]),
+}
+
+
+def tuned(base, **changes):
+    """A classifier whose adapters are as if trained: lora_B starts at zero, which would hide errors."""
+    model = classifier.load_base(base, labels=LABELS, seed=1)
+    lora = Params.model_validate(tiny_params(lora={"r": 4, **changes})).lora
+    model = classifier.add_lora(model, lora, depth=LAYERS - 2, base=base)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def layers(model):
+    return [part for part in model.modules() if isinstance(part, Linear)]
+
+
+def results(model, **options):
+    """Logits and gradients of one pass."""
+    model.zero_grad()
+    output = model(**BATCH, **options)
+    output.loss.backward()
+    gradients = {name: part.grad for name, part in model.named_parameters() if part.requires_grad}
+    return {"logits": output.logits, **gradients}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_layers_give_pefts_logits_and_gradients(family, saved_model):
+    model = tuned(saved_model(family)).double()  # in float32, small gradients are mostly rounding
+    expected = results(model)
+    assert not fused.fuse(model, BATCH)
+    assert all("forward" in vars(layer) for layer in layers(model))
+    found = results(model)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.abs().max() > 1e-6, "a value that is zero would prove nothing"
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-12)
+
+
+def test_projections_of_the_same_tensor_are_computed_together(saved_model, monkeypatch):
+    model = tuned(saved_model("llama"))
+    groups = []
+    monkeypatch.setattr(fused, "Shared", groups.append)
+    fused.fuse(model, BATCH)
+    names = {layer: name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)}
+    together = [[names[layer] for layer in group] for group in groups]
+    assert together == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dropout": 0.1}, "dropout"),
+        ({"use_dora": True}, "a variant of LoRA"),
+        ({"bias": "all"}, "a base layer that is trained or not linear"),
+    ],
+)
+def test_what_is_not_covered_keeps_pefts_path_and_is_counted(saved_model, changes, reason):
+    model = tuned(saved_model("gpt2"), **changes)
+    expected = results(model)
+    assert fused.fuse(model, BATCH) == {reason: len(layers(model))}
+    for name, value in results(model).items():
+        assert torch.equal(value, expected[name])
+
+
+def test_a_disabled_or_merged_adapter_is_left_to_peft(saved_model):
+    model = tuned(saved_model("llama"))
+    adapted = model(**BATCH).logits
+    with model.disable_adapter():
+        plain = model(**BATCH).logits
+    fused.fuse(model, BATCH)
+    with model.disable_adapter():
+        assert torch.equal(model(**BATCH).logits, plain)
+    model.merge_adapter()
+    torch.testing.assert_close(model(**BATCH).logits, adapted, rtol=0, atol=1e-5)
+
+
+def test_under_autocast_the_products_are_autocasts(saved_model):
+    model = tuned(saved_model("llama"))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = results(model)
+        fused.fuse(model, BATCH)
+        found = results(model)
+    assert found["logits"].dtype == expected["logits"].dtype
+    torch.testing.assert_close(found["logits"], expected["logits"], rtol=0.05, atol=0.05)
+    name = next(name for name in expected if "lora_A" in name)
+    torch.testing.assert_close(found[name], expected[name], rtol=0.1, atol=0.02)
+
+
+def test_activation_checkpointing_gives_the_same_gradients(saved_model):
+    model = tuned(saved_model("llama")).train()
+    fused.fuse(model, BATCH)
+    expected = {name: copy.copy(value) for name, value in results(model).items()}
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable()
+    for name, value in results(model).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_spliced_model_is_fused_too(saved_model):
+    base, depth = saved_model("llama"), LAYERS - 2
+    model = classifier.load_base(base, labels=LABELS, seed=1)
+    prefix.splice(model, depth)
+    lora = Params.model_validate(tiny_params()).lora
+    model = classifier.add_lora(model, lora, depth=depth, base=base)
+    batch = BATCH | {"states": torch.randn(2, 5, 32)}
+    expected = model(**batch).logits
+    assert not fused.fuse(model, dict(batch))
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-5)
