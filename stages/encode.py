@@ -72,8 +72,8 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
         PipelineError: the states would take more than `encode.max_gb`.
     """
     splits = {name: store.load_rows(folder / name, about) for name in paths.SPLITS}
-    tokens = {name: len(rows.tokens) for name, rows in splits.items()}
-    gigabytes = store.size(sum(tokens.values()), about) / 1e9
+    tokens = sum(len(rows.tokens) for rows in splits.values())
+    gigabytes = store.size(tokens, about) / 1e9
     if gigabytes > options.max_gb:
         raise errors.PipelineError(
             f"encode: expected the stored states to fit encode.max_gb = {options.max_gb}, "
@@ -84,9 +84,9 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
     recorder = prefix.capture(model, about.depth)
     model = model.to(device()).eval()
     places = 0
-    with torch.inference_mode(), tqdm(total=sum(tokens.values()), desc="encode", unit="token") as bar:
+    with torch.inference_mode(), tqdm(total=tokens, desc="encode", unit="token") as bar:
         for name, rows in splits.items():
-            states = store.create_states(folder / name, tokens=tokens[name], about=about)
+            states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
             for numbers in rows.by_length(options.batch_size):
                 batch = rows.batch(numbers)
                 places += batch["input_ids"].numel()
@@ -94,7 +94,7 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
                 store.write_states(states, rows, numbers, recorder.states)
                 bar.update(int(rows.lengths[numbers].sum()))
             states.flush()
-    print(f"encode: {sum(tokens.values()):,} tokens; {1 - sum(tokens.values()) / places:.1%} padding")
+    print(f"encode: {tokens:,} tokens; {1 - tokens / places:.1%} padding")
 
 
 if __name__ == "__main__":

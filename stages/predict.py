@@ -26,15 +26,14 @@ from stages.common.rows import clean
 
 def main() -> None:
     options = parse_arguments()
-    run = json.loads((paths.ADAPTER / "run.json").read_text())
-    table = read_texts(options, column=run["params"]["data"]["text"])
+    made = json.loads((paths.ADAPTER / "run.json").read_text())["params"]
+    table = read_texts(options, column=made["data"]["text"])
     texts = [clean(text) for text in table["text"]]
 
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     labels = classifier.load_labels(paths.ADAPTER)
     table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, texts, options.batch_size))
     if options.compare:
-        made = run["params"]
         untouched = classifier.load_base(
             paths.BASE_MODEL, labels=labels, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
         )

@@ -155,11 +155,11 @@ def load_labels(folder: Path) -> dict:
 
 def load_adapter(folder: Path) -> PreTrainedModel:
     """The tuned classifier: base model and saved adapter, loaded as anyone would, and merged, which runs faster."""
-    load_config(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
+    config = load_config(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
     model = AutoPeftModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, **load_labels(folder)
     ).merge_and_unload()
-    if is_causal(model.config):
+    if is_causal(config):
         pooled.narrow(model)
     return model
 

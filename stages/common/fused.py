@@ -38,8 +38,8 @@ def fuse(model: PeftModel, example: dict[str, torch.Tensor]) -> Counter[str]:
 def uncovered(layer: Linear) -> str | None:
     """Why a layer must keep PEFT's path; None: it need not."""
     base = layer.get_base_layer()
-    adapters = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(adapters) != 1:
+    adapters = layer.active_adapters
+    if len(adapters) != 1 or adapters[0] not in layer.lora_A:
         return "not exactly one active adapter"
     if layer.lora_variant or any(layer.lora_bias.values()):
         return "a variant of LoRA"

@@ -32,9 +32,9 @@ def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.
     for keys in band_keys(texts, threshold):
         for together in collisions(keys, groups):
             sets = [shingles(texts[index]) for index in together]
-            for place, index in enumerate(together):
-                earlier = np.searchsorted(groups[together], groups[index])
-                near[index] = near[index] or any(jaccard(sets[place], other) >= threshold for other in sets[:earlier])
+            earlier = np.searchsorted(groups[together], groups[together])
+            for index, pieces, count in zip(together, sets, earlier, strict=True):
+                near[index] = near[index] or any(jaccard(pieces, other) >= threshold for other in sets[:count])
     return near
 
 

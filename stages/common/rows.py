@@ -147,13 +147,13 @@ def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
 
 def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter) -> dict[str, pd.DataFrame]:
     """Drop from train what is nearly a validation or test text, and from validation what is nearly a test text."""
-    order = list(reversed(SPLITS))
-    texts = np.concatenate([splits[name]["text"].to_numpy(dtype=object) for name in order])
-    near = near_earlier(texts, np.repeat(range(len(order)), [len(splits[name]) for name in order]), threshold)
+    groups = list(reversed(SPLITS))
+    sizes = [len(splits[name]) for name in groups]
+    texts = np.concatenate([splits[name]["text"].to_numpy(dtype=object) for name in groups])
+    near = near_earlier(texts, np.repeat(range(len(groups)), sizes), threshold)
     dropped["near_duplicate_across_splits"] += int(near.sum())
-    ends = np.cumsum([len(splits[name]) for name in order])
-    kept = {name: splits[name][~part] for name, part in zip(order, np.split(near, ends[:-1]), strict=True)}
-    return {name: kept[name] for name in SPLITS}
+    parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
+    return {name: splits[name][~parts[name]] for name in SPLITS}
 
 
 def limit(splits: dict[str, pd.DataFrame], most: Limit, dropped: Counter) -> dict[str, pd.DataFrame]:

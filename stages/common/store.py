@@ -11,6 +11,7 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -56,7 +57,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows,)."""
         return np.diff(self.offsets)
