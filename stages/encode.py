@@ -9,6 +9,7 @@ was cut, by split.
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Features
 from tqdm import tqdm
-from transformers import AutoModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import errors, output, paths, prefix, store, template
+from stages.common import errors, output, parallel, paths, prefix, store, template
 from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.params import Encode, Params
@@ -81,20 +82,26 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
             "or store nothing with lora.top_layers: all"
         )
     model = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32)
-    recorder = prefix.capture(model, about.depth)
-    model = model.to(device()).eval()
+    prefix.capture(model, about.depth)
     places = 0
-    with torch.inference_mode(), tqdm(total=tokens, desc="encode", unit="token") as bar:
+    with tqdm(total=tokens, desc="encode", unit="token") as bar:
         for name, rows in splits.items():
             states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
-            for numbers in rows.by_length(options.batch_size):
-                batch = rows.batch(numbers)
-                places += batch["input_ids"].numel()
-                model(**{key: batch[key].to(device()) for key in ("input_ids", "attention_mask")})
-                store.write_states(states, rows, numbers, recorder.states)
+            batches = list(rows.by_length(options.batch_size))
+            encode_rows = partial(encode_batch, rows=rows, states=states)
+            for numbers, computed in zip(batches, parallel.each_batch(model, encode_rows, batches), strict=True):
+                places += computed
                 bar.update(int(rows.lengths[numbers].sum()))
             states.flush()
     print(f"encode: {tokens:,} tokens; {1 - tokens / places:.1%} padding")
+
+
+def encode_batch(model: PreTrainedModel, numbers: np.ndarray, *, rows: store.Rows, states: np.memmap) -> int:
+    """Compute the states of the named rows and put them in their places; returns how many tokens, padding counted."""
+    batch = rows.batch(numbers)
+    hidden = model(**{name: batch[name].to(device()) for name in ("input_ids", "attention_mask")})
+    store.write_states(states, rows, numbers, hidden)
+    return batch["input_ids"].numel()
 
 
 if __name__ == "__main__":

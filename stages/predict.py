@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import classifier, errors, output, paths, scoring
+from stages.common import classifier, errors, output, parallel, paths, scoring
 from stages.common.device import device
 from stages.common.rows import clean
 
@@ -50,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", type=Path, help="a .csv or .jsonl file with a column of texts")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
-    parser.add_argument("--batch-size", type=int, default=32, help="texts at once (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")
@@ -90,18 +89,20 @@ def read_texts(options: argparse.Namespace, column: str) -> pd.DataFrame:
 
 
 def answers(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int
 ) -> pd.DataFrame:
     """Each text's label, its probability, and the probability of every class."""
     tokens = tokenizer(texts, truncation=True)["input_ids"]
     order = np.argsort([-len(row) for row in tokens], kind="stable")
     logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
-    model = model.to(device()).eval()
-    with torch.inference_mode(), tqdm(total=len(texts), unit="text", disable=len(texts) <= batch_size) as bar:
-        for start in range(0, len(texts), batch_size):
-            rows = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
-            logits[rows] = model(**batch.to(device())).logits.float().cpu().numpy()
+
+    def compute(model: PreTrainedModel, rows: np.ndarray) -> None:
+        batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
+        logits[rows] = classifier.array(model(**batch.to(device())).logits)
+
+    batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    with tqdm(total=len(texts), unit="text", disable=len(batches) == 1) as bar:
+        for rows, _ in zip(batches, parallel.each_batch(model, compute, batches), strict=True):
             bar.update(len(rows))
     probabilities = scoring.softmax(logits)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]

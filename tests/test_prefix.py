@@ -32,9 +32,8 @@ def test_logits_from_stored_states_equal_the_full_models(family, depth, batch, s
         expected = classifier(saved_model(family), pad_token_id)(**inputs).logits
         if depth:
             trunk = AutoModel.from_pretrained(saved_model(family)).eval()
-            recorder = prefix.capture(trunk, depth)
-            trunk(**inputs)
-            inputs = inputs | {"states": recorder.states}
+            prefix.capture(trunk, depth)
+            inputs = inputs | {"states": trunk(**inputs)}
         spliced = classifier(saved_model(family), pad_token_id)
         prefix.splice(spliced, depth)
         logits = spliced(**inputs).logits

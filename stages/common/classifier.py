@@ -4,7 +4,7 @@ What is saved from here loads with plain transformers and PEFT.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,9 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import ModelOutput
 from transformers.pytorch_utils import Conv1D
 
-from stages.common import pooled, prefix
+from stages.common import parallel, pooled, prefix
 from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.errors import PipelineError
@@ -164,7 +163,7 @@ def load_adapter(folder: Path) -> PreTrainedModel:
     return model
 
 
-def logits(model: nn.Module, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
+def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
     """The model's logits for every row, (rows, classes) float32.
 
     Args:
@@ -172,8 +171,11 @@ def logits(model: nn.Module, rows: Rows, *, batch_size: int, progress: str) -> n
         progress: what the progress bar says.
     """
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    for numbers, _, output in outputs(model, rows, batch_size=batch_size, progress=progress):
-        result[numbers] = output.logits.float().cpu().numpy()
+
+    def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
+        result[numbers] = array(model(**inputs(rows, numbers)).logits)
+
+    run(model, compute, rows, batch_size, progress)
     return result
 
 
@@ -188,9 +190,10 @@ def logits_and_features(
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     features = np.empty((len(rows), model.config.hidden_size), dtype=np.float32)
     causal = is_causal(model.config)
-    for numbers, batch, output in outputs(
-        model, rows, batch_size=batch_size, progress=progress, output_hidden_states=True
-    ):
+
+    def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
+        batch = inputs(rows, numbers)
+        output = model(**batch, output_hidden_states=True)
         hidden = output.hidden_states[-1]
         if causal:
             last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
@@ -198,18 +201,31 @@ def logits_and_features(
         else:
             mask = batch["attention_mask"].unsqueeze(-1)
             hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-        result[numbers] = output.logits.float().cpu().numpy()
-        features[numbers] = hidden.float().cpu().numpy()
+        result[numbers], features[numbers] = array(output.logits), array(hidden)
+
+    run(model, compute, rows, batch_size, progress)
     return result, features
 
 
-def outputs(
-    model: nn.Module, rows: Rows, *, batch_size: int, progress: str, **options: bool
-) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor], ModelOutput]]:
-    """Run the model over all rows in batches of like length; yields row numbers, batch and output."""
-    model = model.to(device()).eval()
-    with torch.inference_mode(), tqdm(total=len(rows), desc=progress, unit="row") as bar:
-        for numbers in rows.by_length(batch_size):
-            batch = {name: tensor.to(device()) for name, tensor in rows.batch(numbers).items() if name != "labels"}
-            yield numbers, batch, model(**batch, **options)
+def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:
+    """The named rows as the model takes them, without their labels."""
+    return {name: tensor.to(device()) for name, tensor in rows.batch(numbers).items() if name != "labels"}
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as float32 in NumPy."""
+    return tensor.float().cpu().numpy()
+
+
+def run(
+    model: PreTrainedModel,
+    compute: Callable[[PreTrainedModel, np.ndarray], None],
+    rows: Rows,
+    batch_size: int,
+    progress: str,
+) -> None:
+    """Call `compute` on all rows, in batches of like length."""
+    batches = list(rows.by_length(batch_size))
+    with tqdm(total=len(rows), desc=progress, unit="row") as bar:
+        for numbers, _ in zip(batches, parallel.each_batch(model, compute, batches), strict=True):
             bar.update(len(numbers))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from sklearn.feature_extraction import FeatureHasher
@@ -29,9 +30,10 @@ def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.
         groups: (texts,), the number of each text's group, ascending.
     """
     near = np.zeros(len(texts), dtype=bool)
+    shingles_of = lru_cache(CHUNK)(shingles)  # a pair shares several bands
     for keys in band_keys(texts, threshold):
         for together in collisions(keys, groups):
-            sets = [shingles(texts[index]) for index in together]
+            sets = [shingles_of(texts[index]) for index in together]
             earlier = np.searchsorted(groups[together], groups[together])
             for index, pieces, count in zip(together, sets, earlier, strict=True):
                 near[index] = near[index] or any(jaccard(pieces, other) >= threshold for other in sets[:count])

@@ -1,6 +1,7 @@
 """What the head of a causal classifier reads: one token of each row, so the last block need not finish the others."""
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from stages.common import prefix
@@ -21,17 +22,21 @@ def narrow(model: PreTrainedModel) -> None:
     feed_forward = getattr(prefix.blocks(model)[-1], "mlp", None)
     if feed_forward is None:
         return
-    whole, read = feed_forward.forward, {}
 
     def find(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
-        read["tokens"] = last_tokens(args[0] if args else kwargs["input_ids"], model.config.pad_token_id)
+        ids = args[0] if args else kwargs["input_ids"]
+        rows = torch.arange(len(ids), device=ids.device)
+        prefix.blocks(model)[-1].mlp.read = rows, last_tokens(ids, model.config.pad_token_id)
 
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        rows = torch.arange(len(hidden), device=hidden.device)
-        computed = whole(hidden[rows, read["tokens"]].unsqueeze(1)).squeeze(1)
-        result = computed.new_zeros(hidden.shape)
-        result[rows, read["tokens"]] = computed
+    def pick(feed_forward: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        feed_forward.shape = args[0].shape
+        return args[0][feed_forward.read].unsqueeze(1)
+
+    def put_back(feed_forward: nn.Module, args: tuple[torch.Tensor], computed: torch.Tensor) -> torch.Tensor:
+        result = computed.new_zeros(feed_forward.shape)
+        result[feed_forward.read] = computed.squeeze(1)
         return result
 
     model.register_forward_pre_hook(find, with_kwargs=True)
-    feed_forward.forward = forward
+    feed_forward.register_forward_pre_hook(pick)
+    feed_forward.register_forward_hook(put_back)

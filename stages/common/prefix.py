@@ -1,7 +1,7 @@
 """The split at a block: the frozen blocks' output is captured once, and handed over in every later run.
 
-LoRA on the top k of n blocks leaves the lower n - k a fixed function of the text. `capture` runs only those and
-returns what block n - k would get; `splice` takes them out of a model and feeds it what was captured. Indices, masks,
+LoRA on the top k of n blocks leaves the lower n - k a fixed function of the text. `capture` runs only those, for
+what block n - k would get; `splice` takes them out of a model and feeds it what was captured. Indices, masks,
 rotary tables and position ids stay those of the full model, so the spliced model's logits are the full model's, and an
 adapter trained on it loads on the plain model.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import ModelOutput
 
 from stages.common.errors import PipelineError
 
@@ -75,14 +76,20 @@ def depth(layers: int, top_layers: int | str) -> int:
     return layers - top_layers
 
 
-def capture(model: nn.Module, depth: int) -> Recorder:
-    """Cut `model`, in place, above its lowest `depth` blocks; after each forward the recorder holds their output."""
+def capture(model: nn.Module, depth: int) -> None:
+    """Cut `model`, in place, above its lowest `depth` blocks; its forward then returns their output.
+
+    That is a tensor of the shape (batch, tokens, hidden).
+    """
     layers = blocks(model)
-    recorder = Recorder(layers[depth])
-    layers[depth] = recorder
+    layers[depth] = Recorder(layers[depth])
     for index in range(depth + 1, len(layers)):
         layers[index] = PassThrough(layers[index])
-    return recorder
+
+    def states(model: nn.Module, args: tuple, output: ModelOutput) -> torch.Tensor:
+        return blocks(model)[depth].states
+
+    model.register_forward_hook(states)
 
 
 def splice(model: nn.Module, depth: int) -> None:

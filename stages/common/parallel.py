@@ -1,0 +1,43 @@
+"""Inference with a batch on every core: its many small products keep one core busy, and leave several waiting."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.common.device import device
+
+MOST = 8
+"""Batches at once on a machine of many cores; bounds the memory."""
+
+
+def each_batch(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
+    """Yield `compute(model, batch)` for every batch, in order, without gradients.
+
+    On a CPU several batches are computed at once, each with its share of the cores, by a replica of the model that has
+    the same weights: what modules keep during a forward pass stays apart. On an accelerator, one after the other.
+    """
+    model = model.to(device()).eval()
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batches), MOST) if device().type == "cpu" else 1
+    replicas = SimpleQueue()
+    for _ in range(workers):
+        replicas.put(copy.deepcopy(model, {id(part): part for part in [*model.parameters(), *model.buffers()]}))
+
+    def work(batch: Any) -> Any:
+        replica = replicas.get()
+        try:
+            with torch.inference_mode():
+                return compute(replica, batch)
+        finally:
+            replicas.put(replica)
+
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            yield from pool.map(work, batches)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,82 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from stages.common import parallel
+from stages.common.device import device
+
+WORKERS = 2 if device().type == "cpu" else 1
+
+
+class Slow(nn.Module):
+    """Keeps its input on itself during a forward pass, as spliced models do, and takes its time over it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        self.kept = x
+        time.sleep(0.01)
+        return self.kept * self.scale
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_batches_computed_side_by_side_give_their_own_results_in_order():
+    seen = set()
+
+    def compute(model, batch):
+        seen.add(threading.get_ident())
+        return model(torch.tensor(float(batch), device=device())).item()
+
+    assert list(parallel.each_batch(Slow(), compute, range(20))) == [2.0 * number for number in range(20)]
+    assert len(seen) == WORKERS
+
+
+def test_replicas_hold_the_models_own_weights():
+    model = Slow().to(device())
+    addresses = set(parallel.each_batch(model, lambda replica, _: replica.scale.data_ptr(), range(4)))
+    assert addresses == {model.scale.data_ptr()}
+
+
+def test_gradients_are_off_and_the_threads_are_put_back():
+    def compute(model, batch):
+        return torch.is_inference_mode_enabled(), model.training, torch.get_num_threads()
+
+    assert set(parallel.each_batch(Slow(), compute, range(4))) == {(True, False, 2 // WORKERS)}
+    assert threads_of_a_new_thread() == 2
+
+
+def test_a_single_batch_gets_all_threads():
+    assert list(parallel.each_batch(Slow(), lambda *_: torch.get_num_threads(), range(1))) == [2]
+
+
+def test_an_error_ends_the_run():
+    done = []
+
+    def compute(model, batch):
+        if batch == 1:
+            raise ValueError("batch 1")
+        time.sleep(0.01)
+        done.append(batch)
+
+    with pytest.raises(ValueError, match="batch 1"):
+        list(parallel.each_batch(Slow(), compute, range(200)))
+    assert len(done) < 20
+    assert threads_of_a_new_thread() == 2
+
+
+def threads_of_a_new_thread():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
