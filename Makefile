@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all test lint clean help
+.PHONY: all test lint bench clean help
 
 all: .venv/installed  ## create the environment, run the pipeline, print the comparison
 	dvc repro
@@ -14,6 +14,9 @@ test: .venv/installed-dev lint  ## check the style and run every test
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .
 	ruff format --check .
+
+bench: .venv/installed-dev  ## measure the pipeline beside the plain script (about an hour); writes benchmarks/RESULTS.md
+	python -m benchmarks.bench
 
 clean:  ## remove the environment, caches of tools and scratch files; keep data, models and DVC's cache
 	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged

@@ -1,0 +1,188 @@
+"""The pipeline beside the script that most people would write, in one run on one machine.
+
+    python -m benchmarks.bench              everything, in the order of PARTS
+    python -m benchmarks.bench repeated     one part; RESULTS.md keeps the others
+
+Both run on the same base model, split, rows and prompt, alternating, in a fresh clone of this repository, whose last
+commit is what gets measured. Writes benchmarks/results/PART.json, and from all of them benchmarks/RESULTS.md and
+benchmarks/time_accuracy.png. Takes about an hour on 2 cores.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from ruamel.yaml import YAML
+
+from benchmarks import results
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 3
+FEW = {"train": 400, "validation": 80, "test": 150}
+"""Rows of the repeated comparison."""
+
+PLAIN_EPOCHS = 2
+"""Epochs of the plain script's full run: its accuracy still rises in the second."""
+
+LOAD = (
+    "import stages.evaluate; from stages.common import classifier, paths; "
+    "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
+)
+
+STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate")
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        sys.exit(f"expected parts among {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory() as scratch:
+        clone = Clone(Path(scratch, "project"))
+        for part in chosen:
+            print(f"== {part}", flush=True)
+            results.save(part, PARTS[part](clone))
+    results.report()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process."""
+
+    seconds: float
+    peak_mb: float
+    """Largest resident memory of any one of its processes."""
+    output: str
+
+    @property
+    def result(self) -> dict:
+        """The JSON of the last line that it printed."""
+        return json.loads(self.output.splitlines()[-1])
+
+
+class Clone:
+    """A clone of this repository, in which `fetch` and `prepare` have run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+        self.python("-m", "dvc", "repro", "prepare")
+
+    def python(self, *arguments: str) -> Run:
+        """Run a Python command in the clone; its errors and progress go to the terminal."""
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"{' '.join(arguments)} failed:\n{output}")
+        return Run(time.perf_counter() - start, usage.ru_maxrss / 1024, output)
+
+    def set(self, **sections: dict) -> None:
+        """Put params.yaml back to the committed one, with the given changes."""
+        subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=self.folder, check=True)
+        yaml = YAML()
+        params = yaml.load(self.folder / "params.yaml")
+        for section, values in sections.items():
+            params[section] |= values
+        yaml.dump(params, self.folder / "params.yaml")
+
+    def metric(self, file: str) -> dict:
+        """A metrics file of the last run."""
+        return json.loads((self.folder / "metrics" / file).read_text())
+
+
+def repeated(clone: Clone) -> dict:
+    """Few rows, one epoch on both sides, several rounds."""
+    rounds = [compare(clone, FEW, epochs=1) for _ in range(ROUNDS)]
+    return {"rows": FEW, "rounds": rounds}
+
+
+def full(clone: Clone) -> dict:
+    """All rows of the default run, once: the pipeline's defaults beside the plain script with its own epochs."""
+    clone.set()
+    limits = YAML(typ="safe").load(clone.folder / "params.yaml")["data"]["limit"]
+    return {"rows": dict(limits), **compare(clone, limits, epochs=PLAIN_EPOCHS)}
+
+
+def compare(clone: Clone, rows: dict[str, int], *, epochs: int) -> dict:
+    """First full run, plain script, and the rerun after a changed rank, one after the other.
+
+    The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
+    script's first evaluation belongs to its first run only: a second one need not repeat it.
+    """
+    clone.set(data={"limit": dict(rows)})
+    clone.python("-m", "dvc", "repro", "prepare")
+    first = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "encode")
+    accuracy = clone.metric("evaluate.json")["accuracy"]
+    sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"]), "--epochs", str(epochs)]
+    plain = clone.python("-m", "benchmarks.plain", *sizes)
+    phases = plain.result
+    clone.set(data={"limit": dict(rows)}, lora={"r": 4})
+    rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
+    once = plain.seconds - phases["between_s"]
+    one_epoch = once - phases["train_s"] * (1 - 1 / epochs)
+    return {
+        "first_run_s": {"pipeline": first.seconds, "plain": once},
+        "rerun_s": {"pipeline": rerun.seconds, "plain": once - phases["before_s"]},
+        "rerun_one_epoch_s": {"pipeline": rerun.seconds, "plain": one_epoch - phases["before_s"]},
+        "peak_mb": {"pipeline": max(first.peak_mb, rerun.peak_mb), "plain": plain.peak_mb},
+        "accuracy": {
+            "pipeline": accuracy,
+            "pipeline_rerun": clone.metric("evaluate.json")["accuracy"],
+            "plain_by_epoch": phases["accuracy"],
+        },
+        "plain_train_tokens_per_s": phases["tokens"] / phases["train_s"],
+    }
+
+
+def share(clone: Clone) -> dict:
+    """Shares of the machine's matmul rate, on the default rows."""
+    clone.set()
+    clone.python("-m", "dvc", "repro", "encode")
+    return clone.python("-m", "benchmarks.share").result
+
+
+def inference(clone: Clone) -> dict:
+    """predict beside transformers' pipeline, on the adapter of the default run."""
+    clone.set()
+    clone.python("-m", "dvc", "repro", "train")
+    return clone.python("-m", "benchmarks.inference").result
+
+
+def startup(clone: Clone) -> dict:
+    """A `dvc repro` with nothing to do, DVC's own imports, each stage's imports, and the loading of the base model."""
+    clone.set()
+    clone.python("-m", "dvc", "repro")
+    commands = {
+        "dvc repro, nothing to do": ("-m", "dvc", "repro"),
+        "imports of DVC": ("-c", "import dvc.cli, dvc.commands.repro, dvc.repo"),
+        **{f"imports of {stage}": ("-c", f"import stages.{stage}") for stage in STAGES},
+        "the same, and loading the base model": ("-c", LOAD),
+    }
+    return {name: median(clone.python(*command).seconds for _ in range(ROUNDS)) for name, command in commands.items()}
+
+
+def growth(clone: Clone) -> dict:
+    """Cost against rows and length."""
+    clone.set()
+    return clone.python("-m", "benchmarks.growth").result
+
+
+PARTS = {part.__name__: part for part in (repeated, full, share, inference, startup, growth)}
+"""In the order in which they run."""
+
+
+if __name__ == "__main__":
+    main()

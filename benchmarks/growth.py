@@ -1,0 +1,146 @@
+"""What prepare and encode cost as the rows grow in number and in length.
+
+    python -m benchmarks.growth
+
+Bookkeeping alone: prepare's table work, and encode with a stub of two tiny layers, on made-up rows. The real model:
+encode on made-up rows, and on fewer but longer ones. Each measurement is a process of its own, in a scratch folder.
+Prints one line of JSON.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel
+
+from stages import prepare
+from stages.common import paths, rows
+from stages.common.params import Params
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOKKEEPING = (1_000, 10_000, 100_000, 1_000_000)
+REAL = (500, 2_000, 8_000)
+LENGTHS = {8: 2_000, 32: 500, 128: 125}
+"""Words a row, and how many rows: as many words in all."""
+
+ROWS = "rows.tsv"
+WORDS = 19
+"""Words a row of the default data, on average."""
+
+
+def main() -> None:
+    real = Path.cwd() / paths.BASE_MODEL
+    with tempfile.TemporaryDirectory() as scratch:
+        stub = make_stub(real, Path(scratch, "stub"))
+        tables = {"prepare, rows": [], "encode with a stub model, rows": []}
+        for count in BOOKKEEPING:
+            folder = workspace(Path(scratch, str(count)), stub, count, WORDS)
+            tables["prepare, rows"].append({"rows": count} | measure(folder, "-m", "benchmarks.growth", ROWS))
+            encoded = measure(folder, "-m", "stages.encode")
+            tables["encode with a stub model, rows"].append({"rows": count} | encoded)
+        tables["encode, rows"] = [real_encode(Path(scratch), real, count, WORDS) for count in REAL]
+        tables["encode, words a row"] = [
+            {"words a row": words} | real_encode(Path(scratch), real, count, words) for words, count in LENGTHS.items()
+        ]
+    print(json.dumps(tables))
+
+
+def real_encode(scratch: Path, model: Path, count: int, words: int) -> dict:
+    """The real model's encode, on so many rows of so many words."""
+    folder = workspace(scratch / f"real-{count}-{words}", model, count, words)
+    measure(folder, "-m", "benchmarks.growth", ROWS)
+    return {"rows": count} | measure(folder, "-m", "stages.encode")
+
+
+def make_stub(model: Path, folder: Path) -> Path:
+    """Two tiny layers behind the real tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
+    )
+    LlamaModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
+    """A folder in which stages run: the default params without limits, the base model, and a file of made-up rows."""
+    (folder / paths.BASE_MODEL).parent.mkdir(parents=True)
+    (folder / paths.BASE_MODEL).symlink_to(model.resolve())
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["data"]["limit"] = {"train": None, "validation": None, "test": None}
+    params["encode"]["max_gb"] = 100
+    if model.name == "stub":
+        params["lora"]["top_layers"] = 1
+    yaml.dump(params, folder / "params.yaml")
+    write_made_up(folder / ROWS, count, words)
+    return folder
+
+
+def measure(folder: Path, *arguments: str) -> dict[str, float]:
+    """Run Python in the folder; its seconds, and its peak memory without the pages of mapped files."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, anonymous_memory(process.pid))
+        time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)} failed")
+    return {"seconds": round(time.perf_counter() - start, 1), "peak MiB": peak // 1024}
+
+
+def anonymous_memory(process: int) -> int:
+    """KiB of memory that the process holds of its own; the kernel takes mapped files' pages back as needed."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
+
+
+def prepare_file(file: Path) -> None:
+    """Do what `stages.prepare` does once it has its file, in the current folder."""
+    data = Params.load().data
+    splits = prepare.prepare(rows.read(file, data), data, Counter())
+    paths.PREPARED.mkdir(parents=True)
+    for name, split in splits.items():
+        prepare.save(split, list(data.bins), paths.PREPARED / f"{name}.parquet")
+
+
+def write_made_up(file: Path, count: int, words: int) -> None:
+    """Rows of words whose frequencies fall as in natural text (Zipf), in the format of the default data."""
+    generator = np.random.default_rng(0)
+    letters = np.array(list("etaoinshrdlu"))
+    vocabulary = np.array(["".join(generator.choice(letters, size)) for size in generator.integers(2, 9, 30_000)])
+    for start in range(0, count, 10_000):
+        size = min(10_000, count - start)
+        lengths = generator.poisson(words - 1, size) + 1
+        drawn = vocabulary[(generator.zipf(1.2, lengths.sum()) - 1) % len(vocabulary)]
+        texts = [" ".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+        table = pd.DataFrame({"id": range(start, start + size), "rating": generator.choice([-2.0, 2.0], size)})
+        table.assign(text=texts).to_csv(file, sep="\t", header=False, index=False, mode="a", quoting=3)
+
+
+if __name__ == "__main__":
+    prepare_file(Path(sys.argv[1])) if sys.argv[1:] else main()

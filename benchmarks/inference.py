@@ -1,0 +1,55 @@
+"""Rows a second of `stages.predict` and of transformers' pipeline, on the same adapter and texts.
+
+    python -m benchmarks.inference
+
+Reads models/base, models/adapter and data/prepared. The test texts are cut into three portions, and both answer each in
+turn, in memory, models loaded. Prints one line of JSON: medians, and the share of texts with the same label.
+"""
+
+import json
+import time
+from statistics import median
+
+import numpy as np
+import pyarrow.parquet as pq
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+
+from stages import predict
+from stages.common import classifier, paths
+from stages.common.device import device
+
+PORTIONS = 3
+BATCH_SIZE = 16
+"""The command's default."""
+
+
+def main() -> None:
+    texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1000]
+    tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
+    tuned = classifier.load_adapter(paths.ADAPTER)
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(
+        paths.ADAPTER, **classifier.load_labels(paths.ADAPTER)
+    )
+    plain_pipeline = pipeline("text-classification", model=plain, tokenizer=tokenizer, device=device())
+    rates: dict[str, list[float]] = {"predict": [], "pipeline": []}
+    same = 0
+    for portion in np.array_split(np.asarray(texts, dtype=object), PORTIONS):
+        start = time.perf_counter()
+        ours = predict.answers(tuned, tokenizer, list(portion), BATCH_SIZE)["label"].tolist()
+        middle = time.perf_counter()
+        theirs = [answer["label"] for answer in plain_pipeline(list(portion))]
+        rates["predict"].append(len(portion) / (middle - start))
+        rates["pipeline"].append(len(portion) / (time.perf_counter() - middle))
+        same += sum(one == other for one, other in zip(ours, theirs, strict=True))
+    medians = {name: median(values) for name, values in rates.items()}
+    print(
+        json.dumps(
+            {"texts": len(texts), "rows_per_s": medians, "ratio": medians["predict"] / medians["pipeline"]}
+            | {"same_label": same / len(texts)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What the benchmarks measured: kept as JSON, told as Markdown and as a picture."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+import matplotlib
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from stages.common import output
+
+matplotlib.use("Agg")
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "results"
+
+
+def save(part: str, values: dict) -> None:
+    """Keep what a part measured."""
+    output.write_json(FOLDER / f"{part}.json", values)
+
+
+def report() -> None:
+    """Write RESULTS.md, and the pictures, from the parts that have been measured."""
+    parts = measured()
+    output.write_text(HERE / "RESULTS.md", document(parts))
+    if "full" in parts:
+        draw_accuracy(parts["full"])
+    if "growth" in parts:
+        draw_growth(parts["growth"])
+
+
+def measured() -> dict[str, dict]:
+    """What each part measured last."""
+    return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+
+
+def document(parts: dict[str, dict]) -> str:
+    """RESULTS.md."""
+    return "\n\n".join([HEAD, *(SECTIONS[part](parts[part]) for part in SECTIONS if part in parts)]) + "\n"
+
+
+HEAD = """\
+# Benchmarks
+
+Printed by `make bench` (`python -m benchmarks.bench`) on 2 cores (x86, AVX2), no GPU, float32. The *plain script* is
+`benchmarks/plain.py`: transformers' `Trainer` and PEFT's LoRA on the query and value projections of all layers, dynamic
+padding, random batches. Both sides take the same base model, split, rows and prompt, one after the other in the same
+run. The pipeline's times include DVC and every process's start; the plain script's include its own start. The pipeline
+also evaluates six rivals and the validation rows, which the plain script does not."""
+
+
+def repeated(values: dict) -> str:
+    """Several rounds on few rows."""
+    rounds = values["rounds"]
+    lines = [
+        f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, one epoch on both sides, "
+        f"medians of {len(rounds)} rounds",
+        "",
+        *ratio_table({key: medians(rounds, key) for key in ("first_run_s", "rerun_s")}),
+        "",
+        memory_line(medians(rounds, "peak_mb")),
+    ]
+    return "\n".join(lines)
+
+
+def full(values: dict) -> str:
+    """The default run beside the plain script's best."""
+    accuracy = values["accuracy"]
+    by_epoch = ", ".join(f"{value:.1%}" for value in accuracy["plain_by_epoch"])
+    lines = [
+        f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, once",
+        "",
+        *ratio_table({key: values[key] for key in ("first_run_s", "rerun_s", "rerun_one_epoch_s")}),
+        "",
+        f"Test accuracy: pipeline {accuracy['pipeline']:.1%} (after the changed rank "
+        f"{accuracy['pipeline_rerun']:.1%}), plain script by epoch {by_epoch}. The first two rows time the plain "
+        f"script's {len(accuracy['plain_by_epoch'])} epochs, the last one epoch of them.",
+        "",
+        memory_line(values["peak_mb"]),
+        "",
+        "![Seconds against test accuracy](time_accuracy.png)",
+    ]
+    return "\n".join(lines)
+
+
+def share(values: dict) -> str:
+    """Rates against the machine's own."""
+    names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
+    tokens = {"encode": values["encode_tokens_per_s"], **values["train_tokens_per_s"]}
+    lines = [
+        "## Share of the machine's matmul rate",
+        "",
+        f"A large matrix product in the same run: {values['gflops']['ceiling']:.0f} GFLOP/s.",
+        "",
+        "| | GFLOP/s | share | tokens/s |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {title} | {values['gflops'][name]:.0f} | {values['share'][name]:.0%} | {tokens[name]:,.0f} |"
+            for name, title in names.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def inference(values: dict) -> str:
+    """predict beside the pipeline."""
+    rates = values["rows_per_s"]
+    lines = [
+        f"## Inference, {values['texts']:,} texts",
+        "",
+        f"`stages.predict` {rates['predict']:.1f} rows/s, transformers' `pipeline` with its default settings "
+        f"{rates['pipeline']:.1f} rows/s: {values['ratio']:.2f} times, {values['same_label']:.1%} same labels.",
+    ]
+    return "\n".join(lines)
+
+
+def startup(values: dict) -> str:
+    """Fixed costs."""
+    lines = ["## Fixed costs", "", "| | seconds |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {seconds:.1f} |" for name, seconds in values.items())])
+
+
+def growth(values: dict) -> str:
+    """Cost against rows and length."""
+    lines = ["## Growth", "", "![Seconds and memory against rows](growth.png)"]
+    for title, table in values.items():
+        columns = list(table[0])
+        lines += ["", f"### {title}", "", f"| {' | '.join(columns)} |", "|" + "---:|" * len(columns)]
+        lines += ["| " + " | ".join(f"{row[column]:,}" for column in columns) + " |" for row in table]
+    return "\n".join(lines)
+
+
+SECTIONS = {part.__name__: part for part in (repeated, full, share, inference, startup, growth)}
+
+ROWS = {
+    "first_run_s": "first full run (encode to comparison; with its evaluation before tuning)",
+    "rerun_s": "rerun after a changed `lora.r` (train and evaluate)",
+    "rerun_one_epoch_s": "the same, one epoch on both sides",
+}
+
+
+def ratio_table(times: dict[str, dict[str, float]]) -> list[str]:
+    """Seconds of both sides and their ratio."""
+    return [
+        "| | pipeline, s | plain script, s | ratio |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {ROWS[key]} | {pair['pipeline']:.0f} | {pair['plain']:.0f} | {pair['plain'] / pair['pipeline']:.1f} |"
+            for key, pair in times.items()
+        ),
+    ]
+
+
+def medians(rounds: list[dict], key: str) -> dict[str, float]:
+    """The median of each side."""
+    return {side: median(round[key][side] for round in rounds) for side in ("pipeline", "plain")}
+
+
+def memory_line(peak: dict[str, float]) -> str:
+    """Peak memory of both sides."""
+    return f"Peak memory of a process: pipeline {peak['pipeline']:,.0f} MiB, plain script {peak['plain']:,.0f} MiB."
+
+
+def draw_accuracy(values: dict) -> None:
+    """Seconds against test accuracy: the pipeline's first run and rerun, the plain script epoch by epoch."""
+    accuracy = values["accuracy"]
+    epochs = len(accuracy["plain_by_epoch"])
+    per_epoch = (values["rerun_s"]["plain"] - values["rerun_one_epoch_s"]["plain"]) / max(1, epochs - 1)
+    plain = [values["rerun_one_epoch_s"]["plain"] + number * per_epoch for number in range(epochs)]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(plain, [100 * value for value in accuracy["plain_by_epoch"]], "s--", label="plain script, by epoch")
+    axes.plot(values["first_run_s"]["pipeline"], 100 * accuracy["pipeline"], "o", label="pipeline, first run")
+    axes.plot(values["rerun_s"]["pipeline"], 100 * accuracy["pipeline_rerun"], "^", label="pipeline, rerun")
+    axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
+    axes.legend()
+    save_figure(figure, "time_accuracy.png")
+
+
+def draw_growth(values: dict) -> None:
+    """Seconds and memory against rows, both on logarithmic axes."""
+    figure, (time, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for title, table in values.items():
+        if next(iter(table[0])) == "rows":
+            rows = [row["rows"] for row in table]
+            time.plot(rows, [row["seconds"] for row in table], "o-", label=title.removesuffix(", rows"))
+            memory.plot(rows, [row["peak MiB"] for row in table], "o-", label=title.removesuffix(", rows"))
+    time.set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds")
+    memory.set(xscale="log", yscale="log", xlabel="rows", ylabel="peak memory, MiB")
+    time.legend()
+    save_figure(figure, "growth.png")
+
+
+def save_figure(figure: Figure, name: str) -> None:
+    """Write a picture, without the version of what drew it."""
+    figure.savefig(HERE / name, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,116 @@
+"""How much of the machine's matmul rate encode and train reach, and what the fused adapters save.
+
+    python -m benchmarks.share
+
+Reads models/base and data/encoded. A large matrix product, a training step with PEFT's adapters and one with fused
+ones follow each other, batch by batch, with encode's batches in between, as the stage runs them; so all see the same
+machine. The work is that of the matrix products (`torch.utils.flop_counter`), the last block's unread tokens left out.
+Prints one line of JSON, medians.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import numpy as np
+import torch
+from peft.tuners.lora import Linear
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, PreTrainedModel
+
+from stages import train
+from stages.common import fused, parallel, paths, prefix, store
+from stages.common.device import device
+from stages.common.params import Params
+
+BATCHES, ROUNDS = 10, 2
+SIZE = 2048
+"""Rows and columns of the square matrices whose product measures the machine."""
+
+
+def main() -> None:
+    params = Params.load()
+    about = store.About.load(paths.ENCODED)
+    rows = store.load_rows(paths.ENCODED / "train", about)
+    model, _ = train.build(params, about)
+    model.to(device()).train()
+    encoder = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32).to(device())
+    prefix.capture(encoder, about.depth)
+    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
+    train_batches = batches(rows, params.train.batch_size)
+    encode_batches = batches(rows, params.encode.batch_size)
+
+    def step(batch: dict[str, torch.Tensor]) -> None:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def encode(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+    def encode_all() -> None:
+        deque(parallel.each_batch(encoder, encode, encode_batches), maxlen=0)
+
+    train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
+    encode_work = [flops(partial(encode, encoder), batch) for batch in encode_batches]
+    fused.fuse(model, example=train_batches[0])
+    fast = {part: part.forward for part in model.modules() if isinstance(part, Linear) and "forward" in vars(part)}
+    square = torch.randn(SIZE, SIZE, device=device())
+    seconds: dict[str, list[float]] = {name: [] for name in ("ceiling", "encode", "peft", "fused")}
+    for number in [*range(BATCHES)] * ROUNDS:
+        seconds["ceiling"].append(timed(torch.mm, square, square) / (2 * SIZE**3))
+        if number % 5 == 0:
+            seconds["encode"].append(timed(encode_all) / sum(encode_work))
+        for layer in fast:
+            del layer.forward
+        seconds["peft"].append(timed(step, train_batches[number]) / train_work[number])
+        for layer, forward in fast.items():
+            layer.forward = forward
+        seconds["fused"].append(timed(step, train_batches[number]) / train_work[number])
+    rates = {name: 1 / median(values) / 1e9 for name, values in seconds.items()}
+    train_token, encode_token = work_per_token(train_work, train_batches), work_per_token(encode_work, encode_batches)
+    print(
+        json.dumps(
+            {
+                "gflops": rates,
+                "share": {name: rates[name] / rates["ceiling"] for name in ("encode", "peft", "fused")},
+                "train_tokens_per_s": {name: rates[name] / train_token for name in ("peft", "fused")},
+                "encode_tokens_per_s": rates["encode"] / encode_token,
+            }
+        )
+    )
+
+
+def batches(rows: store.Rows, batch_size: int) -> list[dict[str, torch.Tensor]]:
+    """`BATCHES` batches of like length, spread over all lengths."""
+    chosen = list(rows.by_length(batch_size))
+    spread = np.linspace(0, len(chosen) - 1, BATCHES).astype(int)
+    return [{name: part.to(device()) for name, part in rows.batch(chosen[place]).items()} for place in spread]
+
+
+def flops(call: Callable[[dict], None], batch: dict[str, torch.Tensor]) -> int:
+    """Floating-point operations of the products in one call."""
+    with FlopCounterMode(display=False) as counter:
+        call(batch)
+    return counter.get_total_flops()
+
+
+def work_per_token(work: list[int], batches: list[dict[str, torch.Tensor]]) -> float:
+    """10^9 floating-point operations a token."""
+    return sum(work) / sum(int(batch["attention_mask"].sum()) for batch in batches) / 1e9
+
+
+def timed(call: Callable, *arguments: object) -> float:
+    """Seconds that the call took, on a GPU until it is done."""
+    start = time.perf_counter()
+    call(*arguments)
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
