@@ -129,14 +129,15 @@ def prepare_file(file: Path) -> None:
 
 
 def write_made_up(file: Path, count: int, words: int) -> None:
-    """Rows of words whose frequencies fall as in natural text (Zipf), in the format of the default data."""
+    """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935); in the default format."""
     generator = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlu"))
     vocabulary = np.array(["".join(generator.choice(letters, size)) for size in generator.integers(2, 9, 30_000)])
+    frequencies = 1 / np.arange(1, len(vocabulary) + 1)
     for start in range(0, count, 10_000):
         size = min(10_000, count - start)
         lengths = generator.poisson(words - 1, size) + 1
-        drawn = vocabulary[(generator.zipf(1.2, lengths.sum()) - 1) % len(vocabulary)]
+        drawn = generator.choice(vocabulary, lengths.sum(), p=frequencies / frequencies.sum())
         texts = [" ".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])]
         table = pd.DataFrame({"id": range(start, start + size), "rating": generator.choice([-2.0, 2.0], size)})
         table.assign(text=texts).to_csv(file, sep="\t", header=False, index=False, mode="a", quoting=3)
