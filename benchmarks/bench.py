@@ -71,7 +71,7 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        self.python("-m", "dvc", "repro", "prepare")
+        self.python("-m", "dvc", "repro", "fetch", "prepare")
 
     def python(self, *arguments: str) -> Run:
         """Run a Python command in the clone; its errors and progress go to the terminal."""
