@@ -27,9 +27,6 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-PLAIN_EPOCHS = 2
-"""Epochs of the plain script's full run: its accuracy still rises in the second."""
-
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
     "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
@@ -104,20 +101,20 @@ class Clone:
 
 
 def repeated(clone: Clone) -> dict:
-    """Few rows, one epoch on both sides, several rounds."""
-    rounds = [compare(clone, FEW, epochs=1) for _ in range(ROUNDS)]
+    """Few rows, several rounds."""
+    rounds = [compare(clone, FEW) for _ in range(ROUNDS)]
     return {"rows": FEW, "rounds": rounds}
 
 
 def full(clone: Clone) -> dict:
-    """All rows of the default run, once: the pipeline's defaults beside the plain script with its own epochs."""
+    """All rows of the default run, once."""
     clone.set()
     limits = YAML(typ="safe").load(clone.folder / "params.yaml")["data"]["limit"]
-    return {"rows": dict(limits), **compare(clone, limits, epochs=PLAIN_EPOCHS)}
+    return {"rows": dict(limits), **compare(clone, limits)}
 
 
-def compare(clone: Clone, rows: dict[str, int], *, epochs: int) -> dict:
-    """First full run, plain script, and the rerun after a changed rank, one after the other.
+def compare(clone: Clone, rows: dict[str, int]) -> dict:
+    """First full run, plain script, and the rerun after a changed rank, one after the other; one epoch on both sides.
 
     The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
     script's first evaluation belongs to its first run only: a second one need not repeat it.
@@ -126,22 +123,19 @@ def compare(clone: Clone, rows: dict[str, int], *, epochs: int) -> dict:
     clone.python("-m", "dvc", "repro", "prepare")
     first = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "encode")
     accuracy = clone.metric("evaluate.json")["accuracy"]
-    sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"]), "--epochs", str(epochs)]
+    sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"])]
     plain = clone.python("-m", "benchmarks.plain", *sizes)
     phases = plain.result
     clone.set(data={"limit": dict(rows)}, lora={"r": 4})
     rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
-    once = plain.seconds - phases["between_s"]
-    one_epoch = once - phases["train_s"] * (1 - 1 / epochs)
     return {
-        "first_run_s": {"pipeline": first.seconds, "plain": once},
-        "rerun_s": {"pipeline": rerun.seconds, "plain": once - phases["before_s"]},
-        "rerun_one_epoch_s": {"pipeline": rerun.seconds, "plain": one_epoch - phases["before_s"]},
+        "first_run_s": {"pipeline": first.seconds, "plain": plain.seconds},
+        "rerun_s": {"pipeline": rerun.seconds, "plain": plain.seconds - phases["before_s"]},
         "peak_mb": {"pipeline": max(first.peak_mb, rerun.peak_mb), "plain": plain.peak_mb},
         "accuracy": {
             "pipeline": accuracy,
             "pipeline_rerun": clone.metric("evaluate.json")["accuracy"],
-            "plain_by_epoch": phases["accuracy"],
+            "plain": phases["accuracy"],
         },
         "plain_train_tokens_per_s": phases["tokens"] / phases["train_s"],
     }
