@@ -48,6 +48,7 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
+    @torch.no_grad()
     def encode(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
