@@ -1,12 +1,18 @@
 .DEFAULT_GOAL := all
 PYTHON ?= python3
+REV ?= main
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all test lint bench clean help
+.PHONY: all report test lint bench clean help
 
 all: .venv/installed  ## create the environment, run the pipeline, print the comparison
 	dvc repro
 	python -m stages.report
+
+report: .venv/installed  ## as make, then write report.md, with what changed since REV (main); fails where the gate does
+	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing
+	dvc repro
+	python -m stages.report --rev $(REV) --gate > report.md
 
 test: .venv/installed-dev lint  ## check the style and run every test
 	python -m pytest --numprocesses 2 --dist loadfile

@@ -44,7 +44,11 @@ def main() -> None:
         "bag_of_words": bag_of_words(texts, labels, params.baseline),
         **model_rivals(rows, labels, about, params),
     }
-    metrics = {name: scoring.score(labels["test"], probabilities) for name, probabilities in rivals.items()}
+    metrics = {
+        name: scoring.score(labels["test"], probabilities)
+        | {"interval": {"accuracy": scoring.accuracy_interval(labels["test"], probabilities)}}
+        for name, probabilities in rivals.items()
+    }
     table = pd.DataFrame({name: list(rival) for name, rival in rivals.items()})
     output.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
     output.write_json(paths.BASELINE_METRICS, metrics)

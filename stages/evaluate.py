@@ -3,18 +3,16 @@
     python -m stages.evaluate
 
 Reads models/adapter, as anyone would load it, data/prepared, data/encoded and what `baseline` wrote. Writes
-metrics/evaluate.json (the tuned model's scores, and its accuracy minus each rival's), data/predictions/test.csv (text,
-label, probability, every rival's answer) and metrics/plots for `dvc plots`: answers for the confusion matrices, ROC and
-precision-recall curves.
+metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain in accuracy over each rival, with
+interval and p-value), data/predictions/test.csv (text, label, probability, every rival's answer) and metrics/plots for
+`dvc plots`: answers for the confusion matrices, curves, reliability, accuracy by length; and metrics/summary.png.
 """
-
-import json
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from stages.common import classifier, errors, output, paths, prefix, scoring, store
+from stages.common import classifier, errors, figure, output, paths, prefix, scoring, store
 from stages.common.params import Params
 
 
@@ -24,23 +22,22 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "test", about)
     texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()
     rivals = {name: np.stack(column) for name, column in pd.read_parquet(paths.BASELINE_PREDICTIONS).items()}
-    baseline = json.loads(paths.BASELINE_METRICS.read_text())
 
     probabilities = rivals | {"tuned": tuned(rows, about, options.batch_size)}
-    scores = scoring.score(rows.labels, probabilities["tuned"])
+    metrics = measure(rows.labels, probabilities["tuned"], rivals, about.class_names, options.resamples)
     table = answers(rows.labels, probabilities, about.class_names)
 
     with output.replacing(paths.EVALUATE_PLOTS) as folder:
         table.to_csv(folder / "answers.csv", index=False)
+        by_length(table, rows.lengths).to_csv(folder / "length.csv")
         for name, values in probabilities.items():
-            roc = scoring.roc_points(rows.labels, values, options.curve_points)
-            precision_recall = scoring.precision_recall_points(rows.labels, values, options.curve_points)
-            pd.DataFrame(roc).to_csv(folder / f"roc_{name}.csv", index=False)
-            pd.DataFrame(precision_recall).to_csv(folder / f"precision_recall_{name}.csv", index=False)
+            for curve, points in scoring.curves(rows.labels, values, options.curve_points).items():
+                pd.DataFrame(points).to_csv(folder / f"{curve}_{name}.csv", index=False)
     table.insert(0, "text", texts)
     table.insert(3, "probability", probabilities["tuned"].max(axis=1))
     output.write_text(paths.TEST_PREDICTIONS, table.to_csv(index=False))
-    output.write_json(paths.EVALUATE_METRICS, scores | {"gain": gains(scores["accuracy"], baseline)})
+    output.write_bytes(paths.SUMMARY, figure.summary(rows.labels, probabilities, about.class_names))
+    output.write_json(paths.EVALUATE_METRICS, metrics)
 
 
 def tuned(rows: store.Rows, about: store.About, batch_size: int) -> np.ndarray:
@@ -50,6 +47,23 @@ def tuned(rows: store.Rows, about: store.About, batch_size: int) -> np.ndarray:
     return scoring.softmax(classifier.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
 
 
+def measure(
+    labels: np.ndarray, tuned: np.ndarray, rivals: dict[str, np.ndarray], class_names: list[str], resamples: int
+) -> dict[str, float | dict]:
+    """The tuned model's scores with their intervals, by class too, and its gain over each rival and the strongest."""
+    compared = {name: scoring.gain(labels, tuned, rival, resamples) for name, rival in rivals.items()}
+    compared["strongest_rival"] = min(compared.values(), key=lambda values: values["gain"])
+    return {
+        **scoring.score(labels, tuned),
+        "classes": scoring.class_scores(labels, tuned, class_names),
+        "interval": scoring.intervals(labels, tuned, resamples),
+        **{
+            key: {name: values[key] for name, values in compared.items()}
+            for key in ("gain", "gain_low", "gain_high", "p_value")
+        },
+    }
+
+
 def answers(labels: np.ndarray, probabilities: dict[str, np.ndarray], class_names: list[str]) -> pd.DataFrame:
     """The true class and every model's answer, by name: the tuned model's first."""
     names = np.asarray(class_names)
@@ -57,10 +71,11 @@ def answers(labels: np.ndarray, probabilities: dict[str, np.ndarray], class_name
     return pd.DataFrame(first | {rival: names[values.argmax(axis=1)] for rival, values in probabilities.items()})
 
 
-def gains(accuracy: float, baseline: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The tuned model's accuracy minus each rival's, and minus the strongest's."""
-    gain = {name: accuracy - scores["accuracy"] for name, scores in baseline.items()}
-    return gain | {"strongest_rival": min(gain.values())}
+def by_length(answers: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
+    """Every model's accuracy on fifths of the rows by length; `tokens` is the longest row of each."""
+    right = answers.drop(columns="label").eq(answers["label"], axis=0).assign(tokens=lengths)
+    fifths = right.groupby(pd.qcut(lengths, 5, duplicates="drop"), observed=True)
+    return fifths.mean().assign(rows=fifths.size(), tokens=fifths["tokens"].max()).set_index("tokens")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def main() -> None:
     with output.replacing(paths.PREPARED) as folder:
         for name, split in splits.items():
             save(split, names, folder / f"{name}.parquet")
-    output.write_json(paths.DATA_METRICS, counts(table, splits, names, dropped))
+    guard = {"near_duplicate_threshold": data.near_duplicate}
+    output.write_json(paths.DATA_METRICS, counts(table, splits, names, dropped) | guard)
     print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in splits.items()))
 
 

@@ -22,6 +22,7 @@ from peft import PeftModel
 from sklearn.metrics import accuracy_score
 from transformers import (
     EarlyStoppingCallback,
+    EvalPrediction,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -29,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from stages.common import classifier, errors, fused, output, paths, prefix, store
+from stages.common import calibration, classifier, errors, fused, output, paths, prefix, store
 from stages.common.card import model_card
 from stages.common.params import Params, Train
 
@@ -60,6 +61,7 @@ def main() -> None:
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
         metrics |= fit(model, rows, params.train, params.seed, curves)
+        calibration.scale_head(model, metrics["temperature"])
         save(model, about, params, metrics, folder)
     output.write_json(paths.TRAIN_METRICS, metrics)
 
@@ -103,7 +105,7 @@ def fit(
             train_dataset=numbered(rows, "train"),
             eval_dataset=numbered(rows, "validation"),
             data_collator=collate,
-            compute_metrics=lambda given: {"accuracy": accuracy_score(given.label_ids, given.predictions.argmax(1))},
+            compute_metrics=validation_scores,
             callbacks=[Curves(live)],
         )
         if options.early_stopping:
@@ -115,7 +117,16 @@ def fit(
     best = scores[trainer.state.best_global_step]
     return {
         "best_epoch": round(best["epoch"]),
+        "temperature": best["eval_temperature"],
         "validation": {"accuracy": best["eval_accuracy"], "loss": best["eval_loss"]},
+    }
+
+
+def validation_scores(given: EvalPrediction) -> dict[str, float]:
+    """Accuracy, and the temperature that makes the probabilities most truthful."""
+    return {
+        "accuracy": accuracy_score(given.label_ids, given.predictions.argmax(axis=1)),
+        "temperature": calibration.temperature(given.predictions, given.label_ids),
     }
 
 

@@ -77,7 +77,8 @@ def test_the_data_metrics_count_every_row(project):
 def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(project):
     baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
     tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
-    gain = tuned.pop("gain")
+    gain, p_values = tuned.pop("gain"), tuned.pop("p_value")
+    low, high, classes = (tuned.pop(name) for name in ("gain_low", "gain_high", "classes"))
     assert list(baseline) == [
         "majority",
         "bag_of_words",
@@ -88,8 +89,12 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
     ]
     assert all(set(scores) == set(tuned) for scores in baseline.values())
     for name, scores in baseline.items():
-        assert gain[name] == tuned["accuracy"] - scores["accuracy"]
+        assert gain[name] == pytest.approx(tuned["accuracy"] - scores["accuracy"])
+        assert low[name] <= gain[name] <= high[name]
+        assert 0 < p_values[name] <= 1
     assert gain["strongest_rival"] == min(gain[name] for name in baseline)
+    assert set(classes) == {"negative", "positive"}
+    assert set(tuned["interval"]) == set(tuned) - {"interval"}
     assert tuned["accuracy"] > 0.8, "the tiny task can be learned"
 
 

@@ -113,3 +113,15 @@ def test_the_readmes_table_is_what_the_report_prints_for_the_committed_metrics()
         for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
     assert report.table(baseline, tuned, rows=data["rows"]) in README
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_pin_their_actions_and_run_what_the_makefile_has(path):
+    workflow = yaml.load(path.read_text(), yaml.BaseLoader)
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
+    made = [target for step in steps for target in re.findall(r"^make (\w+)", step.get("run", ""))]
+    assert made
+    assert set(made) <= set(targets)
+    assert workflow["permissions"]["contents"] == "read"

@@ -20,6 +20,7 @@ def test_a_second_repro_runs_nothing(project):
     ("change", "stages"),
     [
         ("evaluate.curve_points=20", ["evaluate"]),
+        ("evaluate.gate.min_gain=0.1", []),
         ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate"]),
         ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate"]),
     ],

@@ -18,6 +18,70 @@ def test_scores_match_a_case_counted_by_hand():
     assert scores["mcc"] == pytest.approx((2 * 1 - 1 * 1) / np.sqrt(2 * 2 * 3 * 3))
     assert scores["log_loss"] == pytest.approx(-np.log([0.9, 0.6, 0.4, 0.7, 0.2]).mean())
     assert scores["roc_auc"] == pytest.approx(4 / 6)
+    assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores["brier"] == pytest.approx(np.mean(np.square([0.1, 0.4, 0.6, 0.3, 0.8])))
+
+
+def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy():
+    positive = np.array([0.9, 0.9, 0.9, 0.9, 0.7, 0.7])
+    labels = np.array([1, 1, 1, 0, 1, 0])
+    probabilities = np.column_stack([1 - positive, positive])
+    expected = 4 / 6 * abs(0.9 - 3 / 4) + 2 / 6 * abs(0.7 - 1 / 2)
+    assert scoring.calibration_error(labels, probabilities) == pytest.approx(expected)
+    assert scoring.calibration_error(np.array([0, 1]), np.eye(2)) == 0
+
+
+def test_the_reliability_diagram_shows_each_bins_means():
+    positive = np.array([0.9, 0.92, 0.7, 0.72])
+    points = scoring.reliability_points(np.array([1, 0, 1, 1]), np.column_stack([1 - positive, positive]))
+    assert points == [
+        {"confidence": pytest.approx(0.71), "accuracy": 1, "rows": 2},
+        {"confidence": pytest.approx(0.91), "accuracy": 0.5, "rows": 2},
+    ]
+
+
+def test_each_class_has_its_own_precision_recall_and_f1():
+    probabilities = np.eye(3)[[0, 0, 1, 1, 1]]
+    scores = scoring.class_scores(np.array([0, 1, 1, 1, 2]), probabilities, ["bad", "fine", "good"])
+    assert scores["bad"] == pytest.approx({"precision": 1 / 2, "recall": 1, "f1": 2 / 3})
+    assert scores["fine"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
+    assert scores["good"] == {"precision": 0, "recall": 0, "f1": 0}
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "low", "high"), [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)]
+)
+def test_the_accuracys_interval_is_that_of_published_cases(right, rows, low, high):
+    """Newcombe 1998, Two-sided confidence intervals for the single proportion, table I, method 3."""
+    answers = np.eye(2)[(np.arange(rows) >= right).astype(int)]
+    interval = scoring.accuracy_interval(np.zeros(rows, dtype=int), answers)
+    assert interval == pytest.approx({"low": low, "high": high}, abs=5e-5)
+
+
+def test_bootstrap_intervals_are_as_wide_as_theory_says_and_hold_the_value():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(2, size=400)
+    probabilities = scoring.softmax(generator.normal(size=(400, 2)) + 1.5 * np.eye(2)[labels])
+    scores, intervals = scoring.score(labels, probabilities), scoring.intervals(labels, probabilities, 1000)
+    assert intervals.keys() == scores.keys()
+    assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in scores.items())
+    losses = -np.log(probabilities[np.arange(400), labels])
+    width = intervals["log_loss"]["high"] - intervals["log_loss"]["low"]
+    assert width == pytest.approx(2 * 1.96 * losses.std() / 20, rel=0.1)
+    assert scoring.intervals(labels, probabilities, 100) == scoring.intervals(labels, probabilities, 100)
+
+
+def test_a_gain_comes_with_the_exact_mcnemar_test_and_a_paired_interval():
+    labels = np.zeros(100, dtype=int)
+    tuned, rival = np.tile([1.0, 0.0], (100, 1)), np.tile([1.0, 0.0], (100, 1))
+    rival[:8] = tuned[8:10] = [0.0, 1.0]  # tuning fixed eight rows and broke two
+    values = scoring.gain(labels, tuned, rival, 2000)
+    assert values["gain"] == pytest.approx(0.06)
+    assert values["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    error = np.sqrt(0.1 - 0.06**2) / 10
+    assert values["gain_low"] == pytest.approx(0.06 - 1.96 * error, abs=0.01)
+    assert values["gain_high"] == pytest.approx(0.06 + 1.96 * error, abs=0.01)
+    assert scoring.gain(labels, tuned, tuned, 100) == {"gain": 0, "gain_low": 0, "gain_high": 0, "p_value": 1}
 
 
 def test_three_classes_are_scored():

@@ -187,9 +187,18 @@ class Train(Section):
         return warmup
 
 
+class Gate(Section):
+    min_accuracy: Share | None
+    min_gain: Annotated[float, Field(gt=-1, lt=1)] | None
+    max_p_value: Share | None
+    max_drop: Fraction | None
+
+
 class Evaluate(Section):
     batch_size: Count
     curve_points: Annotated[int, Field(ge=2)]
+    resamples: Annotated[int, Field(ge=100)]
+    gate: Gate
 
 
 class Params(Section):

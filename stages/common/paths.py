@@ -21,6 +21,7 @@ TRAIN_METRICS = Path("metrics/train.json")
 TRAIN_CURVES = Path("metrics/train")
 EVALUATE_METRICS = Path("metrics/evaluate.json")
 EVALUATE_PLOTS = Path("metrics/plots")
+SUMMARY = Path("metrics/summary.png")
 
 DOWNLOADS = Path(".cache/downloads")
 """Verified archives, kept between runs and outside DVC: a changed split downloads nothing."""

@@ -1,9 +1,21 @@
-"""From labels and probabilities to metrics and curves; the same for every model, without torch."""
+"""From labels and probabilities to metrics, intervals, tests and curves; the same for every model, without torch."""
+
+from collections.abc import Iterator
 
 import datasets
 import evaluate
 import numpy as np
+import pandas as pd
+from scipy import stats
 from sklearn import metrics
+
+LEVEL = 0.95
+"""Confidence of every interval."""
+
+BOUNDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+CALIBRATION_BINS = 15
+"""As in Guo et al. 2017."""
 
 
 class ClassificationScores(evaluate.Metric):
@@ -11,7 +23,8 @@ class ClassificationScores(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy, macro-averaged precision, recall and F1, MCC, log loss and ROC AUC.",
+            description="Accuracy, plain and balanced; macro-averaged precision, recall and F1; MCC; log loss, Brier "
+            "score, expected calibration error; ROC AUC.",
             citation="",
             inputs_description="predictions: probabilities of each class; references: index of the true class.",
             features=datasets.Features(
@@ -20,23 +33,7 @@ class ClassificationScores(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        probabilities, labels = np.asarray(predictions), np.asarray(references)
-        answers = probabilities.argmax(axis=1)
-        classes = np.arange(probabilities.shape[1])
-        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-            labels, answers, labels=classes, average="macro", zero_division=0
-        )
-        positive = probabilities[:, 1] if len(classes) == 2 else probabilities
-        scores = {
-            "accuracy": metrics.accuracy_score(labels, answers),
-            "precision_macro": precision,
-            "recall_macro": recall,
-            "f1_macro": f1,
-            "mcc": metrics.matthews_corrcoef(labels, answers),
-            "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
-            "roc_auc": metrics.roc_auc_score(labels, positive, labels=classes, multi_class="ovr"),
-        }
-        return {name: float(score) for name, score in scores.items()}
+        return scores(np.asarray(references), np.asarray(predictions))
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -49,10 +46,122 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     return ClassificationScores(keep_in_memory=True).compute(predictions=probabilities, references=labels)
 
 
+def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """What `score` returns, from arrays that are known to be sound."""
+    answers, classes = probabilities.argmax(axis=1), np.arange(probabilities.shape[1])
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        labels, answers, labels=classes, average="macro", zero_division=0
+    )
+    positive = probabilities[:, 1] if len(classes) == 2 else probabilities
+    values = {
+        "accuracy": metrics.accuracy_score(labels, answers),
+        "balanced_accuracy": metrics.balanced_accuracy_score(labels, answers),
+        "precision_macro": precision,
+        "recall_macro": recall,
+        "f1_macro": f1,
+        "mcc": metrics.matthews_corrcoef(labels, answers),
+        "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
+        "brier": metrics.brier_score_loss(labels, probabilities, labels=classes),
+        "calibration_error": calibration_error(labels, probabilities),
+        "roc_auc": metrics.roc_auc_score(labels, positive, labels=classes, multi_class="ovr"),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected calibration error: the mean distance between confidence and accuracy (Guo et al. 2017, eq. 3).
+
+    Rows are grouped by the probability of their answer, into `CALIBRATION_BINS` bins of equal width.
+    """
+    bins, confidence, correct = by_confidence(probabilities, labels)
+    return np.abs(np.bincount(bins, weights=correct - confidence)).sum() / len(labels)
+
+
+def reliability_points(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
+    """Points of the reliability diagram: for each bin of `calibration_error` that holds rows, its means."""
+    bins, confidence, correct = by_confidence(probabilities, labels)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": correct, "rows": 1}).groupby(bins)
+    return table.agg({"confidence": "mean", "accuracy": "mean", "rows": "sum"}).to_dict("records")
+
+
+def by_confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row's bin, the probability of its answer, and whether that is right."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1), confidence, correct
+
+
+def class_scores(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 of each class, by its name."""
+    columns = metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=np.arange(len(names)), zero_division=0
+    )
+    return {
+        name: dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
+        for name, *values in zip(names, *columns[:3], strict=True)
+    }
+
+
+def intervals(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> dict[str, dict[str, float]]:
+    """The 95 % confidence interval, `low` and `high`, of every metric of `score`.
+
+    Accuracy's is Wilson's; the others are percentiles over bootstrap resamples of the rows (Efron 1979). A resample
+    that lacks some class is left out: not every metric is defined on it.
+    """
+    drawn = (
+        scores(labels[rows], probabilities[rows])
+        for rows in resampled(len(labels), resamples)
+        if len(np.unique(labels[rows])) == probabilities.shape[1]
+    )
+    table = pd.DataFrame(drawn).quantile(BOUNDS)
+    result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
+    return result | {"accuracy": accuracy_interval(labels, probabilities)}
+
+
+def accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The 95 % confidence interval of the accuracy, `low` and `high` (Wilson 1927)."""
+    correct = int((probabilities.argmax(axis=1) == labels).sum())
+    interval = stats.binomtest(correct, len(labels)).proportion_ci(LEVEL, method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
+
+
+def gain(labels: np.ndarray, tuned: np.ndarray, rival: np.ndarray, resamples: int) -> dict[str, float]:
+    """How much more accurate `tuned` is than `rival` on the same rows, in shares of 1.
+
+    Args:
+        labels: (rows,); tuned, rival: probabilities, (rows, classes).
+
+    Returns:
+        `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided,
+        of "both are right equally often" (exact McNemar test; McNemar 1947).
+    """
+    difference = (tuned.argmax(axis=1) == labels).astype(int) - (rival.argmax(axis=1) == labels)
+    drawn = [difference[rows].mean() for rows in resampled(len(labels), resamples)]
+    low, high = np.quantile(drawn, BOUNDS)
+    fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
+    p_value = stats.binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
+    values = {"gain": difference.mean(), "gain_low": low, "gain_high": high, "p_value": p_value}
+    return {name: float(value) for name, value in values.items()}
+
+
+def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
+    """Row numbers drawn with replacement, (rows,), so many times; the same in every run."""
+    generator = np.random.default_rng(0)
+    return (generator.integers(rows, size=rows) for _ in range(resamples))
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (rows, classes), float64, whose rows sum to 1 as exactly as float64 can."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def curves(labels: np.ndarray, probabilities: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
+    """The points of every curve, by its name; at most `most` of each of the first two."""
+    return {
+        "roc": roc_points(labels, probabilities, most),
+        "precision_recall": precision_recall_points(labels, probabilities, most),
+        "reliability": reliability_points(labels, probabilities),
+    }
 
 
 def roc_points(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[dict[str, float]]:

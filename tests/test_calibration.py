@@ -1,0 +1,41 @@
+"""Temperature scaling: fitted to what is known, and carried by the head."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, LAYERS, tiny_params
+from scipy.special import softmax
+
+from stages.common import calibration, classifier
+from stages.common.params import Params
+
+LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn from the probabilities that they stand for."""
+    generator = np.random.default_rng(0)
+    logits = 2 * generator.normal(size=(rows, 3))
+    return logits, np.array([generator.choice(3, p=row) for row in softmax(logits, axis=1)])
+
+
+@pytest.mark.parametrize("factor", [0.5, 1, 4])
+def test_the_temperature_undoes_an_exaggeration(factor):
+    logits, labels = drawn(4000)
+    assert calibration.temperature(factor * logits, labels) == pytest.approx(factor, rel=0.1)
+
+
+def test_rows_that_are_all_right_keep_the_temperature_finite():
+    assert calibration.temperature(np.eye(2), np.arange(2)) == pytest.approx(calibration.RANGE[0], rel=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scaled_head_divides_the_logits(family, saved_model):
+    lora = Params.model_validate(tiny_params(lora={"r": 3})).lora
+    base = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
+    model = classifier.add_lora(base, lora, depth=LAYERS - 1, base=saved_model(family)).eval()
+    with torch.inference_mode():
+        before = model(input_ids=IDS).logits
+        calibration.scale_head(model, 1.7)
+        torch.testing.assert_close(model(input_ids=IDS).logits, before / 1.7, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,31 @@
+"""On a GPU: what the CPU computes. All other tests use a GPU too, where there is one."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES
+
+from stages.common import classifier, parallel, store
+
+LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+
+pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_features_on_a_gpu_are_the_cpus(family, saved_model, monkeypatch):
+    lengths = np.arange(3, 15)
+    rows = store.Rows(
+        tokens=np.random.default_rng(0).integers(5, 50, lengths.sum()).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        labels=np.zeros(len(lengths), dtype=np.int64),
+        states=None,
+        pad_token_id=0,
+    )
+    model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
+    on_gpu = classifier.logits_and_features(model, rows, batch_size=4, progress="GPU")
+    for module in (classifier, parallel):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
+    on_cpu = classifier.logits_and_features(model, rows, batch_size=4, progress="CPU")
+    for found, expected in zip(on_gpu, on_cpu, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
