@@ -21,7 +21,7 @@ lint: .venv/installed-dev  ## check style and formatting
 	ruff check .
 	ruff format --check .
 
-bench: .venv/installed-dev  ## measure the pipeline beside the plain script (about an hour); writes benchmarks/RESULTS.md
+bench: .venv/installed-dev  ## measure the pipeline beside the plain script (over an hour); writes benchmarks/RESULTS.md
 	python -m benchmarks.bench
 
 clean:  ## remove the environment, caches of tools and scratch files; keep data, models and DVC's cache

@@ -5,7 +5,7 @@
 
 Both run on the same base model, split, rows and prompt, alternating, in a fresh clone of this repository, whose last
 commit is what gets measured. Writes benchmarks/results/PART.json, and from all of them benchmarks/RESULTS.md and
-benchmarks/time_accuracy.png. Takes about an hour on 2 cores.
+benchmarks/time_accuracy.png. Takes over an hour on 2 cores.
 """
 
 import json
