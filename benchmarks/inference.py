@@ -20,8 +20,6 @@ from stages.common import classifier, paths
 from stages.common.device import device
 
 PORTIONS = 3
-BATCH_SIZE = 16
-"""The command's default."""
 
 
 def main() -> None:
@@ -36,7 +34,7 @@ def main() -> None:
     same = 0
     for portion in np.array_split(np.asarray(texts, dtype=object), PORTIONS):
         start = time.perf_counter()
-        ours = predict.answers(tuned, tokenizer, list(portion), BATCH_SIZE)["label"].tolist()
+        ours = predict.answers(tuned, tokenizer, list(portion), predict.BATCH_SIZE)["label"].tolist()
         middle = time.perf_counter()
         theirs = [answer["label"] for answer in plain_pipeline(list(portion))]
         rates["predict"].append(len(portion) / (middle - start))

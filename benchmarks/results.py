@@ -1,6 +1,7 @@
 """What the benchmarks measured: kept as JSON, told as Markdown and as a picture."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ def measured() -> dict[str, dict]:
 
 def document(parts: dict[str, dict]) -> str:
     """RESULTS.md."""
-    return "\n\n".join([HEAD, *(SECTIONS[part](parts[part]) for part in SECTIONS if part in parts)]) + "\n"
+    return paragraphs(HEAD, *(SECTIONS[part](parts[part]) for part in SECTIONS if part in parts)) + "\n"
 
 
 HEAD = """\
@@ -53,81 +54,66 @@ own start. The pipeline also evaluates six rivals and the validation rows, which
 def repeated(values: dict) -> str:
     """Several rounds on few rows."""
     rounds = values["rounds"]
-    lines = [
+    return paragraphs(
         f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, "
         f"medians of {len(rounds)} rounds",
-        "",
-        *ratio_table({key: medians(rounds, key) for key in ("first_run_s", "rerun_s")}),
-        "",
+        ratio_table({key: medians(rounds, key) for key in ROWS}),
         memory_line(medians(rounds, "peak_mb")),
-    ]
-    return "\n".join(lines)
+    )
 
 
 def full(values: dict) -> str:
     """The default run beside the plain script."""
     accuracy = values["accuracy"]
-    lines = [
+    return paragraphs(
         f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, once",
-        "",
-        *ratio_table({key: values[key] for key in ("first_run_s", "rerun_s")}),
-        "",
+        ratio_table({key: values[key] for key in ROWS}),
         f"Test accuracy: pipeline {accuracy['pipeline']:.1%} (after the changed rank "
         f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
         f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
-        "",
         memory_line(values["peak_mb"]),
-        "",
         "![Seconds against test accuracy](time_accuracy.png)",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def share(values: dict) -> str:
     """Rates against the machine's own."""
     names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
     tokens = {"encode": values["encode_tokens_per_s"], **values["train_tokens_per_s"]}
-    lines = [
-        "## Share of the machine's matmul rate",
-        "",
-        f"A large matrix product in the same run: {values['gflops']['ceiling']:.0f} GFLOP/s.",
-        "",
-        "| | GFLOP/s | share | tokens/s |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {title} | {values['gflops'][name]:.0f} | {values['share'][name]:.0%} | {tokens[name]:,.0f} |"
-            for name, title in names.items()
-        ),
+    rows = [
+        (title, f"{values['gflops'][name]:.0f}", f"{values['share'][name]:.0%}", f"{tokens[name]:,.0f}")
+        for name, title in names.items()
     ]
-    return "\n".join(lines)
+    return paragraphs(
+        "## Share of the machine's matmul rate",
+        f"A large matrix product in the same run: {values['gflops']['ceiling']:.0f} GFLOP/s.",
+        table(("", "GFLOP/s", "share", "tokens/s"), rows),
+    )
 
 
 def inference(values: dict) -> str:
     """predict beside the pipeline."""
     rates = values["rows_per_s"]
-    lines = [
+    return paragraphs(
         f"## Inference, {values['texts']:,} texts",
-        "",
         f"`stages.predict` {rates['predict']:.1f} rows/s, transformers' `pipeline` with its default settings "
         f"{rates['pipeline']:.1f} rows/s: {values['ratio']:.2f} times, {values['same_label']:.1%} same labels.",
-    ]
-    return "\n".join(lines)
+    )
 
 
 def startup(values: dict) -> str:
     """Fixed costs."""
-    lines = ["## Fixed costs", "", "| | seconds |", "|---|---:|"]
-    return "\n".join([*lines, *(f"| {name} | {seconds:.1f} |" for name, seconds in values.items())])
+    rows = [(name, f"{seconds:.1f}") for name, seconds in values.items()]
+    return paragraphs("## Fixed costs", table(("", "seconds"), rows))
 
 
 def growth(values: dict) -> str:
     """Cost against rows and length."""
-    lines = ["## Growth", "", "![Seconds and memory against rows](growth.png)"]
-    for title, table in values.items():
-        columns = list(table[0])
-        lines += ["", f"### {title}", "", f"| {' | '.join(columns)} |", "|" + "---:|" * len(columns)]
-        lines += ["| " + " | ".join(f"{row[column]:,}" for column in columns) + " |" for row in table]
-    return "\n".join(lines)
+    parts = ["## Growth", "![Seconds and memory against rows](growth.png)"]
+    for title, measurements in values.items():
+        rows = [[f"{value:,}" for value in measurement.values()] for measurement in measurements]
+        parts += [f"### {title}", table(list(measurements[0]), rows)]
+    return paragraphs(*parts)
 
 
 SECTIONS = {part.__name__: part for part in (repeated, full, share, inference, startup, growth)}
@@ -138,16 +124,25 @@ ROWS = {
 }
 
 
-def ratio_table(times: dict[str, dict[str, float]]) -> list[str]:
+def ratio_table(times: dict[str, dict[str, float]]) -> str:
     """Seconds of both sides and their ratio."""
-    return [
-        "| | pipeline, s | plain script, s | ratio |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {ROWS[key]} | {pair['pipeline']:.0f} | {pair['plain']:.0f} | {pair['plain'] / pair['pipeline']:.1f} |"
-            for key, pair in times.items()
-        ),
+    rows = [
+        (ROWS[key], f"{pair['pipeline']:.0f}", f"{pair['plain']:.0f}", f"{pair['plain'] / pair['pipeline']:.1f}")
+        for key, pair in times.items()
     ]
+    return table(("", "pipeline, s", "plain script, s", "ratio"), rows)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a column without a name holds names, all others numbers."""
+    rule = "|" + "".join("---:|" if column else "---|" for column in columns)
+    header, *lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
+    return "\n".join([header.replace("|  |", "| |"), rule, *lines])
+
+
+def paragraphs(*parts: str) -> str:
+    """The parts, a blank line between them."""
+    return "\n\n".join(parts)
 
 
 def medians(rounds: list[dict], key: str) -> dict[str, float]:

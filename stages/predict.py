@@ -22,6 +22,9 @@ from stages.common import classifier, errors, output, parallel, paths, scoring
 from stages.common.device import device
 from stages.common.rows import clean
 
+BATCH_SIZE = 16
+"""Texts at once, unless the command line says otherwise; as many rows as fit a core's cache."""
+
 
 def main() -> None:
     options = parse_arguments()
@@ -49,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", type=Path, help="a .csv or .jsonl file with a column of texts")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
-    parser.add_argument("--batch-size", type=int, default=16, help="texts at once (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")
