@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 all: .venv/installed  ## create the environment, run the pipeline, print the comparison
 	dvc repro
-	python -m stages.report
+	cat metrics/report.md
 
 report: .venv/installed  ## as make, then write report.md, with what changed since REV (main); fails where the gate does
 	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing
@@ -15,7 +15,7 @@ report: .venv/installed  ## as make, then write report.md, with what changed sin
 	python -m stages.report --rev $(REV) --gate > report.md
 
 test: .venv/installed-dev lint  ## check the style and run every test
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .
@@ -25,7 +25,7 @@ bench: .venv/installed-dev  ## measure the pipeline beside the plain script (ove
 	python -m benchmarks.bench
 
 clean:  ## remove the environment, caches of tools and scratch files; keep data, models and DVC's cache
-	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged
+	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets

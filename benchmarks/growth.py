@@ -126,10 +126,10 @@ def anonymous_memory(process: int) -> int:
 def prepare_file(file: Path) -> None:
     """Do what `stages.prepare` does once it has its file, in the current folder."""
     data = Params.load().data
-    splits = prepare.prepare(rows.read(file, data), data, Counter())
+    splits = prepare.prepare({"train": rows.read(file, data)}, data, Counter())
     paths.PREPARED.mkdir(parents=True)
     for name, split in splits.items():
-        prepare.save(split, list(data.bins), paths.PREPARED / f"{name}.parquet")
+        prepare.save(split, rows.class_names(splits, data.classes), paths.PREPARED / f"{name}.parquet")
 
 
 def write_made_up(file: Path, count: int, words: int) -> None:

@@ -1,7 +1,6 @@
 """What the benchmarks measured: kept as JSON, told as Markdown and as a picture."""
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -10,6 +9,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from stages.common import output
+from stages.common.markdown import paragraphs, table
 
 matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
@@ -112,7 +112,7 @@ def growth(values: dict) -> str:
     parts = ["## Growth", "![Seconds and memory against rows](growth.png)"]
     for title, measurements in values.items():
         rows = [[f"{value:,}" for value in measurement.values()] for measurement in measurements]
-        parts += [f"### {title}", table(list(measurements[0]), rows)]
+        parts += [f"### {title}", table(list(measurements[0]), rows, names=0)]
     return paragraphs(*parts)
 
 
@@ -131,18 +131,6 @@ def ratio_table(times: dict[str, dict[str, float]]) -> str:
         for key, pair in times.items()
     ]
     return table(("", "pipeline, s", "plain script, s", "ratio"), rows)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a column without a name holds names, all others numbers."""
-    rule = "|" + "".join("---:|" if column else "---|" for column in columns)
-    header, *lines = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
-    return "\n".join([header.replace("|  |", "| |"), rule, *lines])
-
-
-def paragraphs(*parts: str) -> str:
-    """The parts, a blank line between them."""
-    return "\n\n".join(parts)
 
 
 def medians(rounds: list[dict], key: str) -> dict[str, float]:
@@ -171,14 +159,14 @@ def draw_accuracy(values: dict) -> None:
 def draw_growth(values: dict) -> None:
     """Seconds and memory against rows, both on logarithmic axes."""
     figure, (time, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for title, table in values.items():
-        if next(iter(table[0])) == "rows":
-            rows = [row["rows"] for row in table]
-            time.plot(rows, [row["seconds"] for row in table], "o-", label=title.removesuffix(", rows"))
-            memory.plot(rows, [row["peak MiB"] for row in table], "o-", label=title.removesuffix(", rows"))
+    for title, measured in values.items():
+        if next(iter(measured[0])) == "rows":
+            rows = [row["rows"] for row in measured]
+            time.plot(rows, [row["seconds"] for row in measured], "o-", label=title.removesuffix(", rows"))
+            memory.plot(rows, [row["peak MiB"] for row in measured], "o-", label=title.removesuffix(", rows"))
     time.set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds")
     memory.set(xscale="log", yscale="log", xlabel="rows", ylabel="peak memory, MiB")
-    time.legend()
+    figure.legend(*time.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, "growth.png")
 
 

@@ -10,7 +10,6 @@ Prints one line of JSON, medians.
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -53,7 +52,7 @@ def main() -> None:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     def encode_all() -> None:
-        deque(parallel.each_batch(encoder, encode, encode_batches), maxlen=0)
+        parallel.each_batch(encoder, encode, encode_batches, progress="encode")
 
     train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
     encode_work = [flops(partial(encode, encoder), batch) for batch in encode_batches]

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from sklearn.base import ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -28,20 +27,21 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.common import classifier, errors, output, paths, prefix, scoring, store
+from stages.common import classifier, errors, output, paths, prefix, scoring, store, texts
 from stages.common.params import Baseline, Params
 
 
 def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
-    texts = {name: pq.read_table(paths.PREPARED / f"{name}.parquet")["text"].to_numpy() for name in paths.SPLITS}
+    prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
+    words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}
     labels = {name: split.labels for name, split in rows.items()}
 
     rivals = {
-        "majority": DummyClassifier(strategy="prior").fit(texts["train"], labels["train"]).predict_proba(texts["test"]),
-        "bag_of_words": bag_of_words(texts, labels, params.baseline),
+        "majority": DummyClassifier(strategy="prior").fit(words["train"], labels["train"]).predict_proba(words["test"]),
+        "bag_of_words": bag_of_words(words, labels, params.baseline),
         **model_rivals(rows, labels, about, params),
     }
     metrics = {
@@ -54,7 +54,7 @@ def main() -> None:
     output.write_json(paths.BASELINE_METRICS, metrics)
 
 
-def bag_of_words(texts: dict[str, np.ndarray], labels: dict[str, np.ndarray], options: Baseline) -> np.ndarray:
+def bag_of_words(words: dict[str, np.ndarray], labels: dict[str, np.ndarray], options: Baseline) -> np.ndarray:
     """Test probabilities of TF-IDF with logistic regression."""
     candidates = (
         make_pipeline(
@@ -63,7 +63,7 @@ def bag_of_words(texts: dict[str, np.ndarray], labels: dict[str, np.ndarray], op
         for longest in options.ngrams
         for c in options.regularization
     )
-    return best(candidates, texts, labels).predict_proba(texts["test"])
+    return best(candidates, words, labels).predict_proba(words["test"])
 
 
 def model_rivals(
@@ -80,7 +80,7 @@ def model_rivals(
         )
         features[name] = features[name].astype(np.float64)  # in float32, scikit-learn's probabilities miss a sum of 1
     rivals = {"untrained": scoring.softmax(untrained["test"])}
-    if classifier.is_causal(model.config):
+    if classifier.scores_words(model):
         words = classifier.label_words(about.class_names, params.encode.label_words)
         head = classifier.label_word_rows(paths.BASE_MODEL, words=words).numpy()
         zero_shot = {name: pooled @ head.T for name, pooled in features.items()}

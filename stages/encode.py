@@ -3,8 +3,8 @@
     python -m stages.encode
 
 Reads models/base and data/prepared. Writes data/encoded: the tokenizer with its template, a folder of arrays for each
-split (see stages/common/store.py), and `about.json`, written last; and metrics/encode.json: tokens and rows whose text
-was cut, by split.
+split (see stages/common/store.py), and `about.json`, written last; and metrics/encode.json by split: tokens, rows whose
+text was cut to `encode.max_length`, and the tokens that were cut off.
 """
 
 from collections import Counter
@@ -16,38 +16,46 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from datasets import Features
-from tqdm import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import errors, output, parallel, paths, prefix, store, template
+from stages.common import errors, output, parallel, paths, prefix, store, template, texts
 from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.params import Encode, Params
 
-CHUNK = 10_000
+CHUNK = 1_000
 """Rows tokenized at once; bounds the memory."""
+
+MUCH_CUT = 0.05
+"""Share of the tokens that may be cut off before a line says so."""
 
 
 def main() -> None:
     params = Params.load()
     prepared = {name: pq.ParquetFile(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     tokenizer = template.load_tokenizer(
-        paths.BASE_MODEL, template=params.encode.template, max_length=params.encode.max_length
+        paths.BASE_MODEL,
+        pairs="text_pair" in prepared["train"].schema_arrow.names,
+        template=params.encode.template,
+        max_length=params.encode.max_length,
+        truncation=params.encode.truncation,
     )
-    config = load_config(paths.BASE_MODEL)
+    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers)
     about = store.About(
         class_names=Features.from_arrow_schema(prepared["train"].schema_arrow)["label"].names,
-        depth=prefix.depth(config.num_hidden_layers, params.lora.top_layers),
-        hidden_size=config.hidden_size,
+        depth=depth,
+        hidden_size=load_config(paths.BASE_MODEL).hidden_size,
         dtype=params.encode.dtype,
         pad_token_id=tokenizer.pad_token_id,
     )
-    metrics = {name: Counter(tokens=0, truncated_rows=0) for name in paths.SPLITS}
+    metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
         for name, split in prepared.items():
             store.save_tokens(folder / name, tokenized(tokenizer, split, metrics[name]))
-        if about.depth:
-            encode_states(folder, about, params.encode)
+        if warning := cut_warning(sum(metrics.values(), Counter()), params.encode.max_length):
+            print(warning)
+        if model:
+            encode_states(model, folder, about, params.encode)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
     output.write_json(paths.ENCODE_METRICS, metrics)
@@ -56,18 +64,48 @@ def main() -> None:
 def tokenized(
     tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter
 ) -> Iterator[tuple[list[list[int]], list[int]]]:
-    """A split's tokens and labels, a chunk of rows at a time; counts the tokens, and the rows whose text was cut."""
-    for chunk in split.iter_batches(CHUNK, columns=["text", "label"]):
-        encoded = tokenizer(chunk["text"].to_pylist(), truncation=True, return_overflowing_tokens=True)
-        _, first, pieces = np.unique(encoded["overflow_to_sample_mapping"], return_index=True, return_counts=True)
-        tokens = [encoded["input_ids"][place] for place in first]
-        counts["tokens"] += sum(map(len, tokens))
-        counts["truncated_rows"] += int((pieces > 1).sum())
+    """A split's tokens and labels, a chunk of rows at a time; counts the tokens, and what was cut to fit."""
+    for chunk in split.iter_batches(CHUNK):
+        inputs = texts.as_inputs(chunk.to_pandas())
+        tokens = tokenizer(inputs, verbose=False)["input_ids"]
+        long = [row for row, whole in enumerate(tokens) if len(whole) > tokenizer.model_max_length]
+        before = sum(map(len, tokens))
+        if long:
+            cut = tokenizer([inputs[row] for row in long], truncation=True)["input_ids"]
+            for row, ids in zip(long, cut, strict=True):
+                tokens[row] = ids
+        kept = sum(map(len, tokens))
+        counts.update(tokens=kept, truncated_rows=len(long), truncated_tokens=before - kept)
         yield tokens, chunk["label"].to_pylist()
 
 
-def encode_states(folder: Path, about: store.About, options: Encode) -> None:
-    """Run the frozen blocks over every split in `folder` and store their output beside its tokens.
+def cut_warning(counts: Counter, max_length: int) -> str:
+    """What to do where much of the texts was cut off; else nothing."""
+    share = counts["truncated_tokens"] / (counts["tokens"] + counts["truncated_tokens"])
+    if share <= MUCH_CUT:
+        return ""
+    return (
+        f"warning: {share:.1%} of the tokens were cut off, from {counts['truncated_rows']:,} rows: raise "
+        f"encode.max_length, now {max_length}, or keep another part with encode.truncation"
+    )
+
+
+def load_lower(base: Path, top_layers: int | str) -> tuple[PreTrainedModel | None, int]:
+    """The base model's blocks below its `top_layers`, and how many they are; None and 0: there is nothing to store."""
+    config = load_config(base)
+    depth = prefix.depth(config.num_hidden_layers, top_layers)
+    if not depth:
+        return None, 0
+    model = AutoModel.from_pretrained(base, dtype=torch.float32)
+    if not prefix.splits(model, depth):
+        print(f"encode: {config.model_type}'s layers cannot be run apart; goes on as with lora.top_layers: all")
+        return None, 0
+    prefix.capture(model, depth)
+    return model, depth
+
+
+def encode_states(model: PreTrainedModel, folder: Path, about: store.About, options: Encode) -> None:
+    """Run the frozen blocks, `model`, over every split in `folder` and store their output beside its tokens.
 
     Raises:
         PipelineError: the states would take more than `encode.max_gb`.
@@ -81,18 +119,13 @@ def encode_states(folder: Path, about: store.About, options: Encode) -> None:
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
             "or store nothing with lora.top_layers: all"
         )
-    model = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32)
-    prefix.capture(model, about.depth)
     places = 0
-    with tqdm(total=tokens, desc="encode", unit="token") as bar:
-        for name, rows in splits.items():
-            states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
-            batches = list(rows.by_length(options.batch_size))
-            encode_rows = partial(encode_batch, rows=rows, states=states)
-            for numbers, computed in zip(batches, parallel.each_batch(model, encode_rows, batches), strict=True):
-                places += computed
-                bar.update(int(rows.lengths[numbers].sum()))
-            states.flush()
+    for name, rows in splits.items():
+        states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
+        encode_rows = partial(encode_batch, rows=rows, states=states)
+        batches = list(rows.by_length(options.batch_size))
+        places += sum(parallel.each_batch(model, encode_rows, batches, progress=f"encode, {name} rows"))
+        states.flush()
     print(f"encode: {tokens:,} tokens; {1 - tokens / places:.1%} padding")
 
 

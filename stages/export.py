@@ -1,32 +1,73 @@
-"""export: the tuned model as one folder, adapter merged into the base.
+"""export: the tuned model as a folder to share, with its model card.
 
-    python -m stages.export [--output models/merged]
+    python -m stages.export [--output FOLDER]            models/merged: the adapter merged into the base
+    python -m stages.export --adapter [--output FOLDER]  models/published: the adapter alone
 
-Reads models/base and models/adapter. The folder loads by its path alone:
+Reads models/base, models/adapter and metrics/{baseline,evaluate}.json. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
+The adapter alone names its base model as the hub knows it, where `model.source` is one of the hub.
 """
 
 import argparse
+import json
+import shutil
 from pathlib import Path
 
+from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer
 
-from stages.common import classifier, errors, output, paths
+from stages.common import card, classifier, errors, output, paths
+from stages.report import verdict
+
+KEPT = (paths.BASE_MODEL, paths.ADAPTER)
+"""Folders that are not to be written over."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.export", description="Merge the adapter into the base model."
-    )
-    parser.add_argument("--output", type=Path, default=paths.MERGED, help="the folder to write (default: %(default)s)")
-    folder = parser.parse_args().output
-    if folder.exists() and (not (folder / "config.json").exists() or folder.samefile(paths.BASE_MODEL)):
+    parser = argparse.ArgumentParser(prog="python -m stages.export", description="Write the tuned model to share it.")
+    parser.add_argument("--adapter", action="store_true", help="the adapter alone instead of the merged model")
+    parser.add_argument("--output", type=Path, help=f"the folder (default: {paths.MERGED} or {paths.PUBLISHED})")
+    options = parser.parse_args()
+    folder = options.output or (paths.PUBLISHED if options.adapter else paths.MERGED)
+    marker = folder / ("run.json" if options.adapter else "config.json")
+    if folder.exists() and (not marker.exists() or folder.resolve() in (Path.cwd() / path for path in KEPT)):
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
-    model = classifier.load_adapter(paths.ADAPTER)
+    made = json.loads((paths.ADAPTER / "run.json").read_text())
+    baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     with output.replacing(folder) as fresh:
-        model.save_pretrained(fresh)
-        AutoTokenizer.from_pretrained(paths.ADAPTER).save_pretrained(fresh)
-    print(f"{folder}: load it with pipeline('text-classification', '{folder}')")
+        if options.adapter:
+            publish(fresh, made["base_model"])
+        else:
+            merge(fresh)
+        about = card.tested(made, tuned, verdict(baseline, tuned), merged=not options.adapter)
+        output.write_text(fresh / "README.md", about)
+    print(f"{folder}: ready to share, how to load it stands in its README.md")
+
+
+def publish(folder: Path, base: dict) -> None:
+    """Write the adapter, its base model named as the hub knows it where it came from there."""
+    shutil.copytree(paths.ADAPTER, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    name = card.hub_name(base["source"])
+    if name and (folder / "adapter_config.json").exists():
+        config = PeftConfig.from_pretrained(paths.ADAPTER)
+        config.base_model_name_or_path, config.revision = name, base["revision"]
+        config.save_pretrained(folder)
+
+
+def merge(folder: Path) -> None:
+    """Write the base model with the adapter merged into it.
+
+    Raises:
+        PipelineError: the adapter is one of virtual tokens.
+    """
+    model = classifier.load_adapter(paths.ADAPTER)
+    if isinstance(model, PeftModel):
+        raise errors.PipelineError(
+            f"{paths.ADAPTER}: expected an adapter that can be merged into the base model, found virtual tokens "
+            f"({model.peft_type.value}); write it with --adapter"
+        )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(paths.ADAPTER).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m stages.predict "A warm, funny and wise film." "Dull."
     cat texts.txt | python -m stages.predict                              one text a line
-    python -m stages.predict --input reviews.csv --output answers.csv     or .jsonl; the column trained on
+    python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
-Runs the whole model on the raw text: no stored states. Reads models/base and models/adapter.
+Between the two texts of a pair stands a TAB; a file has both columns. Runs the whole model on the raw text: no stored
+states. Reads models/base and models/adapter.
 """
 
 import argparse
@@ -15,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import classifier, errors, output, parallel, paths, scoring
+from stages.common import classifier, errors, formats, output, parallel, paths, scoring, texts
 from stages.common.device import device
-from stages.common.rows import clean
+from stages.common.rows import clean, valid
 
 BATCH_SIZE = 16
 """Texts at once, unless the command line says otherwise; as many rows as fit a core's cache."""
@@ -29,17 +29,18 @@ BATCH_SIZE = 16
 def main() -> None:
     options = parse_arguments()
     made = json.loads((paths.ADAPTER / "run.json").read_text())["params"]
-    table = read_texts(options, column=made["data"]["text"])
-    texts = [clean(text) for text in table["text"]]
+    columns = {name: made["data"][name] for name in texts.COLUMNS if made["data"][name]}
+    table = read_texts(options, columns)
+    inputs = texts.as_inputs(table.map(clean))
 
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     labels = classifier.load_labels(paths.ADAPTER)
-    table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, texts, options.batch_size))
+    table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, inputs, options.batch_size))
     if options.compare:
         untouched = classifier.load_base(
             paths.BASE_MODEL, labels=labels, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
         )
-        table = table.join(answers(untouched, tokenizer, texts, options.batch_size).add_prefix("untouched_"))
+        table = table.join(answers(untouched, tokenizer, inputs, options.batch_size).add_prefix("untouched_"))
     write(table, options.output)
 
 
@@ -49,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m stages.predict", description="Classify texts with the tuned model."
     )
     parser.add_argument("texts", nargs="*", help="texts to classify; none: standard input, one a line")
-    parser.add_argument("--input", type=Path, help="a .csv or .jsonl file with a column of texts")
+    parser.add_argument("--input", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a column of texts")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
@@ -63,50 +64,40 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def read_texts(options: argparse.Namespace, column: str) -> pd.DataFrame:
-    """The texts as the column `text` of a table.
+def read_texts(options: argparse.Namespace, columns: dict[str, str]) -> pd.DataFrame:
+    """The texts as the column `text` of a table, of pairs also `text_pair`; `columns` says what a file calls them.
 
     Raises:
-        PipelineError: there are none, or the file cannot be read.
+        PipelineError: there are none, the file cannot be read, or a pair is no pair.
     """
     if options.input is None:
-        texts = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
-        if not texts:
+        given = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
+        if not given:
             raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
-        return pd.DataFrame({"text": texts})
-    try:
-        if options.input.suffix == ".csv":
-            table = pd.read_csv(options.input, dtype=str, keep_default_na=False, index_col=False)
-        elif options.input.suffix == ".jsonl":
-            table = pd.read_json(options.input, lines=True, dtype=False)
-        else:
-            raise errors.PipelineError(f"--input: expected a .csv or .jsonl file, found {options.input}")
-    except (OSError, ValueError) as error:
-        raise errors.PipelineError(f"{options.input}: cannot be read: {error}") from None
-    if column not in table:
-        found = ", ".join(map(str, table.columns))
-        raise errors.PipelineError(f"{options.input}: expected a column {column!r}, found {found}")
-    if table.empty:
-        raise errors.PipelineError(f"{options.input}: expected rows, found none")
-    return table[[column]].set_axis(["text"], axis=1).fillna("").astype(str)
+        rows = [text.split("\t") if len(columns) > 1 else [text] for text in given]
+        if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(columns)]:
+            raise errors.PipelineError(f"expected pairs of texts with a TAB between them, found {odd[0]!r}")
+        return pd.DataFrame(rows, columns=list(columns), dtype=object).map(valid)
+    return formats.read(options.input, wanted=columns).map(valid)
 
 
 def answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: list[str] | list[tuple[str, str]],
+    batch_size: int,
 ) -> pd.DataFrame:
-    """Each text's label, its probability, and the probability of every class."""
-    tokens = tokenizer(texts, truncation=True)["input_ids"]
+    """Each text's or pair's label, its probability, and the probability of every class."""
+    tokens = tokenizer(inputs, truncation=True)["input_ids"]
     order = np.argsort([-len(row) for row in tokens], kind="stable")
-    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(inputs), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, rows: np.ndarray) -> None:
         batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
         logits[rows] = classifier.array(model(**batch.to(device())).logits)
 
-    batches = [order[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-    with tqdm(total=len(texts), unit="text", disable=len(batches) == 1) as bar:
-        for rows, _ in zip(batches, parallel.each_batch(model, compute, batches), strict=True):
-            bar.update(len(rows))
+    batches = [order[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
+    parallel.each_batch(model, compute, batches, progress="predict")
     probabilities = scoring.softmax(logits)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     best = {"label": [names[index] for index in probabilities.argmax(axis=1)], "probability": probabilities.max(axis=1)}

@@ -1,8 +1,11 @@
-"""report: was the tuning worth it? Markdown, from the metrics files, and from the test rows' answers where they are.
+"""report: was the tuning worth it? Markdown, from the metrics files and the test rows' answers.
 
-python -m stages.report                 verdict, comparison, gate
-python -m stages.report --rev main      and what changed since that revision
-python -m stages.report --gate          exit status 1 where the gate of params.yaml is not passed
+    python -m stages.report                 verdict, comparison, where it fails; also to metrics/report.md
+    python -m stages.report --rev main      and what changed since that revision; writes nothing
+    python -m stages.report --gate          exit status 1 where the gate of params.yaml is not passed
+
+Reads metrics/{data,baseline,evaluate}.json, metrics/plots/length.csv, data/predictions/test.csv and models/adapter.
+Writes metrics/report.md, and metrics/card.md: the adapter's model card with its test results, for `stages.export`.
 """
 
 import argparse
@@ -13,13 +16,19 @@ import textwrap
 
 import pandas as pd
 
-from stages.common import errors, paths
+from stages.common import card, errors, output, paths
+from stages.common.markdown import paragraphs, table
 from stages.common.params import Gate, Params
 
 SHOWN = 5
-"""Errors that the report shows."""
+"""Errors, and kinds of errors, that the report shows."""
+
+SIGNIFICANT = 0.05
+"""The p-value below which a gain counts as one."""
 
 COLUMNS = {"f1_macro": "macro-F1", "mcc": "MCC", "log_loss": "log loss", "roc_auc": "ROC AUC"}
+
+FIGURE = f"![Accuracies with intervals, ROC, reliability and confusions]({paths.SUMMARY.name})"
 
 
 def main() -> None:
@@ -28,18 +37,28 @@ def main() -> None:
     parser.add_argument("--gate", action="store_true", help="fail where evaluate.gate of params.yaml is not passed")
     options = parser.parse_args()
 
+    gate = Params.load().evaluate.gate
     data, baseline, tuned = (
         json.loads(path.read_text()) for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
-    before = metrics_at(options.rev) if options.rev else None
-    missed = misses(Params.load().evaluate.gate, tuned, before)
-    print(verdict(baseline, tuned), table(baseline, tuned, rows=data["rows"]), gate_line(missed), sep="\n\n")
-    if warning := leak_warning(baseline, tuned):
-        print("", warning, sep="\n")
-    if paths.TEST_PREDICTIONS.exists():
-        print("", failures(pd.read_csv(paths.TEST_PREDICTIONS)), sep="\n")
+    missed = misses(gate, tuned, metrics_at(options.rev) if options.rev else None)
+    told = paragraphs(
+        verdict(baseline, tuned),
+        comparison(baseline, tuned, rows=data["rows"]),
+        gate_line(missed),
+        leak_warning(baseline, tuned),
+        failures(pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)),
+        by_class(tuned["classes"], data["test"]),
+        by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")),
+        data_counts(data),
+    )
     if options.rev:
-        print(changes(options.rev))
+        print(paragraphs(told, changes(options.rev)))
+    else:
+        print(told)
+        output.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", told, FIGURE) + "\n")
+        made = json.loads((paths.ADAPTER / "run.json").read_text())
+        output.write_text(paths.CARD, card.tested(made, tuned, verdict(baseline, tuned)))
     if options.gate and missed:
         sys.exit(1)
 
@@ -48,27 +67,24 @@ def verdict(baseline: dict, tuned: dict) -> str:
     """One sentence: the gain over the strongest rival, its interval and p-value, and what they prove."""
     gain, low, high, p_value = (tuned[key]["strongest_rival"] for key in ("gain", "gain_low", "gain_high", "p_value"))
     strongest = max(baseline, key=lambda name: baseline[name]["accuracy"])
-    evidence = "Tuning was worth it" if gain > 0 and p_value < 0.05 else "No evidence of a gain"
+    evidence = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
     return (
         f"**{evidence}**: tuned minus the strongest rival ({strongest}) is {100 * gain:+.1f} points of accuracy, "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {p_value:.2g} (exact McNemar test)."
     )
 
 
-def table(baseline: dict, tuned: dict, *, rows: dict[str, int]) -> str:
+def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int]) -> str:
     """All models on the test rows, the weakest first; beside each rival what tuning gained over it."""
-    models = dict(sorted(baseline.items(), key=lambda item: item[1]["accuracy"])) | {"**tuned (LoRA)**": tuned}
-    first = f"{rows['train']:,} training rows, {rows['test']:,} test rows"
-    lines = [
-        f"| {first} | accuracy (95 % interval) | {' | '.join(COLUMNS.values())} | tuned gains, points | p |",
-        "|---|" + "---:|" * (len(COLUMNS) + 3),
-    ]
+    models = dict(sorted(baseline.items(), key=lambda item: item[1]["accuracy"])) | {"**tuned**": tuned}
+    lines = []
     for name, scores in models.items():
         low, high = (100 * scores["interval"]["accuracy"][end] for end in ("low", "high"))
-        gain = f"{100 * tuned['gain'][name]:+.1f} | {tuned['p_value'][name]:.2g}" if name in baseline else " | "
-        cells = [f"{scores['accuracy']:.1%} ({low:.1f} to {high:.1f})", *(f"{scores[key]:.3f}" for key in COLUMNS)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {gain} |")
-    return "\n".join(lines)
+        gain = (f"{100 * tuned['gain'][name]:+.1f}", f"{tuned['p_value'][name]:.2g}") if name in baseline else ("", "")
+        accuracy = f"{scores['accuracy']:.1%} ({low:.1f} to {high:.1f})"
+        lines.append([name, accuracy, *(f"{scores[key]:.3f}" for key in COLUMNS), *gain])
+    first = f"{rows['train']:,} training rows, {rows['test']:,} test rows"
+    return table([first, "accuracy (95 % interval)", *COLUMNS.values(), "tuned gains, points", "p"], lines)
 
 
 def misses(gate: Gate, tuned: dict, before: dict | None) -> list[str]:
@@ -110,29 +126,63 @@ def leak_warning(baseline: dict, tuned: dict) -> str:
 
 
 def failures(answers: pd.DataFrame) -> str:
-    """Which rows tuning fixed and broke, and the wrong answers that the tuned model is surest of."""
+    """Which rows tuning fixed and broke, its commonest confusions, and the wrong answers that it is surest of."""
     before = "zero_shot" if "zero_shot" in answers else "untrained"
     was_right, is_right = (answers[model] == answers["label"] for model in (before, "tuned"))
-    lines = [
-        f"Against the untouched model ({before}), tuning fixed {(is_right & ~was_right).sum()} of {len(answers):,} "
-        f"test rows and broke {(was_right & ~is_right).sum()}. Its surest errors:",
-        "",
-        "| text | label | answer | probability |",
-        "|---|---|---|---:|",
+    wrong = answers[~is_right]
+    confused = wrong.value_counts(["label", "tuned"]).head(SHOWN)
+    surest = [
+        (textwrap.shorten(row.text, 100, placeholder=" …"), row.label, row.tuned, f"{row.probability:.3f}")
+        for row in wrong.nlargest(SHOWN, "probability").itertuples()
     ]
-    for row in answers[~is_right].nlargest(SHOWN, "probability").itertuples():
-        text = textwrap.shorten(row.text.replace("|", "\\|"), 100, placeholder=" …")
-        lines.append(f"| {text} | {row.label} | {row.tuned} | {row.probability:.3f} |")
-    return "\n".join(lines)
+    return paragraphs(
+        f"Against the untouched model ({before}), tuning fixed {(is_right & ~was_right).sum()} of {len(answers):,} "
+        f"test rows and broke {(was_right & ~is_right).sum()}. Its commonest errors: "
+        + "; ".join(f"{label} taken for {answer}, {count} rows" for (label, answer), count in confused.items())
+        + ". Its surest:",
+        table(("text", "label", "answer", "probability"), surest, names=3),
+    )
+
+
+def by_class(classes: dict[str, dict[str, float]], rows: dict[str, int]) -> str:
+    """Precision, recall and F1 of the tuned model, by class."""
+    lines = [
+        (name, f"{rows[name]:,}", *(f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")))
+        for name, scores in classes.items()
+    ]
+    return table(("tuned, by class", "test rows", "precision", "recall", "F1"), lines)
+
+
+def by_length(lengths: pd.DataFrame) -> str:
+    """Accuracy on fifths of the test rows by length."""
+    models = [name for name in ("zero_shot", "linear_probe", "tuned") if name in lengths]
+    lines = [
+        (f"up to {row.tokens} tokens", f"{row.rows:,}", *(f"{getattr(row, model):.1%}" for model in models))
+        for row in lengths.itertuples()
+    ]
+    return table(("accuracy, by length", "test rows", *models), lines)
+
+
+def data_counts(data: dict) -> str:
+    """How the source's rows were used: by split and class, and those that were dropped, by reason."""
+    splits = ("train", "validation", "test")
+    lines = [(name, *(f"{data[split][name]:,}" for split in splits)) for name in data["train"]]
+    dropped = "; ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in data["dropped"].items() if count)
+    return paragraphs(
+        table(("rows, by class", *splits), lines),
+        f"Of {data['rows']['source']:,} rows, these were left out: {dropped or 'none'}.",
+    )
 
 
 def changes(rev: str) -> str:
     """What changed in parameters and metrics since a revision, as DVC tells it, and how to make it again."""
-    sections = ["", f"Reproduce: `git checkout {run('git', 'rev-parse', 'HEAD').strip()}`, then `make`."]
-    for title, topic in (("Parameters", "params"), ("Metrics", "metrics")):
-        difference = run(sys.executable, "-m", "dvc", topic, "diff", "--md", rev)
-        sections += ["", f"### {title} changed since {rev}", "", difference.strip() or "none"]
-    return "\n".join(sections)
+    differences = {
+        topic: run(sys.executable, "-m", "dvc", topic, "diff", "--md", rev).strip() for topic in ("params", "metrics")
+    }
+    return paragraphs(
+        f"Reproduce: `git checkout {run('git', 'rev-parse', 'HEAD').strip()}`, then `make`.",
+        *(f"### {topic.title()} changed since {rev}\n\n{told or 'none'}" for topic, told in differences.items()),
+    )
 
 
 def metrics_at(rev: str) -> dict | None:

@@ -1,10 +1,10 @@
-"""train: LoRA on the top layers, from the stored states of the frozen ones.
+"""train: LoRA, or another method of PEFT, from the stored states of the layers that it leaves frozen.
 
     python -m stages.train
 
-Reads models/base and data/encoded (train and validation rows). Writes models/adapter: adapter and head in safetensors,
-the tokenizer with its template, `labels.json`, `run.json` and a model card; metrics/train.json; and the curves of
-metrics/train for `dvc plots`.
+Reads models/base and data/encoded (train and validation rows). Writes models/adapter: adapter and head in safetensors
+(with `peft.method: full` the whole model), the tokenizer with its template, `labels.json`, `run.json` and a model card;
+metrics/train.json; and the curves of metrics/train for `dvc plots`.
 """
 
 import importlib.metadata
@@ -12,33 +12,43 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from dvclive import Live
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from sklearn.metrics import accuracy_score
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+from transformers.modeling_outputs import ModelOutput
 
-from stages.common import calibration, classifier, errors, fused, output, paths, prefix, store
-from stages.common.card import model_card
+from stages.common import adapters, calibration, card, classifier, errors, fused, output, paths, prefix, store
 from stages.common.params import Params, Train
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Those whose version can change what the adapter is or does."""
 
-MADE_BY = {"seed", "model", "data", "encode", "lora", "train"}
+MADE_BY = {"seed", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on."""
+
+SETS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
+"""What PEFT holds in sets, whose order differs from run to run."""
 
 LOGGED = {
     "loss": "loss",
@@ -55,6 +65,11 @@ def main() -> None:
         raise errors.PipelineError("train.precision: expected float32 or bfloat16 without a GPU, found float16")
     about = store.About.load(paths.ENCODED)
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
+    depth = adapters.depth(params.peft.method, about.depth)
+    if depth < about.depth:
+        print(f"train: {params.peft.method} changes the lowest layers too: the whole model runs, from the tokens")
+        about = replace(about, depth=depth)
+        rows = {name: replace(split, states=None) for name, split in rows.items()}
     model, metrics = build(params, about)
     print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
@@ -66,7 +81,7 @@ def main() -> None:
     output.write_json(paths.TRAIN_METRICS, metrics)
 
 
-def build(params: Params, about: store.About) -> tuple[PeftModel, dict[str, int]]:
+def build(params: Params, about: store.About) -> tuple[PeftModel | PreTrainedModel, dict[str, int]]:
     """The base model with its head and adapters, taking stored states; and how many parameters it has when whole."""
     base = classifier.load_base(
         paths.BASE_MODEL,
@@ -78,13 +93,14 @@ def build(params: Params, about: store.About) -> tuple[PeftModel, dict[str, int]
     before = base.num_parameters()
     prefix.splice(base, about.depth)
     removed = before - base.num_parameters()
-    model = classifier.add_lora(base, params.lora, depth=about.depth, base=paths.BASE_MODEL)
-    trainable, total = model.get_nb_trainable_parameters()
-    return model, {"trainable_parameters": trainable, "total_parameters": total + removed}
+    model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)
+    counts = {part: part.numel() for part in model.parameters()}
+    trainable = sum(count for part, count in counts.items() if part.requires_grad)
+    return model, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
 def fit(
-    model: PeftModel, rows: dict[str, store.Rows], options: Train, seed: int, curves: Path
+    model: PeftModel | PreTrainedModel, rows: dict[str, store.Rows], options: Train, seed: int, curves: Path
 ) -> dict[str, float | dict[str, float]]:
     """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
 
@@ -98,27 +114,31 @@ def fit(
         counts.update(tokens=int(batch["attention_mask"].sum()), places=batch["attention_mask"].numel())
         return batch
 
-    with tempfile.TemporaryDirectory() as checkpoints, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
+    best = Best(options.select_by)
+    with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
+        settings = arguments(options, seed, scratch)
         trainer = FiniteTrainer(
             model=model,
-            args=arguments(options, seed, checkpoints),
+            args=settings,
             train_dataset=numbered(rows, "train"),
             eval_dataset=numbered(rows, "validation"),
             data_collator=collate,
             compute_metrics=validation_scores,
-            callbacks=[Curves(live)],
+            compute_loss_func=balanced_loss(model, rows["train"].labels, options.label_smoothing)
+            if options.class_weights
+            else None,
+            optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
+            callbacks=[Curves(live), best, *adapters.callbacks(model)],
         )
         if options.early_stopping:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         trainer.train()
     padding = 1 - counts["tokens"] / counts["places"]
     print(f"train: {counts['tokens']:,} tokens, validation's among them; {padding:.1%} padding")
-    scores = {entry["step"]: entry for entry in trainer.state.log_history if "eval_loss" in entry}
-    best = scores[trainer.state.best_global_step]
     return {
-        "best_epoch": round(best["epoch"]),
-        "temperature": best["eval_temperature"],
-        "validation": {"accuracy": best["eval_accuracy"], "loss": best["eval_loss"]},
+        "best_epoch": best.epoch,
+        "temperature": best.scores["eval_temperature"],
+        "validation": {"accuracy": best.scores["eval_accuracy"], "loss": best.scores["eval_loss"]},
     }
 
 
@@ -130,10 +150,38 @@ def validation_scores(given: EvalPrediction) -> dict[str, float]:
     }
 
 
-def arguments(options: Train, seed: int, checkpoints: str) -> TrainingArguments:
+def balanced_loss(model: nn.Module, labels: np.ndarray, smoothing: float) -> Callable[..., torch.Tensor]:
+    """Cross entropy in which all classes weigh the same while `model` trains; on validation rows, all rows do.
+
+    Args:
+        labels: (rows,) of the training rows; a class weighs as the inverse of its share.
+    """
+    classes = np.arange(model.config.num_labels)
+    weights = torch.from_numpy(compute_class_weight("balanced", classes=classes, y=labels)).float()
+
+    def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        weight = weights.to(outputs.logits) if model.training else None
+        return nn.functional.cross_entropy(outputs.logits, labels, weight=weight, label_smoothing=smoothing)
+
+    return loss
+
+
+def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> torch.optim.Optimizer:
+    """The Trainer's optimizer, with a higher learning rate for lora_B (Hayou et al. 2024)."""
+    kind, its_settings = Trainer.get_optimizer_cls_and_kwargs(settings, model)
+    return create_loraplus_optimizer(
+        model,
+        kind,
+        loraplus_lr_ratio=options.lora_plus_ratio,
+        loraplus_weight_decay=options.weight_decay,
+        **its_settings,
+    )
+
+
+def arguments(options: Train, seed: int, scratch: str) -> TrainingArguments:
     """Our options in transformers' terms."""
     return TrainingArguments(
-        output_dir=checkpoints,
+        output_dir=scratch,
         seed=seed,
         num_train_epochs=options.epochs,
         learning_rate=options.lr,
@@ -153,10 +201,7 @@ def arguments(options: Train, seed: int, checkpoints: str) -> TrainingArguments:
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
-        save_strategy="epoch",
-        save_only_model=True,
-        save_total_limit=1,
-        load_best_model_at_end=True,
+        save_strategy="no",
         metric_for_best_model=options.select_by,
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
@@ -180,6 +225,38 @@ class FiniteTrainer(Trainer):
                 "lower train.lr or lora.alpha, lengthen train.warmup, or set train.precision: float32"
             )
         return result
+
+
+class Best(TrainerCallback):
+    """Keeps the trained weights of the best epoch, and puts them back at the end.
+
+    They stay in memory: PEFT cannot load a checkpoint of virtual tokens or of AdaLoRA into the model that it trains.
+    """
+
+    def __init__(self, select_by: str) -> None:
+        self.select_by = select_by
+        self.best = float("-inf")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        score = metrics[f"eval_{self.select_by}"] * (-1 if self.select_by == "loss" else 1)
+        if score > self.best:
+            self.best, self.scores, self.epoch = score, metrics, round(state.epoch)
+            self.weights = {part: part.detach().clone() for part in model.parameters() if part.requires_grad}
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for part, weights in self.weights.items():
+            part.data.copy_(weights)
 
 
 class Curves(TrainerCallback):
@@ -208,28 +285,30 @@ def numbered(rows: dict[str, store.Rows], split: str) -> Dataset:
     return Dataset.from_dict({"split": [split] * len(lengths), "number": range(len(lengths)), "length": lengths})
 
 
-def save(model: PeftModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
+def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
     """Write the adapter and all that it needs elsewhere; `run.json`, written last, says what made it."""
     labels = classifier.label_arguments(about.class_names, about.pad_token_id)
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
-    output.write_json(config, ordered(json.loads(config.read_text())))
+    if config.exists():
+        output.write_json(config, ordered(json.loads(config.read_text())))
     shutil.copytree(paths.ENCODED / "tokenizer", folder, dirs_exist_ok=True)
     output.write_json(folder / "labels.json", labels)
-    output.write_text(folder / "README.md", model_card(about.class_names, params, metrics))
     run = {
+        "depth": about.depth,
         "params": params.model_dump(include=MADE_BY),
         "base_model": json.loads((paths.BASE_MODEL / "source.json").read_text()),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "metrics": metrics,
     }
+    output.write_text(folder / "README.md", card.model_card(run, about.class_names))
     output.write_json(folder / "run.json", run)
 
 
 def ordered(config: dict) -> dict:
     """PEFT's saved config with its sets in a fixed order, so that equal runs write equal files."""
     return {
-        name: sorted(value) if name in ("target_modules", "modules_to_save") else value
+        name: sorted(value) if isinstance(value, list) and name in SETS else value
         for name, value in sorted(config.items())
     }
 

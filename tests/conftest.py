@@ -1,123 +1,45 @@
 """Tiny models, tiny datasets and a local package index: nothing here needs a network."""
 
+import contextlib
 import hashlib
+import importlib
 import io
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from families import LAYERS, save_model, sentences
+from filelock import FileLock
+from hub import Hub
+from huggingface_hub import constants
 from ruamel.yaml import YAML
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    RobertaConfig,
-    RobertaForMaskedLM,
-    set_seed,
-)
+
+from stages.common import errors
+
+__all__ = ["CAUSAL", "FAMILIES", "LAYERS", "sentences"]
+
+FAMILIES = ("gpt2", "llama", "qwen2", "bert", "roberta", "distilbert")
+"""Those on which most tests run; tests/test_families.py runs on all."""
+
+CAUSAL = ("gpt2", "llama", "qwen2")
 
 ROOT = Path(__file__).resolve().parent.parent
 ONLINE = dict(os.environ)
 """The environment as it came: what reaches the package index."""
 
-LAYERS = 4
 
-GOOD = ("good", "warm", "funny", "wise", "lovely", "bright")
-BAD = ("bad", "cold", "dull", "silly", "awful", "grey")
-NOUNS = ("film", "story", "actor", "scene", "ending", "score", "plot")
-
-
-def sentences(count: int) -> list[tuple[str, float]]:
-    """Distinct texts of unequal lengths with a rating: what the words say, which a tiny model can learn."""
-    rows = []
-    for number in range(count):
-        words, rating = ((GOOD, 2.0), (BAD, -2.0))[number % 2]
-        word, noun = words[number // 2 % len(words)], NOUNS[number // 3 % len(NOUNS)]
-        rest = " and ".join(
-            f"{words[(number + step) % len(words)]} {noun} {number + step}" for step in range(number % 4)
-        )
-        rows.append((" ".join(f"A {word} {noun}, number {number}. {rest} It is {word}".split()), rating))
-    return rows
-
-
-def byte_level_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE like GPT-2's and SmolLM2's, without a pad token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(
-        ["Review: a positive negative Sentiment:\n"] * 9 + [text for text, _ in sentences(60)], trainer
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
-
-
-def word_piece_tokenizer() -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer like BERT's, with [CLS] and [SEP]."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        ["review sentiment : . , ü t u b r e s c h a n d g !"] + [text for text, _ in sentences(60)],
-        trainers.WordPieceTrainer(vocab_size=400, special_tokens=special),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}
-DECODER = SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": True}
-ENCODER = SIZES | {"max_position_embeddings": 130, "pad_token_id": 0}
-
-FAMILIES: dict[str, Callable] = {
-    "gpt2": lambda vocabulary: GPT2LMHeadModel(
-        GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=128)
-    ),
-    "llama": lambda vocabulary: LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **DECODER)),
-    "qwen2": lambda vocabulary: Qwen2ForCausalLM(Qwen2Config(vocab_size=vocabulary, **DECODER)),
-    "bert": lambda vocabulary: BertForMaskedLM(BertConfig(vocab_size=vocabulary, **ENCODER)),
-    "roberta": lambda vocabulary: RobertaForMaskedLM(RobertaConfig(vocab_size=vocabulary, **ENCODER)),
-    "distilbert": lambda vocabulary: DistilBertForMaskedLM(
-        DistilBertConfig(vocab_size=vocabulary, dim=32, n_layers=LAYERS, n_heads=4, hidden_dim=48)
-    ),
-}
-CAUSAL = ("gpt2", "llama", "qwen2")
-
-
-def save_model(family: str, folder: Path) -> Path:
-    """A tiny random model of a family, saved with its tokenizer."""
-    tokenizer = byte_level_tokenizer() if family in CAUSAL else word_piece_tokenizer()
-    set_seed(0)
-    model = FAMILIES[family](len(tokenizer)).eval()
-    for parameter in model.parameters():  # transformers' small start makes all outputs alike; spread them
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that run whole pipelines first: at the end, one of two processes would wait for them."""
+    items.sort(key=lambda item: item.path.stem not in ("test_reruns", "test_report", "test_pipeline", "test_search"))
 
 
 @pytest.fixture(scope="session")
@@ -161,6 +83,24 @@ def build_tar(files: Mapping[str, bytes]) -> bytes:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that serves as the package index."""
     return tmp_path_factory.mktemp("index")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine and an empty cache for it, for this process; nothing waits between retries."""
+    with Hub() as hub:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield hub
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -227,6 +167,24 @@ class Project:
     def stage(self, name: str, *arguments: str, check: bool = True, **options: object) -> subprocess.CompletedProcess:
         return self.run(sys.executable, "-m", f"stages.{name}", *arguments, check=check, **options)
 
+    def call(self, name: str, *arguments: str, input: str = "", check: bool = True) -> subprocess.CompletedProcess:
+        """What `stage` does, within this process: it saves the seconds that the imports take."""
+        told, failed, status = io.StringIO(), io.StringIO(), 0
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.object(sys, "argv", [f"stages.{name}", *arguments]),
+            mock.patch.object(sys, "stdin", io.StringIO(input)),
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(failed),
+        ):
+            try:
+                errors.run(importlib.import_module(f"stages.{name}").main)
+            except SystemExit as left:
+                status = left.code or 0
+        if check and status:
+            raise AssertionError(f"stages.{name}: exit {status}\n{told.getvalue()}\n{failed.getvalue()}")
+        return subprocess.CompletedProcess([name, *arguments], status, told.getvalue(), failed.getvalue())
+
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run(
@@ -243,7 +201,8 @@ class Project:
 def copy_project(folder: Path) -> Project:
     """The repository's own files, without outputs, in a new Git repository."""
     folder.mkdir(parents=True)
-    for name in ("stages", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml"):
+    copied = ("stages", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+    for name in (*copied, "models/raw/README.md", "data/raw/README.md"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
@@ -257,13 +216,23 @@ def copy_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory, index: Path, saved_model: Callable[[str], Path]) -> Project:
-    """A tiny project after its first `dvc repro`, committed. Tests leave its workspace as they found it."""
-    project = copy_project(tmp_path_factory.mktemp("project") / "tiny")
-    project.write_params(tiny_params(**tiny_sources(index, saved_model("llama"))))
-    project.commit("Describe the pipeline")
-    project.run("dvc", "repro")
-    project.commit("Run the pipeline")
-    return project
+    """A tiny project after its first `dvc repro`, committed. Tests leave its workspace as they found it.
+
+    The first of pytest's processes that asks for it makes it; each gets a copy.
+    """
+    home = tmp_path_factory.getbasetemp()
+    shared = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    made, wheels = shared / "tiny", shared / "wheels"
+    with FileLock(shared / "tiny.lock"):
+        if not made.exists():
+            project = copy_project(home / "making")
+            project.write_params(tiny_params(**tiny_sources(wheels, saved_model("llama"))))
+            project.commit("Describe the pipeline")
+            project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
+            project.commit("Run the pipeline")
+            project.folder.rename(made)
+    shutil.copytree(wheels, index, dirs_exist_ok=True)
+    return Project(shutil.copytree(made, home / "project"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from scipy.special import softmax
 
-from stages.common import calibration, classifier
+from stages.common import adapters, calibration, classifier
 from stages.common.params import Params
 
 LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
@@ -32,9 +32,9 @@ def test_rows_that_are_all_right_keep_the_temperature_finite():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_scaled_head_divides_the_logits(family, saved_model):
-    lora = Params.model_validate(tiny_params(lora={"r": 3})).lora
+    params = Params.model_validate(tiny_params(lora={"r": 3}))
     base = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
-    model = classifier.add_lora(base, lora, depth=LAYERS - 1, base=saved_model(family)).eval()
+    model = adapters.add(base, params, depth=LAYERS - 1, base=saved_model(family)).eval()
     with torch.inference_mode():
         before = model(input_ids=IDS).logits
         calibration.scale_head(model, 1.7)

@@ -6,7 +6,7 @@ from conftest import CAUSAL, FAMILIES, LAYERS, tiny_params
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from stages.common import classifier, prefix
+from stages.common import adapters, classifier, prefix
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -14,8 +14,8 @@ LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
-def lora(**changes):
-    return Params.model_validate(tiny_params(lora=changes)).lora
+def params(**lora):
+    return Params.model_validate(tiny_params(lora=lora))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -25,7 +25,7 @@ def test_an_adapter_trained_on_the_spliced_model_gives_the_same_logits_on_the_pl
     trunk = AutoModel.from_pretrained(base).eval()
     prefix.capture(trunk, depth)
     prefix.splice(model, depth)
-    model = classifier.add_lora(model, lora(), depth=depth, base=base)
+    model = adapters.add(model, params(), depth=depth, base=base)
     for name, parameter in model.named_parameters():  # as if trained: lora_B starts at zero, which would hide errors
         if parameter.requires_grad and "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -46,7 +46,7 @@ def test_an_adapter_trained_on_the_spliced_model_gives_the_same_logits_on_the_pl
 def test_adapters_and_head_alone_are_trained_and_only_on_the_top_layers(family, saved_model):
     model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
     prefix.splice(model, LAYERS - 1)
-    model = classifier.add_lora(model, lora(), depth=LAYERS - 1, base=saved_model(family))
+    model = adapters.add(model, params(), depth=LAYERS - 1, base=saved_model(family))
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
     assert {name.split(".lora_")[0] for name in trained if "lora_" in name}
@@ -83,12 +83,12 @@ def test_a_model_without_a_language_model_head_starts_at_random(saved_model):
 def test_target_modules_that_match_nothing_are_refused_with_the_names_that_exist(saved_model):
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
     with pytest.raises(PipelineError, match=r"lora.target_modules: .* found query; this model has self_attn.q_proj, "):
-        classifier.add_lora(model, lora(target_modules=["q_proj", "query"]), depth=2, base=saved_model("llama"))
+        adapters.add(model, params(target_modules=["q_proj", "query"]), depth=2, base=saved_model("llama"))
 
 
 def test_short_names_select_projections(saved_model):
     model = classifier.load_base(saved_model("gpt2"), labels=LABELS, seed=1)
-    model = classifier.add_lora(model, lora(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
+    model = adapters.add(model, params(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
     adapted = [name for name, parameter in model.named_parameters() if "lora_A" in name]
     assert adapted == ["base_model.model.transformer.h.3.attn.c_attn.lora_A.default.weight"]
 

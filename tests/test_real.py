@@ -34,7 +34,7 @@ def test_the_default_model_arrives_as_safetensors_with_its_licence(real):
 def test_the_default_data_is_counted_as_published(real):
     metrics = json.loads((real.folder / "metrics/data.json").read_text())
     assert metrics["rows"] == {"source": 10605, "train": 60, "validation": 20, "test": 20}
-    assert metrics["dropped"]["outside_bins"] == 37
+    assert metrics["dropped"]["in_no_class"] == 37
     assert metrics["dropped"]["duplicate"] == 2
 
 

@@ -1,12 +1,13 @@
-"""The report: its verdict, its table and its gate."""
+"""The report: its verdict, its table and its gate; and experiments, side by side."""
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project
+from conftest import ROOT, Project
 
 from stages import report
 from stages.common.params import Gate
@@ -46,9 +47,9 @@ def test_without_significance_or_with_a_loss_there_is_no_evidence(found):
 
 def test_the_table_sorts_the_rivals_and_shows_what_was_gained_over_each():
     rivals = {name: scores | INTERVAL for name, scores in BASELINE.items()}
-    lines = report.table(rivals, tuned(), rows={"train": 3000, "test": 1000}).splitlines()
+    lines = report.comparison(rivals, tuned(), rows={"train": 3000, "test": 1000}).splitlines()
     assert "3,000 training rows, 1,000 test rows" in lines[0]
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| majority", "| linear_probe", "| **tuned (LoRA)**"]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| majority", "| linear_probe", "| **tuned**"]
     assert lines[3] == "| linear_probe | 84.0% (80.0 to 90.0) | 0.840 | 0.680 | 0.400 | 0.900 | +3.0 | 0.004 |"
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
@@ -89,10 +90,21 @@ def test_the_surest_errors_are_shown_with_what_was_fixed_and_broken():
         }
     )
     told = report.failures(answers).splitlines()
-    assert told[0].startswith("Against the untouched model (zero_shot), tuning fixed 1 of 4 test rows and broke 1.")
+    assert told[0] == (
+        "Against the untouched model (zero_shot), tuning fixed 1 of 4 test rows and broke 1. Its commonest errors: "
+        "bad taken for good, 1 rows; good taken for bad, 1 rows. Its surest:"
+    )
     assert told[4].endswith("… | good | bad | 0.950 |")
     assert told[5] == "| broken \\| here | bad | good | 0.800 |"
     assert len(told) == 6
+
+
+def test_every_row_of_the_source_is_accounted_for_in_words():
+    data = json.loads((ROOT / "metrics/data.json").read_text())
+    told = report.data_counts(data)
+    assert "| negative | 1,512 | 252 | 504 |" in told
+    assert "Of 10,605 rows, these were left out: in no class 37; duplicate 2;" in told
+    assert "conflicting labels" not in told
 
 
 @pytest.fixture
@@ -107,19 +119,48 @@ def test_with_shuffled_training_labels_there_is_no_evidence_and_the_gate_fails(c
     np.save(labels, shuffled)
     pd.read_parquet(table).assign(label=shuffled).to_parquet(table)
     for stage in ("baseline", "train", "evaluate"):
-        copied.stage(stage)
-    done = copied.stage("report", "--gate", check=False)
+        copied.call(stage)
+    done = copied.call("report", "--gate", check=False)
     assert done.returncode == 1
     assert "**No evidence of a gain**" in done.stdout
     assert "Gate: failed: expected a gain over the strongest rival of at least 0" in done.stdout
     assert not done.stderr
 
 
-def test_the_report_compares_with_a_revision(copied):
-    copied.run("dvc", "exp", "run", "-S", "lora.r=1", "-S", "train.epochs=1", "-S", "train.lr=1e-05")
-    copied.commit("Train less")
-    told = re.sub(" +", " ", copied.stage("report", "--rev", "HEAD~1").stdout)
-    assert "### Parameters changed since HEAD~1" in told
+@pytest.fixture(scope="module")
+def trained_less(project, tmp_path_factory) -> Project:
+    """The tiny project after an experiment, `less`, that trains too little."""
+    copied = Project(shutil.copytree(project.folder, tmp_path_factory.mktemp("less") / "project"))
+    copied.run("dvc", "exp", "run", "--name", "less", "-S", "lora.r=1", "-S", "train.epochs=1", "-S", "train.lr=1e-05")
+    return copied
+
+
+def test_experiments_are_shown_by_the_parameter_that_tells_them_apart(trained_less):
+    parameters = json.loads((trained_less.folder / "metrics/train.json").read_text())["trainable_parameters"]
+    (row,) = trained_less.call("experiments", "le", "--by", "lora.r").stdout.splitlines()[2:]
+    assert row.startswith("| 1 | 1 |")
+    assert row.endswith(f"| {parameters:,} |")
+    for arguments, expected in (
+        (["more"], "whose names start with 'more', found none"),
+        (["--by", "lora.rank"], "expected a parameter of params.yaml, found lora.rank"),
+    ):
+        done = trained_less.call("experiments", *arguments, check=False)
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_pull_requests_job_tells_what_changed_between_two_commits(trained_less):
+    trained_less.commit("Train less")
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, trained_less.folder)
+    (trained_less.folder / ".venv").mkdir()
+    (trained_less.folder / ".venv/installed").touch()
+    done = trained_less.run("make", "report", "REV=HEAD~1", check=False)
+    assert done.returncode == 2, done.stderr  # the gate fails
+    told = re.sub(" +", " ", (trained_less.folder / "report.md").read_text())
+    assert "**No evidence of a gain**" in told
+    assert "### Params changed since HEAD~1" in told
     assert "| params.yaml | lora.r | 8 " in told
     assert "| metrics/evaluate.json | accuracy " in told
     assert "expected a drop in accuracy of at most 0.02" in told
@@ -129,8 +170,8 @@ def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist
     tree = copied.run("git", "mktree", input="").stdout.strip()
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
     empty = copied.run("git", *identity, "commit-tree", "-m", "Start", tree).stdout.strip()
-    assert "| metrics/evaluate.json | accuracy " in re.sub(" +", " ", copied.stage("report", "--rev", empty).stdout)
-    done = copied.stage("report", "--rev", "nowhere", check=False)
+    assert "| metrics/evaluate.json | accuracy " in re.sub(" +", " ", copied.call("report", "--rev", empty).stdout)
+    done = copied.call("report", "--rev", "nowhere", check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "nowhere" in done.stderr

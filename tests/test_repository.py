@@ -75,17 +75,19 @@ def test_every_path_of_dvc_yaml_is_a_constant_of_paths():
 
 
 def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
-    outs = [out for stage in STAGES.values() for out in stage["outs"]]
-    kept = [path for stage in STAGES.values() for entry in stage.get("metrics", []) for path in entry]
+    outs = [out for stage in STAGES.values() for group in ("outs", "metrics", "plots") for out in stage.get(group, [])]
+    kept = [path for out in outs if isinstance(out, dict) for path in out]
+    made = [*(out for out in outs if isinstance(out, str)), str(paths.MERGED), str(paths.PUBLISHED)]
     ignored = subprocess.run(
-        ["git", "check-ignore", "--no-index", *outs, *kept, str(paths.MERGED)], cwd=ROOT, capture_output=True, text=True
+        ["git", "check-ignore", "--no-index", *made, *kept], cwd=ROOT, capture_output=True, text=True
     )
-    assert set(ignored.stdout.split()) == {*outs, str(paths.MERGED)}
+    assert kept
+    assert set(ignored.stdout.split()) == set(made)
 
 
 def test_training_never_reads_the_test_split():
     readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
-    assert readers == {"baseline", "evaluate"}
+    assert readers == {"baseline", "evaluate", "report"}
 
 
 def test_the_readmes_commands_exist():
@@ -112,7 +114,7 @@ def test_the_readmes_table_is_what_the_report_prints_for_the_committed_metrics()
         json.loads(subprocess.check_output(["git", "show", f"HEAD:{path}"], cwd=ROOT))
         for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
-    assert report.table(baseline, tuned, rows=data["rows"]) in README
+    assert report.comparison(baseline, tuned, rows=data["rows"]) in README
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)

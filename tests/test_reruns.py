@@ -19,10 +19,10 @@ def test_a_second_repro_runs_nothing(project):
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ("evaluate.curve_points=20", ["evaluate"]),
-        ("evaluate.gate.min_gain=0.1", []),
-        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate"]),
-        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate"]),
+        ("evaluate.curve_points=20", ["evaluate", "report"]),
+        ("evaluate.gate.min_gain=0.1", ["report"]),
+        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
+        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate", "report"]),
     ],
 )
 def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
@@ -32,7 +32,7 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
 
 def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):
     done = restored.run("dvc", "exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
-    assert reran(done.stdout) == ["train", "evaluate"]
+    assert reran(done.stdout) == ["train", "evaluate", "report"]
     restored.commit("Lower the rank")
     assert reran(restored.run("dvc", "repro").stdout) == []
     diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)

@@ -1,4 +1,4 @@
-"""Rows: read, labelled, cleaned, split and limited, and every dropped one counted."""
+"""Rows: labelled, cleaned, split and limited, and every dropped one counted."""
 
 from collections import Counter
 
@@ -21,63 +21,19 @@ def table(texts, labels):
     return pd.DataFrame({"row": range(1, len(texts) + 1), "text": texts, "label": labels})
 
 
-def write(tmp_path, content, name="rows.txt"):
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_tsv_takes_quotes_as_they_are(tmp_path):
-    read = rows.read(write(tmp_path, '1\t2.0\tA "fine film\n2\t-1.0\tDull"\n'), options())
-    assert read["text"].tolist() == ['A "fine film', 'Dull"']
-    assert read["row"].tolist() == [1, 2]
-
-
-def test_csv_takes_quotes_as_quotes_and_names_from_the_first_line(tmp_path):
-    data = options(format="csv", columns=None, text="review", label="stars", bins=None)
-    read = rows.read(write(tmp_path, 'stars,review\ngood,"one, two"\nbad,"a ""b"""\n'), data)
-    assert read["text"].tolist() == ["one, two", 'a "b"']
-    assert read["label"].tolist() == ["good", "bad"]
-
-
-def test_jsonl_is_read(tmp_path):
-    data = options(format="jsonl", columns=None, text="text", label="label", bins=None)
-    read = rows.read(write(tmp_path, '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'), data)
-    assert read["label"].tolist() == ["x", "y"]
-
-
-@pytest.mark.parametrize(
-    ("content", "changes", "message"),
-    [
-        ("", {}, r"rows.txt: expected labelled rows, found an empty file"),
-        (b"1\t2.0\tcaf\xe9\n", {}, r"expected UTF-8 text, found byte 0xe9 at \d+; convert the file to UTF-8"),
-        ("a,b\n1,2\n", {"format": "csv", "columns": None}, r"expected a column 'text' \(data.text\), found a, b"),
-        ("text\nx\n", {"format": "csv", "columns": None}, r"expected a column 'rating' \(data.label\), found text"),
-        ("1\t2.0\tx\tcut off\n2\t1.0\ty\n", {}, r"expected tsv, found: Length of header or names does not match"),
-        ("1\t2.0\tx\n2\t1.0\ty\tcut off\n", {}, r"expected tsv, found: .*"),
-        ("1\tnan\tx\n2\t1.0\ty\n", {}, r"found 1 without one, the first in row 1 of column 'rating'"),
-        ("1\t\tx\n", {}, r"expected a label in every row, found 1 without one"),
-        ('{"text": 1\n', {"format": "jsonl", "columns": None}, r"expected jsonl, found: "),
-    ],
-)
-def test_a_bad_file_says_what_was_expected_and_found(tmp_path, content, changes, message):
-    with pytest.raises(PipelineError, match=message):
-        rows.read(write(tmp_path, content), options(**changes))
-
-
-def test_bins_are_open_at_both_ends_and_the_rest_is_counted():
+def test_intervals_are_open_at_both_ends_and_the_rest_is_counted():
     dropped = Counter()
-    kept = rows.bin_labels(
+    kept = rows.classify(
         table(list("abcde"), ["-2", "0", "0.1", "3", "-0.0"]), {"bad": [None, 0], "good": [0, None]}, dropped
     )
     assert kept["label"].tolist() == ["bad", "good", "good"]
-    assert dropped == {"outside_bins": 2}
+    assert dropped == {"in_no_class": 2}
 
 
 @pytest.mark.parametrize("label", ["inf", "many"])
-def test_a_label_that_is_no_finite_number_is_refused_where_bins_are_asked_for(label):
+def test_a_label_that_is_no_finite_number_is_refused_where_others_are_in_intervals(label):
     with pytest.raises(PipelineError, match=rf"expected finite numbers as labels, found '{label}' in row 2"):
-        rows.bin_labels(table(["a", "b"], ["1", label]), {"bad": [None, 0], "good": [0, None]}, Counter())
+        rows.classify(table(["a", "b"], ["1", label]), {"bad": [None, 0], "good": [0, None]}, Counter())
 
 
 def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
@@ -102,7 +58,8 @@ def test_every_prefix_of_the_order_holds_the_classes_in_proportion():
 def prepared(count=200, **changes):
     texts, ratings = zip(*sentences(count), strict=True)
     dropped = Counter()
-    splits = prepare.prepare(table(list(texts), [str(rating) for rating in ratings]), options(**changes), dropped)
+    tables = {"train": table(list(texts), [str(rating) for rating in ratings])}
+    splits = prepare.prepare(tables, options(**changes), dropped)
     return splits, dropped
 
 
@@ -150,6 +107,11 @@ def test_pairs_just_above_the_threshold_are_found():
     assert len(rows.separate(splits, 0.8, Counter())["train"]) == 0
 
 
+def test_texts_of_emoji_alone_are_near_only_where_the_emoji_are_the_same():
+    texts = np.array(["😀 😀", "😡", "😀 😀", "!?"], dtype=object)
+    assert near.near_earlier(texts, np.array([0, 0, 1, 1]), 0.8).tolist() == [-1, -1, 0, -1]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -160,7 +122,7 @@ def test_pairs_just_above_the_threshold_are_found():
 )
 def test_too_few_classes_or_rows_are_refused(labels, message):
     with pytest.raises(PipelineError, match=message):
-        rows.split(table([f"text {number}" for number in range(len(labels))], labels), options())
+        rows.split({"train": table([f"text {number}" for number in range(len(labels))], labels)}, options())
 
 
 def test_a_limit_that_leaves_a_class_out_is_refused():
@@ -170,4 +132,4 @@ def test_a_limit_that_leaves_a_class_out_is_refused():
 
 def test_rows_of_blanks_only_are_refused():
     with pytest.raises(PipelineError, match=r"expected at least two classes, found no usable row"):
-        prepare.prepare(table([" ", "\t"], ["1", "-1"]), options(), Counter())
+        prepare.prepare({"train": table([" ", "\t"], ["1", "-1"])}, options(), Counter())

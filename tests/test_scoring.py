@@ -1,5 +1,7 @@
 """Metrics and curves."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.metrics import auc
@@ -120,3 +122,70 @@ def test_thinned_curves_keep_their_ends_and_their_area(classes):
 def test_precision_recall_ends_at_full_precision():
     points = scoring.precision_recall_points(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), most=10)
     assert points[-1] == {"recall": 0.0, "precision": 1.0}
+
+
+def drawn(classes, seed):
+    """Labels and probabilities of rows on which a model is right more often than not; each class has some rows."""
+    generator = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), generator.integers(classes, size=60)])
+    logits = generator.normal(size=(len(labels), classes)) + np.eye(classes)[labels]
+    logits[:, -1] -= generator.integers(4)  # in some cases the last class is hardly ever the answer
+    return labels, scoring.softmax(2 * logits)
+
+
+def area(scores, positive):
+    """The ROC AUC as what it means: how often a positive row outranks a negative one (Mann & Whitney 1947)."""
+    pairs = scores[positive][:, None] - scores[~positive][None, :]
+    return np.mean((pairs > 0) + 0.5 * (pairs == 0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_every_score_agrees_with_its_definition_on_random_cases(classes, seed):
+    labels, probabilities = drawn(classes, seed)
+    answers, truth, rows = probabilities.argmax(axis=1), np.eye(classes)[labels], len(labels)
+    confusion = truth.T @ np.eye(classes)[answers]
+    hits, true, answered = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    recall, precision = hits / true, np.divide(hits, answered, out=np.zeros(classes), where=answered > 0)
+    f1 = 2 * hits / (true + answered)
+    covariance = hits.sum() * rows - true @ answered
+    spread = np.sqrt((rows**2 - answered @ answered) * (rows**2 - true @ true))
+    binary = classes == 2
+    confidence = probabilities.max(axis=1)
+    error = 0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15 + (low == 14 / 15))
+        error += abs((confidence - (answers == labels))[inside].sum()) / rows
+    areas = [area(probabilities[:, index], labels == index) for index in range(classes)]
+    expected = {
+        "accuracy": hits.sum() / rows,
+        "balanced_accuracy": recall.mean(),
+        "precision_macro": precision.mean(),
+        "recall_macro": recall.mean(),
+        "f1_macro": f1.mean(),
+        "mcc": covariance / spread if spread else 0,  # Gorodkin 2004
+        "log_loss": -np.log(probabilities[np.arange(rows), labels]).mean(),
+        "brier": np.square(probabilities - truth).sum(axis=1).mean() / (2 if binary else 1),
+        "calibration_error": error,
+        "roc_auc": np.mean(areas),
+    }
+    assert scoring.score(labels, probabilities) == pytest.approx(expected)
+    names = [str(index) for index in range(classes)]
+    found = scoring.class_scores(labels, probabilities, names)
+    for index, name in enumerate(names):
+        assert found[name] == pytest.approx({"precision": precision[index], "recall": recall[index], "f1": f1[index]})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_intervals_and_tests_agree_with_their_formulas_on_random_cases(seed):
+    labels, probabilities = drawn(2, seed)
+    rival = drawn(2, seed + 100)[1]
+    right, other = (values.argmax(axis=1) == labels for values in (probabilities, rival))
+    share, rows, z = right.mean(), len(labels), 1.959963984540054
+    middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
+    expected = {"low": middle - half, "high": middle + half}
+    assert scoring.accuracy_interval(labels, probabilities) == pytest.approx(expected)
+    fixed, broken = (right & ~other).sum(), (other & ~right).sum()
+    tail = sum(math.comb(fixed + broken, count) for count in range(min(fixed, broken) + 1)) / 2.0 ** (fixed + broken)
+    assert scoring.gain(labels, probabilities, rival, 100)["p_value"] == pytest.approx(min(1, 2 * tail))

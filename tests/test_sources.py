@@ -1,13 +1,14 @@
-"""Archives are verified first, then read; nothing in them is trusted."""
+"""Archives are verified first, then read; nothing in them is trusted. Files of the user's own lie where DVC watches."""
 
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import build_tar, build_wheel
 
-from stages.common import sources
+from stages.common import archive, sources
 from stages.common.errors import PipelineError
 
 
@@ -18,8 +19,8 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path
 
 
-def fetch(tmp_path, *, source="package:thing==1.0", revision, file):
-    return sources.fetch(source=source, revision=revision, file=file, into=tmp_path / "into")
+def fetch(tmp_path, *, source="package:thing==1.0", revision=None, file=None, repo_type="dataset"):
+    return sources.fetch(source=source, revision=revision, file=file, into=tmp_path / "into", repo_type=repo_type)
 
 
 def test_a_file_inside_an_archive_inside_a_package_arrives(index, tmp_path):
@@ -77,7 +78,6 @@ def test_a_version_that_does_not_exist_names_those_that_do(index, tmp_path):
 @pytest.mark.parametrize(
     ("source", "revision", "message"),
     [
-        ("ftp:thing", "0" * 64, r"expected package:…, found 'ftp':…"),
         ("package:thing", "0" * 64, r"expected package:NAME==VERSION"),
         ("package:thing==1.0 --index-url=x", "0" * 64, r"expected package:NAME==VERSION"),
         ("package:--index-url==1.0", "0" * 64, r"expected package:NAME==VERSION"),
@@ -98,30 +98,115 @@ def test_an_archive_without_the_named_file_says_what_it_holds(index, tmp_path):
 @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "thing/../../x", "thing/inner.tar.gz!../x"])
 def test_a_path_that_leaves_the_folder_is_refused(index, tmp_path, file):
     sha = build_wheel(index, "thing", {"thing/inner.tar.gz": build_tar({"../x": b"out"}), "../x": b"out"})
-    with pytest.raises(PipelineError, match=r"expected a path inside the archive, found"):
+    with pytest.raises(PipelineError, match=r"expected a path inside, found"):
         fetch(tmp_path, revision=sha, file=file)
     assert not (tmp_path / "x").exists()
 
 
 def test_members_that_climb_out_of_a_folder_are_left_out(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("model/../../escaped", b"out")
-        archive.writestr("model/config.json", b"{}")
-    sources.extract(tmp_path / "a.zip", "model", tmp_path / "into")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("model/../../escaped", b"out")
+        zipped.writestr("model/config.json", b"{}")
+    archive.extract(tmp_path / "a.zip", "model", tmp_path / "into")
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()].count("escaped") == 0
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
         link = tarfile.TarInfo("rows.txt")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        archive.addfile(link)
-        archive.addfile(tarfile.TarInfo("other"), io.BytesIO())
+        tarred.addfile(link)
+        tarred.addfile(tarfile.TarInfo("other"), io.BytesIO())
     with pytest.raises(PipelineError, match=r"expected a member 'rows.txt', found none"):
-        sources.extract(tmp_path / "a.tar", "rows.txt", tmp_path / "into")
+        archive.extract(tmp_path / "a.tar", "rows.txt", tmp_path / "into")
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
-    with pytest.raises(PipelineError, match=r"notes.txt: expected a zip, wheel or tar archive"):
-        sources.extract(tmp_path / "notes.txt", "x", tmp_path / "into")
+    with pytest.raises(PipelineError, match=r"notes.txt: expected a folder, or a zip, wheel or tar archive"):
+        archive.extract(tmp_path / "notes.txt", "x", tmp_path / "into")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "names"),
+    [
+        ("thing/*.csv", "thing", ["a.csv", "b.csv"]),
+        ("thing/[b]*", "thing", ["b.csv"]),
+        ("*.csv", "x.tar.gz", ["thing/a.csv", "thing/b.csv"]),
+    ],
+)
+def test_a_glob_brings_the_files_that_match_and_nothing_else(tmp_path, pattern, folder, names):
+    (tmp_path / "x.tar.gz").write_bytes(build_tar({f"thing/{name}": b"" for name in ("a.csv", "b.csv", "c.txt")}))
+    path = archive.extract(tmp_path / "x.tar.gz", pattern, tmp_path / "into")
+    assert path == tmp_path / "into" / folder
+    assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == names
+
+
+def zipped(files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [build_tar({"x": bytes(range(256)) * 99})[:-99], zipped({"x": b"text"}).replace(b"text", b"tixt")],
+    ids=["cut", "changed"],
+)
+def test_a_damaged_archive_is_refused(tmp_path, content):
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(PipelineError, match=r"archive: expected a whole archive without a password, found: "):
+        archive.extract(tmp_path / "archive", "x", tmp_path / "into")
+
+
+@pytest.fixture
+def raw(scratch):
+    (scratch / "data/raw/many").mkdir(parents=True)
+    (scratch / "data/raw/link").symlink_to(scratch / "data/raw/many")
+    (scratch / "data/raw/rows.csv").write_text("text,label\n")
+    (scratch / "data/raw/many/a.csv").write_text("a")
+    (scratch / "data/raw/many/b.csv").write_text("b")
+    (scratch / "data/raw/many/README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    return scratch
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "linked.csv"])
+def test_a_file_of_the_users_own_is_read_where_it_lies(raw, name):
+    (raw / "data/raw/linked.csv").symlink_to(raw / "data/raw/rows.csv")
+    fetched = fetch(raw, source=f"path:data/raw/{name}")
+    assert fetched.path == Path(f"data/raw/{name}")
+    assert fetched.license == "not stated"
+
+
+def test_some_files_of_a_folder_of_the_users_own_arrive_apart_from_the_others(raw):
+    fetched = fetch(raw, source="path:data/raw/many/*.csv")
+    assert sorted(path.name for path in fetched.path.iterdir()) == ["a.csv", "b.csv"]
+    assert fetched.license == "cc-by-4.0"
+
+
+def test_a_member_of_an_archive_of_the_users_own_arrives(raw):
+    (raw / "data/raw/x.tar.gz").write_bytes(build_tar({"deep/rows.txt": b"one\n"}))
+    assert fetch(raw, source="path:data/raw/x.tar.gz!deep/rows.txt").path.read_bytes() == b"one\n"
+
+
+def test_a_ready_split_lies_within_the_path(raw):
+    assert fetch(raw, source="path:data/raw/many", file="b.csv").path.read_text() == "b"
+
+
+@pytest.mark.parametrize(
+    ("name", "repo_type", "message"),
+    [
+        ("reviews.csv", "dataset", r"path:reviews.csv: expected a path below data/raw/, which DVC watches"),
+        ("/etc/passwd", "dataset", r"expected a path below data/raw/"),
+        ("data/raw/../x", "dataset", r"expected a path below data/raw/"),
+        ("data/raw/rows.csv", "model", r"expected a path below models/raw/"),
+        ("data/raw/link", "dataset", r"expected a folder, found a link to one, behind which DVC sees no change"),
+        ("data/raw/link/a.csv", "dataset", r"expected a folder, found a link to one"),
+        ("data/raw/absent.csv", "dataset", r"found none; put it there, .* track it: dvc add data/raw/absent.csv"),
+    ],
+)
+def test_a_path_elsewhere_or_without_a_file_is_refused(raw, name, repo_type, message):
+    with pytest.raises(PipelineError, match=message):
+        fetch(raw, source=f"path:{name}", repo_type=repo_type)

@@ -1,5 +1,8 @@
 """The prompt template lives in the tokenizer."""
 
+import shutil
+from collections import Counter
+
 import pytest
 from conftest import CAUSAL, sentences
 from transformers import AutoTokenizer
@@ -7,6 +10,11 @@ from transformers import AutoTokenizer
 from stages.common import template
 from stages.common.errors import PipelineError
 
+PAIRS = (
+    "Premise: {text}\nHypothesis: {text_pair}\nEntailment:",
+    "{text}\n{text_pair}\nSame:",
+    "Compare: {text}\nwith: {text_pair}",
+)
 TEMPLATES = ("Review: {text}\nSentiment:", "{text}\nSentiment:", "Review: {text}", "{text}")
 
 
@@ -48,3 +56,57 @@ def test_a_max_length_without_room_or_beyond_the_model_is_refused(max_length, sa
 def test_a_template_that_would_change_the_texts_tokens_is_refused(saved_model):
     with pytest.raises(PipelineError, match=r"encode.template: .* cannot put '\{text\}s' around a text"):
         template.load_tokenizer(saved_model("bert"), template="{text}s", max_length=64)
+
+
+@pytest.mark.parametrize("form", TEMPLATES)
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_where_asked_the_tail_of_a_long_text_stays_also_after_saving(family, form, saved_model, tmp_path):
+    template.load_tokenizer(saved_model(family), template=form, max_length=40, truncation="tail").save_pretrained(
+        tmp_path
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    around, whole = tokenizer("")["input_ids"], tokenizer("bad story " * 50 + "good film " * 50)["input_ids"]
+    before = next(place for place, token in enumerate([*around, None]) if token != whole[place])
+    cut = tokenizer("bad story " * 50 + "good film " * 50, truncation=True)["input_ids"]
+    assert cut == whole[:before] + whole[before - 40 :]
+    assert tokenizer.padding_side == "right"
+
+
+@pytest.mark.parametrize("form", PAIRS)
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_the_template_of_pairs_surrounds_both_texts_also_after_saving(family, form, saved_model, tmp_path):
+    plain = AutoTokenizer.from_pretrained(saved_model(family))
+    template.load_tokenizer(saved_model(family), template=form, max_length=60, pairs=True).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [text for text, _ in sentences(20)]
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    formatted = [form.format(text=text, text_pair=pair) for text, pair in pairs]
+    assert loaded(pairs)["input_ids"] == plain(formatted)["input_ids"]
+    assert set(loaded(pairs)) == {"input_ids", "attention_mask"}
+    long = loaded([("good film " * 50, "bad story " * 50)], truncation=True)["input_ids"][0]
+    assert len(long) == 60
+    assert not Counter(loaded([("", "")])["input_ids"][0]) - Counter(long), "the template is whole"
+
+
+def test_pairs_without_a_template_stand_as_the_tokenizer_puts_them(saved_model):
+    tokenizer = template.load_tokenizer(saved_model("bert"), template="{text}", max_length=60, pairs=True)
+    plain = AutoTokenizer.from_pretrained(saved_model("bert"))
+    assert tokenizer([("good", "bad")])["input_ids"] == plain([("good", "bad")])["input_ids"]
+
+
+def test_a_max_length_without_room_for_a_pair_is_refused(saved_model):
+    options = {"template": PAIRS[0], "pairs": True}
+    tokenizer = template.load_tokenizer(saved_model("llama"), max_length=60, **options)
+    room = len(tokenizer([("", "")])["input_ids"][0])
+    with pytest.raises(PipelineError, match=rf"encode.max_length: expected more than the {room} tokens"):
+        template.load_tokenizer(saved_model("llama"), max_length=room, **options)
+
+
+def test_token_types_are_left_out(saved_model, tmp_path):
+    shutil.copytree(saved_model("bert"), tmp_path / "base")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    typed = AutoTokenizer.from_pretrained(tmp_path / "base", model_input_names=names)
+    typed.save_pretrained(tmp_path / "base")
+    assert set(AutoTokenizer.from_pretrained(tmp_path / "base")("good", "bad")) == set(names)
+    template.load_tokenizer(tmp_path / "base", template="{text}", max_length=60).save_pretrained(tmp_path / "saved")
+    assert set(AutoTokenizer.from_pretrained(tmp_path / "saved")("good", "bad")) == {"input_ids", "attention_mask"}

@@ -7,7 +7,7 @@ from conftest import tiny_params
 from peft import get_peft_model_state_dict
 
 from stages import train
-from stages.common import classifier, store
+from stages.common import adapters, classifier, store
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -35,7 +35,7 @@ def rows():
 def fitted(rows, base, curves, **changes):
     params = Params.model_validate(tiny_params(lora={"r": 4}, train=changes))
     model = classifier.load_base(base, labels=classifier.label_arguments(CLASSES, 0), seed=params.seed)
-    model = classifier.add_lora(model, params.lora, depth=0, base=base)
+    model = adapters.add(model, params, depth=0, base=base)
     return model, train.fit(model, rows, params.train, params.seed, curves)
 
 
@@ -90,13 +90,13 @@ def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_pa
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(rows, saved_model, tmp_path, monkeypatch):
-    build = classifier.add_lora
+    build = adapters.add
 
     def poisoned(*args, **kwargs):
         model = build(*args, **kwargs)
         next(parameter for parameter in model.parameters() if parameter.requires_grad).data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr(classifier, "add_lora", poisoned)
+    monkeypatch.setattr(adapters, "add", poisoned)
     with pytest.raises(PipelineError, match=r"expected a finite loss, found nan at step 0; lower train.lr"):
         fitted(rows, saved_model("llama"), tmp_path)

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+import transformers
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
+
+from stages.common.errors import PipelineError
 
 
 def load_config(base: Path, **changes: object) -> PreTrainedConfig:
@@ -10,6 +13,31 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
 
     Raises:
         FileNotFoundError: `base` has no config.json; transformers would look for a model of that name on the hub.
+        PipelineError: transformers does not know the model, or not as a text classifier.
     """
     (base / "config.json").stat()
-    return AutoConfig.from_pretrained(base, **changes)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **changes)
+    except (ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(
+            f"{base}: expected a model that transformers {transformers.__version__} knows, found: {reason}; "
+            "choose another model.source"
+        ) from None
+    if reason := unfit(config):
+        raise PipelineError(
+            f"{base}: expected an encoder or a decoder of text that transformers can classify with, "
+            f"found {config.model_type}, {reason}; choose another model.source"
+        )
+    return config
+
+
+def unfit(config: PreTrainedConfig) -> str | None:
+    """Why a model cannot be made a text classifier here; None: it can."""
+    if "text_config" in config.sub_configs:
+        return f"a model of several parts ({', '.join(config.sub_configs)})"
+    if config.is_encoder_decoder:
+        return "an encoder with a decoder"
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return "which has no sequence classification head there"
+    return None

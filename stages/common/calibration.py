@@ -5,6 +5,7 @@ from peft import PeftModel
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import nn
+from transformers import PreTrainedModel
 
 RANGE = (0.05, 20.0)
 """Temperatures tried; rows that are all right, or all wrong, would ask for 0 or infinity."""
@@ -25,15 +26,14 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
 
-def scale_head(model: PeftModel, temperature: float) -> None:
+def scale_head(model: PeftModel | PreTrainedModel, temperature: float) -> None:
     """Divide the model's logits by `temperature`, in place.
 
     The last layer of the head is scaled, so that the temperature is saved with it and holds wherever it is loaded.
     """
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
     last = [
-        part
-        for name, part in model.named_modules()
-        if ".modules_to_save." in name and isinstance(part, nn.Linear) and part.out_features == model.config.num_labels
+        part for part in whole.modules() if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels
     ][-1]
     last.weight.data /= temperature
     if last.bias is not None:

@@ -1,33 +1,30 @@
-"""The classifier: base model, its head, LoRA adapter; made, loaded and run.
+"""The classifier: base model and its head, tuned or not; made, loaded and run.
 
 What is saved from here loads with plain transformers and PEFT.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, TaskType, get_peft_model
-from torch import nn
-from tqdm import tqdm
+from peft import AutoPeftModelForSequenceClassification, PeftModel
+from peft.utils import ModulesToSaveWrapper
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.pytorch_utils import Conv1D
 
-from stages.common import parallel, pooled, prefix
+from stages.common import parallel, pooled
 from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.errors import PipelineError
-from stages.common.params import Lora
 from stages.common.store import Rows
 
 transformers.logging.set_verbosity_error()  # a fresh head is meant to be missing from the checkpoint
@@ -35,9 +32,20 @@ transformers.logging.disable_progress_bar()
 
 
 def is_causal(config: PreTrainedConfig) -> bool:
-    """Whether the saved model is a causal language model, whose head scores words."""
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return causal is not None and causal.__name__ in (config.architectures or [])
+    """Whether the model reads from left to right, so that its last token alone has seen the whole text.
+
+    Encoders that can be run so too (BERT) have a masked language model as well.
+    """
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def scores_words(model: PreTrainedModel) -> bool:
+    """Whether the classifier's base was saved with a language-model head that reads the states that its `score` reads.
+
+    Without one (encoders, or a decoder saved alone) there are no label words to start from.
+    """
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
+    return hasattr(model, "score") and causal is not None and causal.__name__ in (model.config.architectures or [])
 
 
 def label_word_rows(base: Path, *, words: dict[str, str]) -> torch.Tensor:
@@ -81,69 +89,30 @@ def load_base(
     Args:
         labels: see `label_arguments`.
         seed: of a random head.
-        head: "random", or "label_words": a causal model's starts from the language-model head's rows for the label
+        head: "random", or "label_words": that of a model with a language-model head starts from its rows for the label
             words, which makes it a zero-shot classifier; any other model's is random.
         words: each class's word; None: its own name.
+
+    Raises:
+        PipelineError: the base was saved with a classification head of another size.
     """
     config = load_config(base, **labels)
     transformers.set_seed(seed)
     model, loading = AutoModelForSequenceClassification.from_pretrained(
-        base, config=config, dtype=torch.float32, output_loading_info=True
+        base, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
+    if loading["mismatched_keys"]:
+        raise PipelineError(
+            f"{base}: expected a model without a head, or with one for the data's {config.num_labels} classes, found "
+            "one for another number; choose as model.source the model that it was tuned from"
+        )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
     if is_causal(config):
         pooled.narrow(model)
-        if head == "label_words":
-            model.score.weight.data.copy_(label_word_rows(base, words=label_words(list(labels["label2id"]), words)))
+    if head == "label_words" and scores_words(model):
+        model.score.weight.data.copy_(label_word_rows(base, words=label_words(list(labels["label2id"]), words)))
     return model
-
-
-def add_lora(model: PreTrainedModel, lora: Lora, *, depth: int, base: Path) -> PeftModel:
-    """Put LoRA adapters on the blocks from `depth` on; with the head, they are all that is trained.
-
-    Raises:
-        PipelineError: `lora.target_modules` names nothing within a block, or PEFT refuses the combination.
-    """
-    available = projections(prefix.blocks(model)[depth])
-    targets = available if lora.target_modules == "all-linear" else lora.target_modules
-    if unknown := [name for name in targets if not any(f".{path}".endswith(f".{name}") for path in available)]:
-        raise PipelineError(
-            f"lora.target_modules: expected names of a layer's projections, found {', '.join(unknown)}; "
-            f"this model has {', '.join(available)}"
-        )
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        bias=lora.bias,
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-        init_lora_weights=True if lora.init == "default" else lora.init,
-        target_modules=targets,
-        layers_to_transform=list(range(depth, model.config.num_hidden_layers)),
-        modules_to_save=trained_whole(model),
-        fan_in_fan_out=any(isinstance(part, Conv1D) for part in model.modules()),
-    )
-    model.name_or_path = str(base)
-    return get_peft_model(model, config)
-
-
-def projections(block: nn.Module) -> list[str]:
-    """The names, within a block, of the linear layers that LoRA can adapt."""
-    return [name for name, part in block.named_modules() if isinstance(part, nn.Linear | Conv1D)]
-
-
-def trained_whole(model: PreTrainedModel) -> list[str]:
-    """The names of the modules that are trained and saved whole.
-
-    They are those on top of the base model, and what the base lacks beneath them (BERT's pooler, where the base was
-    saved from a language model): left out, it would start at random again in every loading.
-    """
-    tops = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
-    heads = [name for name, part in tops if any(True for _ in part.parameters())]
-    return heads + [name for name in model.fresh_modules if name.split(".")[0] not in heads]
 
 
 def load_labels(folder: Path) -> dict:
@@ -152,13 +121,26 @@ def load_labels(folder: Path) -> dict:
     return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}
 
 
-def load_adapter(folder: Path) -> PreTrainedModel:
-    """The tuned classifier: base model and saved adapter, loaded as anyone would, and merged, which runs faster."""
-    config = load_config(Path(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]))
-    model = AutoPeftModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, **load_labels(folder)
-    ).merge_and_unload()
-    if is_causal(config):
+def load_adapter(folder: Path) -> PreTrainedModel | PeftModel:
+    """The tuned classifier, loaded as anyone would, with what makes it fast.
+
+    An adapter is merged into its base model where it can be; one of virtual tokens cannot. A folder without an adapter
+    holds a whole model.
+    """
+    labels = load_labels(folder)
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    causal = is_causal(load_config(Path(adapter.active_peft_config.base_model_name_or_path)))
+    if adapter.active_peft_config.is_prompt_learning:
+        if causal:
+            pooled.read_last(adapter.get_base_model())
+        return adapter
+    model = adapter.merge_and_unload()
+    for name, part in list(model.named_modules()):
+        if isinstance(part, ModulesToSaveWrapper):  # where PEFT's merging of layer norms leaves the head
+            model.set_submodule(name, part.unload_and_optionally_merge_module(True, False, None))
+    if causal:
         pooled.narrow(model)
     return model
 
@@ -175,20 +157,20 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
         result[numbers] = array(model(**inputs(rows, numbers)).logits)
 
-    run(model, compute, rows, batch_size, progress)
+    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress)
     return result
 
 
 def logits_and_features(
     model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same logits, and in the same pass the pooled final hidden states, (rows, hidden) float32.
+    """The same logits, and in the same pass the pooled final hidden states, (rows, hidden or what OPT projects it to).
 
     Pooled is the state of the last token in a causal model, which alone has seen the whole text, and the mean over the
     tokens in an encoder (Reimers & Gurevych 2019).
     """
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    features = np.empty((len(rows), model.config.hidden_size), dtype=np.float32)
+    features: list[np.ndarray] = [np.empty(0)] * len(rows)
     causal = is_causal(model.config)
 
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
@@ -201,10 +183,12 @@ def logits_and_features(
         else:
             mask = batch["attention_mask"].unsqueeze(-1)
             hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-        result[numbers], features[numbers] = array(output.logits), array(hidden)
+        result[numbers] = array(output.logits)
+        for number, row in zip(numbers, array(hidden), strict=True):
+            features[number] = row
 
-    run(model, compute, rows, batch_size, progress)
-    return result, features
+    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress)
+    return result, np.stack(features)
 
 
 def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:
@@ -215,17 +199,3 @@ def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:
 def array(tensor: torch.Tensor) -> np.ndarray:
     """The tensor as float32 in NumPy."""
     return tensor.float().cpu().numpy()
-
-
-def run(
-    model: PreTrainedModel,
-    compute: Callable[[PreTrainedModel, np.ndarray], None],
-    rows: Rows,
-    batch_size: int,
-    progress: str,
-) -> None:
-    """Call `compute` on all rows, in batches of like length."""
-    batches = list(rows.by_length(batch_size))
-    with tqdm(total=len(rows), desc=progress, unit="row") as bar:
-        for numbers, _ in zip(batches, parallel.each_batch(model, compute, batches), strict=True):
-            bar.update(len(numbers))

@@ -15,23 +15,23 @@ matplotlib.use("Agg")
 DRAWN = ("zero_shot", "linear_probe", "tuned")
 """The models whose curves are drawn: before tuning, the strongest use of the frozen model, and after."""
 
-CURVE_POINTS = 200
 
-
-def summary(labels: np.ndarray, probabilities: dict[str, np.ndarray], class_names: list[str]) -> bytes:
+def summary(
+    labels: np.ndarray, probabilities: dict[str, np.ndarray], curves: dict[str, dict], class_names: list[str]
+) -> bytes:
     """Accuracies with intervals, ROC curves, reliability before and after, and the tuned model's confusions, as PNG.
 
     Args:
         labels: (rows,).
         probabilities: of every model by name, (rows, classes) each; one is `tuned`.
+        curves: what `scoring.curves` gives for each.
     """
     figure, ((accuracy, roc), (reliability, confusion)) = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
     draw_accuracies(accuracy, labels, probabilities)
     for name in DRAWN:
         if name in probabilities:
-            curves = scoring.curves(labels, probabilities[name], CURVE_POINTS)
-            draw_curve(roc, curves["roc"], "false_positive_rate", "true_positive_rate", label=name)
-            draw_curve(reliability, curves["reliability"], "confidence", "accuracy", label=name, marker="o")
+            draw_curve(roc, curves[name]["roc"], "false_positive_rate", "true_positive_rate", label=name)
+            draw_curve(reliability, curves[name]["reliability"], "confidence", "accuracy", label=name, marker="o")
     reliability.axline((1, 1), slope=1, color="grey", linestyle=":")
     roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     reliability.set(title="Reliability", xlabel="probability of the answer", ylabel="share of right answers")
@@ -50,7 +50,7 @@ def summary(labels: np.ndarray, probabilities: dict[str, np.ndarray], class_name
 
 def draw_accuracies(axes: Axes, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> None:
     """A bar for each model, the most accurate on top, with its 95 % interval."""
-    accuracies = {name: float((values.argmax(axis=1) == labels).mean()) for name, values in probabilities.items()}
+    accuracies = {name: scoring.correct(labels, values).mean() for name, values in probabilities.items()}
     names = sorted(accuracies, key=accuracies.__getitem__)
     values = np.array([accuracies[name] for name in names])
     intervals = [scoring.accuracy_interval(labels, probabilities[name]) for name in names]

@@ -127,7 +127,8 @@ class LowRankUpdates(torch.autograd.Function):
             low.split(ctx.ranks, dim=1), weights, biases, ups, scalings, strict=True
         ):
             output = nn.functional.linear(tokens, weight, bias).addmm_(part, up.T, alpha=scaling)
-            outputs.append(output.unflatten(0, x.shape[:-1]))
+            # no view in autograd's eyes: DeBERTa changes some of its projections' outputs in place
+            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], len(weight))))
         ctx.save_for_backward(x, low, down, *weights, *ups)
         return tuple(outputs)
 

@@ -21,7 +21,7 @@ CHUNK = 10_000
 
 
 def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
-    """Which texts are nearly one of an earlier group, (texts,) bool.
+    """The number of a text of an earlier group that each text is nearly, or -1, (texts,) int64.
 
     Near means a Jaccard similarity of the shingle sets of `threshold` or more.
 
@@ -29,20 +29,22 @@ def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.
         texts: (texts,), ordered by group.
         groups: (texts,), the number of each text's group, ascending.
     """
-    near = np.zeros(len(texts), dtype=bool)
+    near = np.full(len(texts), -1)
     shingles_of = lru_cache(CHUNK)(shingles)  # a pair shares several bands
     for keys in band_keys(texts, threshold):
         for together in collisions(keys, groups):
             sets = [shingles_of(texts[index]) for index in together]
             earlier = np.searchsorted(groups[together], groups[together])
             for index, pieces, count in zip(together, sets, earlier, strict=True):
-                near[index] = near[index] or any(jaccard(pieces, other) >= threshold for other in sets[:count])
+                if near[index] < 0:
+                    pairs = zip(together[:count], sets, strict=False)
+                    near[index] = next((other for other, theirs in pairs if jaccard(pieces, theirs) >= threshold), -1)
     return near
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out."""
-    plain = " ".join(re.findall(r"\w+", text.casefold()))
+    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out; emoji alone stay."""
+    plain = " ".join(re.findall(r"\w+", text.casefold())) or text
     return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
 
 

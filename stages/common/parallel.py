@@ -1,13 +1,14 @@
 """Inference with a batch on every core: its many small products keep one core busy, and leave several waiting."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from stages.common.device import device
 
@@ -15,11 +16,16 @@ MOST = 8
 """Batches at once on a machine of many cores; bounds the memory."""
 
 
-def each_batch(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Any]) -> Iterator[Any]:
-    """Yield `compute(model, batch)` for every batch, in order, without gradients.
+def each_batch(
+    model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Sized], *, progress: str
+) -> list[Any]:
+    """`compute(model, batch)` for every batch of rows, in order, without gradients.
 
     On a CPU several batches are computed at once, each with its share of the cores, by a replica of the model that has
     the same weights: what modules keep during a forward pass stays apart. On an accelerator, one after the other.
+
+    Args:
+        progress: what the progress bar says; a single batch has none.
     """
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
@@ -36,8 +42,15 @@ def each_batch(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batch
         finally:
             replicas.put(replica)
 
+    results = []
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            yield from pool.map(work, batches)
+        with (
+            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool,
+            tqdm(total=sum(map(len, batches)), desc=progress, unit="row", disable=len(batches) == 1) as bar,
+        ):
+            for batch, result in zip(batches, pool.map(work, batches), strict=True):
+                results.append(result)
+                bar.update(len(batch))
     finally:
         torch.set_num_threads(threads)
+    return results

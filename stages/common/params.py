@@ -6,6 +6,8 @@ name), missing key, wrong type, value out of range, numbers that are not finite,
 
 import difflib
 import itertools
+import operator
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,9 +24,46 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Bound = float | None
+Interval = Annotated[list[Bound], Field(min_length=2, max_length=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Source = Annotated[str, Field(pattern=r"^[a-z]+:.+$")]
+Source = Annotated[str, Field(pattern=r"^(package|hub|path):.+$")]
 Text = Annotated[str, Field(min_length=1)]
+
+HEEDS: dict[str, dict[str, str]] = {
+    "lora": {
+        "r": "r",
+        "alpha": "lora_alpha",
+        "dropout": "lora_dropout",
+        "bias": "bias",
+        "init": "init_lora_weights",
+        "use_rslora": "use_rslora",
+        "use_dora": "use_dora",
+    },
+    "adalora": {"r": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout", "bias": "bias"},
+    "vera": {"r": "r", "dropout": "vera_dropout", "bias": "bias"},
+    "loha": {"r": "r", "alpha": "alpha"},
+    "lokr": {"r": "r", "alpha": "alpha"},
+    "boft": {"dropout": "boft_dropout", "bias": "bias"},
+    "oft": {"bias": "bias"},
+}
+"""Which keys of `lora` a method heeds, and their names in PEFT's configuration; other methods heed none of these."""
+
+TARGETED = ("lora", "adalora", "vera", "ia3", "loha", "lokr", "oft", "boft")
+"""The methods that adapt projections, which `lora.target_modules` names."""
+
+NEUTRAL = {
+    "lora.target_modules": "all-linear",
+    "lora.dropout": 0.0,
+    "lora.bias": "none",
+    "lora.init": "default",
+    "lora.use_rslora": False,
+    "lora.use_dora": False,
+    "train.lora_plus_ratio": None,
+    "train.label_smoothing": 0.0,
+    "train.class_weights": None,
+    "train.activation_checkpointing": False,
+}
+"""What some methods have no place for, and the value that asks for nothing; any other would be ignored in silence."""
 
 
 class Section(BaseModel):
@@ -33,10 +72,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Model(Section):
+class Origin(Section):
+    """Where bytes come from: the keys that `model` and `data` share.
+
+    A path says all by itself, and DVC watches it: `revision`, and a `file` that belongs to another source, become None.
+    """
+
     source: Source
-    revision: Text
-    file: Text
+    revision: Text | None
+    file: Text | None
+
+    @field_validator("revision")
+    @classmethod
+    def pins_what_is_not_here(cls, revision: str | None, info: ValidationInfo) -> str | None:
+        kind = kind_of(info)
+        if kind == "package" and revision is None:
+            raise problem("expected the sha256 of the package's archive, found null")
+        if kind == "hub" and revision is None:
+            raise problem("expected the commit of the repository, 40 hex digits, found null")
+        return None if kind == "path" else revision
+
+    @field_validator("file")
+    @classmethod
+    def names_what_is_wanted(cls, file: str | None, info: ValidationInfo) -> str | None:
+        if file is None and kind_of(info) == "package":
+            raise problem("expected a file or folder within the package, found null")
+        return None if kind_of(info) == "path" and isinstance(file, str) else file
+
+
+class Model(Origin):
+    """The pretrained model."""
 
 
 class Split(Section):
@@ -58,46 +123,63 @@ class Limit(Section):
     test: Count | None
 
 
-class Data(Section):
-    source: Source
-    revision: Text
-    file: Text
-    format: Literal["tsv", "csv", "jsonl"]
+class Data(Origin):
+    file: Text | dict[Literal["train", "validation", "test"], Text] | None
+    format: Literal["tsv", "csv", "jsonl", "parquet", "folders"] | None
     columns: list[Text] | None
     text: Text
+    text_pair: Text | None
     label: Text
-    bins: dict[Text, Annotated[list[Bound], Field(min_length=2, max_length=2)]] | None
+    classes: dict[Text, Text | bool | int | Interval] | None
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
+    max_leak: Annotated[float, Field(ge=0, le=1)]
     split: Split
     limit: Limit
     seed: Seed
 
+    @field_validator("file")
+    @classmethod
+    def names_files_of_a_dataset(cls, file: str | dict[str, str] | None, info: ValidationInfo) -> Any:
+        if file is None and kind_of(info) == "hub":
+            raise problem("expected a file or glob of the dataset repository, like data/*.parquet, found null")
+        if isinstance(file, dict) and "train" not in file:
+            raise problem(f"expected a file for train, found one for {' and '.join(file) or 'nothing'}: add train")
+        return file
+
     @field_validator("columns")
     @classmethod
-    def columns_fit_the_format(cls, columns: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if columns is not None and info.data.get("format") == "jsonl":
-            raise problem("expected null with data.format: jsonl, whose rows name their columns: set it to null")
+    def columns_are_distinct(cls, columns: list[str] | None) -> list[str] | None:
         if columns is not None and len(set(columns)) < len(columns):
             raise problem(f"expected distinct names, found {columns}: rename one")
         return columns
 
-    @field_validator("text", "label")
+    @field_validator("label")
     @classmethod
-    def is_a_column(cls, name: str, info: ValidationInfo) -> str:
-        columns = info.data.get("columns")
-        if columns is not None and name not in columns:
-            raise problem(f"expected one of data.columns {columns}, found {name!r}")
-        if info.field_name == "label" and name == info.data.get("text"):
-            raise problem(f"expected another column than data.text, found {name!r} for both")
-        return name
+    def is_another_column(cls, label: str, info: ValidationInfo) -> str:
+        if label in (info.data.get("text"), info.data.get("text_pair")):
+            raise problem(f"expected another column than data.text and data.text_pair, found {label!r}")
+        return label
 
-    @field_validator("bins")
+    @field_validator("text_pair")
     @classmethod
-    def bins_are_apart(cls, bins: dict[str, list[Bound]] | None) -> dict[str, list[Bound]] | None:
-        if bins is None:
-            return bins
-        if len(bins) < 2:
-            raise problem(f"expected two classes or more, found {len(bins)}")
+    def is_another_text(cls, text_pair: str | None, info: ValidationInfo) -> str | None:
+        if text_pair is not None and text_pair == info.data.get("text"):
+            raise problem(f"expected another column than data.text, found {text_pair!r} for both")
+        return text_pair
+
+    @field_validator("classes")
+    @classmethod
+    def classes_are_apart(cls, classes: dict[str, Any] | None) -> dict[str, Any] | None:
+        if classes is None:
+            return classes
+        if len(classes) < 2:
+            raise problem(f"expected two classes or more, found {len(classes)}")
+        bins = {name: value for name, value in classes.items() if isinstance(value, list)}
+        if bins and len(bins) < len(classes):
+            raise problem(f"expected a value for each class or [above, below] for each, found both: {classes}")
+        values = [str(value) for value in classes.values()]
+        if len(set(values)) < len(values):
+            raise problem(f"expected another value for each class, found {', '.join(values)}")
         lows = {name: float("-inf") if low is None else low for name, (low, _) in bins.items()}
         highs = {name: float("inf") if high is None else high for name, (_, high) in bins.items()}
         for name in bins:
@@ -107,13 +189,14 @@ class Data(Section):
         for lower, upper in itertools.pairwise(by_low):
             if highs[lower] > lows[upper]:
                 raise problem(
-                    f"expected bins that do not overlap, found {lower}: {bins[lower]} and {upper}: {bins[upper]}"
+                    f"expected intervals that do not overlap, found {lower}: {bins[lower]} and {upper}: {bins[upper]}"
                 )
-        return bins
+        return classes
 
 
 class Encode(Section):
     template: str
+    truncation: Literal["head", "tail"]
     label_words: dict[Text, Text] | None
     max_length: Count
     dtype: Literal["float32", "bfloat16"]
@@ -123,8 +206,12 @@ class Encode(Section):
     @field_validator("template")
     @classmethod
     def holds_the_text_once(cls, template: str) -> str:
-        if template.count("{text}") != 1:
-            raise problem(f"expected {{text}} exactly once, found {template!r}")
+        fields = re.findall(r"{(\w*)}", template)
+        if fields not in (["text"], ["text", "text_pair"]) or len(re.findall("[{}]", template)) > 2 * len(fields):
+            raise problem(
+                f"expected {{text}} exactly once, {{text_pair}} at most once after it, and no other braces, "
+                f"found {template!r}"
+            )
         return template
 
 
@@ -161,9 +248,31 @@ class Lora(Section):
         return use_dora
 
 
+class Peft(Section):
+    method: Literal[
+        "lora",
+        "adalora",
+        "vera",
+        "ia3",
+        "loha",
+        "lokr",
+        "oft",
+        "boft",
+        "prompt",
+        "prefix",
+        "p_tuning",
+        "ln_tuning",
+        "head",
+        "full",
+    ]
+    options: dict[Text, Any]
+    """Checked against PEFT's own configuration by `stages.common.adapters`, which knows PEFT."""
+
+
 class Train(Section):
     epochs: Count
     lr: Positive
+    lora_plus_ratio: Annotated[float, Field(ge=1)] | None
     batch_size: Count
     gradient_accumulation: Count
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -173,6 +282,7 @@ class Train(Section):
     adam_beta2: Fraction
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
+    class_weights: Literal["balanced"] | None
     precision: Literal["float32", "bfloat16", "float16"]
     activation_checkpointing: bool
     early_stopping: Count | None
@@ -210,6 +320,7 @@ class Params(Section):
     encode: Encode
     baseline: Baseline
     lora: Lora
+    peft: Peft
     train: Train
     evaluate: Evaluate
 
@@ -231,11 +342,17 @@ class Params(Section):
         lines = contradictions(values)
         try:
             params = cls.model_validate(values)
+            lines += unheeded(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
             raise ParamsError("\n  ".join([f"{path} has {len(lines)} problem(s):", *lines]))
         return params
+
+
+def kind_of(info: ValidationInfo) -> str:
+    """The kind of the section's source; empty if that is not valid itself."""
+    return info.data.get("source", "").partition(":")[0]
 
 
 def problem(message: str) -> PydanticCustomError:
@@ -246,12 +363,39 @@ def problem(message: str) -> PydanticCustomError:
 def contradictions(values: Any) -> list[str]:
     """What is wrong between two sections; each section checks itself."""
     try:
-        classes, words = set(values["data"]["bins"]), set(values["encode"]["label_words"])
+        data, encode = values["data"], values["encode"]
+        classes, words = data["classes"], encode["label_words"]
+        pairs, template = data["text_pair"] is not None, str(encode["template"])
     except (KeyError, TypeError):
         return []
-    if classes == words:
-        return []
-    return [f"encode.label_words: expected the classes of data.bins {sorted(classes)}, found {sorted(words)}"]
+    lines = []
+    if isinstance(classes, dict) and isinstance(words, dict) and set(classes) != set(words):
+        lines.append(f"encode.label_words: expected the classes of data.classes {list(classes)}, found {list(words)}")
+    if pairs and "{text_pair}" not in template and template != "{text}":
+        lines.append(f"encode.template: expected {{text_pair}} too, or {{text}} alone, for pairs, found {template!r}")
+    if not pairs and "{text_pair}" in template:
+        lines.append(f"encode.template: expected {{text}} only, data.text_pair being null, found {template!r}")
+    return lines
+
+
+def unheeded(params: Params) -> list[str]:
+    """What is set, away from its neutral value, but has no meaning with the method."""
+    method = params.peft.method
+    heeded = {f"lora.{key}" for key in HEEDS.get(method, {})}
+    if method in TARGETED:
+        heeded.add("lora.target_modules")
+    if method == "lora":
+        heeded.add("train.lora_plus_ratio")
+    if method != "adalora":  # whose own term of the loss needs the model's loss
+        heeded |= {"train.class_weights", "train.label_smoothing"}
+    if method != "prefix":  # whose keys and values cannot be recomputed block by block
+        heeded.add("train.activation_checkpointing")
+    found = {key: operator.attrgetter(key)(params) for key in NEUTRAL}
+    return [
+        f"{key}: expected {NEUTRAL[key]!r} with peft.method: {method}, which has no such setting, found {value!r}"
+        for key, value in found.items()
+        if value != NEUTRAL[key] and key not in heeded
+    ]
 
 
 def describe(problems: list[ErrorDetails]) -> list[str]:

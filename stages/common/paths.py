@@ -4,12 +4,16 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 
+RAW_MODELS = Path("models/raw")
+RAW_DATA = Path("data/raw")
+
 BASE_MODEL = Path("models/base")
 PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
 ENCODED = Path("data/encoded")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
+PUBLISHED = Path("models/published")
 
 BASELINE_PREDICTIONS = Path("data/predictions/baseline.parquet")
 TEST_PREDICTIONS = Path("data/predictions/test.csv")
@@ -22,6 +26,8 @@ TRAIN_CURVES = Path("metrics/train")
 EVALUATE_METRICS = Path("metrics/evaluate.json")
 EVALUATE_PLOTS = Path("metrics/plots")
 SUMMARY = Path("metrics/summary.png")
+REPORT = Path("metrics/report.md")
+CARD = Path("metrics/card.md")
 
 DOWNLOADS = Path(".cache/downloads")
 """Verified archives, kept between runs and outside DVC: a changed split downloads nothing."""

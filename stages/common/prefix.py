@@ -6,61 +6,50 @@ rotary tables and position ids stay those of the full model, so the spliced mode
 adapter trained on it loads on the plain model.
 """
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from stages.common.errors import PipelineError
 
 
 class PassThrough(nn.Module):
-    """Stands where a block stood and returns the hidden states that it gets.
+    """Stands where a block stood and returns the hidden states that it gets, bare or first of a tuple as the block did.
 
     Models read attributes of their blocks (`attention_type`, `layer_idx`); those are kept, the weights are not.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, *, others: int | None) -> None:
         super().__init__()
         self.__dict__ |= {name: value for name, value in vars(block).items() if isinstance(value, str | int | bool)}
+        self.others = others
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return hidden_states
-
-
-class Recorder(PassThrough):
-    """A pass-through that keeps what went through it last."""
-
-    states: torch.Tensor
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.states = hidden_states
-        return hidden_states
-
-
-class StoredStates(PassThrough):
-    """A pass-through that returns the `states` of the current batch instead of what it gets."""
-
-    states: torch.Tensor
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self.states.to(hidden_states)
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor | tuple:
+        return hidden_states if self.others is None else (hidden_states, *[None] * self.others)
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The model's transformer blocks: its `ModuleList` as long as `config.num_hidden_layers`.
 
-    Raises:
-        PipelineError: there is not exactly one such list.
+    It is empty where there is not exactly one such list: ALBERT's layers share their weights.
     """
     count = model.config.num_hidden_layers
     found = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
-    if len(found) != 1:
-        raise PipelineError(
-            f"{type(model).__name__}: expected one list of {count} blocks, found {len(found)}; set lora.top_layers: all"
-        )
-    return found[0]
+    return found[0] if len(found) == 1 else nn.ModuleList()
+
+
+def adapted(model: nn.Module, depth: int) -> nn.Module:
+    """The part whose projections the adapters sit on, as on those of the same names above it: block `depth`.
+
+    Where there is no list of blocks, the first list in the model, which holds what the layers share.
+    """
+    if layers := blocks(model):
+        return layers[depth]
+    return next((part for part in model.modules() if isinstance(part, nn.ModuleList)), model)
 
 
 def depth(layers: int, top_layers: int | str) -> int:
@@ -76,36 +65,77 @@ def depth(layers: int, top_layers: int | str) -> int:
     return layers - top_layers
 
 
-def capture(model: nn.Module, depth: int) -> None:
+def splits(model: PreTrainedModel, depth: int) -> bool:
+    """Whether `model`, split there, computes what it computes whole; tried on two short rows of unequal lengths."""
+    if not blocks(model):
+        return False
+    rows = {"input_ids": torch.arange(2, 12).view(2, 5), "attention_mask": torch.tensor([[1] * 5, [1] * 3 + [0] * 2])}
+    weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
+    lower, upper = copy.deepcopy(model.eval(), dict(weights)), copy.deepcopy(model, dict(weights))
+    with torch.inference_mode():
+        expected = model(**rows).last_hidden_state
+        try:
+            capture(lower, depth)
+            splice(upper, depth)
+            states = lower(**rows)
+            found = upper(**rows, states=states).last_hidden_state
+        except Exception:  # a model of its own kind may miss anything of what was taken out
+            return False
+    tokens = rows["attention_mask"].bool()
+    return states.shape == (*tokens.shape, model.config.hidden_size) and torch.allclose(
+        found[tokens], expected[tokens], rtol=1e-4, atol=1e-5
+    )
+
+
+def capture(model: PreTrainedModel, depth: int) -> None:
     """Cut `model`, in place, above its lowest `depth` blocks; its forward then returns their output.
 
     That is a tensor of the shape (batch, tokens, hidden).
     """
-    layers = blocks(model)
-    layers[depth] = Recorder(layers[depth])
-    for index in range(depth + 1, len(layers)):
-        layers[index] = PassThrough(layers[index])
+    remove(model, range(depth, len(blocks(model))))
 
-    def states(model: nn.Module, args: tuple, output: ModelOutput) -> torch.Tensor:
+    def record(block: PassThrough, args: tuple) -> None:
+        block.states = args[0]
+
+    def states(model: PreTrainedModel, args: tuple, output: ModelOutput) -> torch.Tensor:
         return blocks(model)[depth].states
 
+    blocks(model)[depth].register_forward_pre_hook(record)
     model.register_forward_hook(states)
 
 
-def splice(model: nn.Module, depth: int) -> None:
+def splice(model: PreTrainedModel, depth: int) -> None:
     """Take the lowest `depth` blocks out of `model`, in place; its forward then also takes their output, `states`.
 
     `states` has the shape (batch, tokens, hidden). At depth 0 nothing changes.
     """
     if not depth:
         return
-    layers = blocks(model)
-    layers[0] = StoredStates(layers[0])
-    for index in range(1, depth):
-        layers[index] = PassThrough(layers[index])
+    remove(model, range(depth))
 
-    def hand_over(model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        blocks(model)[0].states = kwargs.pop("states")
+    def take(model: PreTrainedModel, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        blocks(model)[depth].states = kwargs.pop("states")
         return args, kwargs
 
-    model.register_forward_pre_hook(hand_over, with_kwargs=True)
+    def hand_over(block: nn.Module, args: tuple) -> tuple:
+        return block.states.to(args[0]), *args[1:]
+
+    model.register_forward_pre_hook(take, with_kwargs=True)
+    blocks(model)[depth].register_forward_pre_hook(hand_over)
+
+
+def remove(model: PreTrainedModel, numbers: range) -> None:
+    """Put a pass-through in the place of the blocks of these numbers."""
+    layers, others = blocks(model), values_beside_the_states(model)
+    for number in numbers:
+        layers[number] = PassThrough(layers[number], others=others)
+
+
+def values_beside_the_states(model: PreTrainedModel) -> int | None:
+    """How many values a block returns beside the hidden states, found on one token; None: it returns those bare."""
+    outputs = []
+    hook = blocks(model)[0].register_forward_hook(lambda block, args, output: outputs.append(output))
+    with torch.no_grad():
+        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    hook.remove()
+    return len(outputs[0]) - 1 if isinstance(outputs[0], tuple | list) else None

@@ -1,52 +1,41 @@
-"""Labelled rows: from a file of a named format to clean, distinct texts in three splits that share nothing.
+"""Labelled rows: from files to clean, distinct texts in three splits that share nothing.
 
-A table is a pandas data frame with the columns `row` (its number in the source, from 1), `text` and `label`. Every
-function that drops rows counts them by reason in the `dropped` counter it is given.
+A table is a pandas data frame with the columns `row` (its number in its source, from 1), `text`, of pairs `text_pair`,
+and `label`. Every function that drops rows counts them by reason in the `dropped` counter it is given.
 """
 
-import csv
 import math
-import warnings
+import textwrap
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from stages.common import formats, texts
 from stages.common.errors import PipelineError
 from stages.common.near import near_earlier
 from stages.common.params import Bound, Data, Limit
 from stages.common.paths import SPLITS
 
+INVISIBLE = {"Cc", "Cf", "Zs"}
+"""Unicode's categories of control and format characters (zero-width ones, NUL) and spaces."""
+
 
 def read(path: Path, data: Data) -> pd.DataFrame:
-    """The rows of a tsv, csv or jsonl file, every value as text except in jsonl.
+    """The rows of a file or folder, labels as text.
 
     Raises:
-        PipelineError: the file is empty, is not UTF-8, is not of the format, or lacks a column.
+        PipelineError: it cannot be read as `data` says, or a row has no label.
     """
-    if not path.stat().st_size:
-        raise PipelineError(f"{path.name}: expected labelled rows, found an empty file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many fields would lose some
-            table = parse(path, data)
-    except UnicodeDecodeError as error:
-        raise PipelineError(
-            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
-            "convert the file to UTF-8"
-        ) from None
-    except (ValueError, pd.errors.ParserWarning) as error:
-        raise PipelineError(f"{path.name}: expected {data.format}, found: {' '.join(str(error).split())}") from None
-    for role, column in (("text", data.text), ("label", data.label)):
-        if column not in table.columns:
-            raise PipelineError(
-                f"{path.name}: expected a column {column!r} (data.{role}), found {', '.join(map(str, table.columns))}"
-            )
-    rows = pd.DataFrame({"row": range(1, len(table) + 1), "text": table[data.text], "label": table[data.label]})
-    unlabelled = rows[
-        rows["label"].isna() | rows["label"].astype(str).str.strip().str.lower().isin(["", "nan", "null"])
-    ]
+    wanted = {"text": data.text, "text_pair": data.text_pair, "label": data.label}
+    wanted = {role: column for role, column in wanted.items() if column}
+    rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns)
+    rows.insert(0, "row", range(1, len(rows) + 1))
+    rows["label"] = rows["label"].map(label_text)
+    unlabelled = rows[rows["label"].str.lower().isin(["", "nan", "null"])]
     if len(unlabelled):
         raise PipelineError(
             f"{path.name}: expected a label in every row, found {len(unlabelled)} without one, the first in row "
@@ -55,57 +44,65 @@ def read(path: Path, data: Data) -> pd.DataFrame:
     return rows
 
 
-def parse(path: Path, data: Data) -> pd.DataFrame:
-    """The file as pandas reads its format."""
-    if data.format == "jsonl":
-        return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
-    return pd.read_csv(
-        path,
-        sep="\t" if data.format == "tsv" else ",",
-        quoting=csv.QUOTE_NONE if data.format == "tsv" else csv.QUOTE_MINIMAL,
-        names=data.columns,
-        header=None if data.columns else 0,
-        index_col=False,
-        dtype=str,
-        keep_default_na=False,
-        skip_blank_lines=False,
-        encoding="utf-8",
-    )
+def label_text(label: str | float | bool | None) -> str:
+    """A label as text: a boolean as JSON writes it, a missing one as nothing."""
+    return str(label).lower() if isinstance(label, bool) else clean(label)
 
 
-def bin_labels(rows: pd.DataFrame, bins: dict[str, list[Bound]], dropped: Counter) -> pd.DataFrame:
-    """Turn numeric labels into the classes whose [above, below] holds them; rows in no bin are dropped.
+def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Bound]], dropped: Counter) -> pd.DataFrame:
+    """Turn labels into the classes whose value they are, or whose [above, below] holds them; drop those in no class.
+
+    Intervals are for numbers: where no label is one, each label stays a class of its own.
 
     Raises:
-        PipelineError: a label is not a finite number.
+        PipelineError: some labels are finite numbers, and some are not, where intervals are asked for.
     """
-    numbers = pd.to_numeric(rows["label"], errors="coerce")
-    odd = rows[~np.isfinite(numbers)]
-    if len(odd):
-        raise PipelineError(
-            f"data.bins: expected finite numbers as labels, found {odd['label'].iloc[0]!r} in row {odd['row'].iloc[0]}"
-        )
-    classes = pd.Series(pd.NA, index=rows.index, dtype="string")
-    for name, (low, high) in bins.items():
-        inside = (numbers > (-math.inf if low is None else low)) & (numbers < (math.inf if high is None else high))
-        classes[inside] = name
-    dropped["outside_bins"] += int(classes.isna().sum())
-    return rows.assign(label=classes).dropna(subset="label")
+    names = pd.Series(pd.NA, index=rows.index, dtype="string")
+    if not all(isinstance(value, list) for value in classes.values()):
+        for name, value in classes.items():
+            names[rows["label"] == label_text(value)] = name
+    else:
+        numbers = pd.to_numeric(rows["label"], errors="coerce")
+        if numbers.isna().all():
+            return rows
+        odd = rows[~np.isfinite(numbers)]
+        if len(odd):
+            raise PipelineError(
+                f"data.classes: expected finite numbers as labels, found {odd['label'].iloc[0]!r} in row "
+                f"{odd['row'].iloc[0]}"
+            )
+        for name, (low, high) in classes.items():
+            inside = (numbers > (-math.inf if low is None else low)) & (numbers < (math.inf if high is None else high))
+            names[inside] = name
+    dropped["in_no_class"] += int(names.isna().sum())
+    return rows.assign(label=names).dropna(subset="label")
 
 
-def clean(text: str) -> str:
-    """`text` with every run of white space as one space, and none at its ends."""
-    return " ".join(text.split())
+def clean(value: str | float | None) -> str:
+    """A value as valid text without NUL characters, every run of white space as one space, and none at the ends."""
+    return " ".join(valid(value).replace("\0", "").split())
+
+
+def valid(value: str | float | None) -> str:
+    """A value as text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair, and nothing for None."""
+    return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of `text` can be seen."""
+    return all(unicodedata.category(character) in INVISIBLE for character in text)
 
 
 def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
     """Clean the texts; drop blank ones and repetitions (in any case), and all of a text whose labels disagree."""
-    rows = rows.assign(text=rows["text"].fillna("").astype(str).map(clean))
-    blank = rows["text"] == ""
+    blank = pd.Series(False, index=rows.index)
+    for name in rows.columns.intersection(texts.COLUMNS):
+        rows = rows.assign(**{name: rows[name].map(clean)})
+        blank |= rows[name].map(is_blank).astype(bool)
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
 
-    same_text = rows["text"].str.casefold()
+    same_text = texts.joined(rows).str.casefold()
     conflicting = rows["label"].groupby(same_text).transform("nunique") > 1
     dropped["conflicting_labels"] += int(conflicting.sum())
     repeated = same_text.duplicated() & ~conflicting
@@ -113,24 +110,32 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
     return rows[~conflicting & ~repeated]
 
 
-def split(rows: pd.DataFrame, data: Data) -> dict[str, pd.DataFrame]:
-    """Cut the rows into train, validation and test, each in an order whose every prefix is stratified.
+def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame]:
+    """The ready splits, and those that are missing cut from train; in an order whose every prefix is stratified.
 
     Raises:
-        PipelineError: there are fewer than two classes, or a class has fewer rows than there are splits.
+        PipelineError: there are fewer than two classes, or a class has fewer rows than train has to give.
     """
-    counts = rows["label"].value_counts()
+    tables = {name: rows.iloc[stratified_order(rows["label"], data.seed)] for name, rows in tables.items()}
+    train = tables["train"]
+    missing = [name for name in reversed(SPLITS) if name not in tables]
+    counts = train["label"].value_counts()
     if len(counts) < 2:
-        raise PipelineError(f"expected at least two classes, found {', '.join(counts.index) or 'no usable row'}")
-    if counts.min() < len(SPLITS):
+        remedy = "; data.classes: null takes every label as a class" if data.classes else ""
         raise PipelineError(
-            f"class {counts.idxmin()!r}: expected at least {len(SPLITS)} rows, one for each split, "
+            f"expected at least two classes, found {', '.join(counts.index) or 'no usable row'}{remedy}"
+        )
+    if counts.min() < 1 + len(missing):
+        raise PipelineError(
+            f"class {counts.idxmin()!r}: expected at least {1 + len(missing)} rows, one for each split, "
             f"found {counts.min()}; add rows or merge the class into another"
         )
-    rows = rows.iloc[stratified_order(rows["label"], data.seed)]
-    test = round(len(rows) * data.split.test)
-    validation = test + round(len(rows) * data.split.validation)
-    return {"train": rows[validation:], "validation": rows[test:validation], "test": rows[:test]}
+    start = 0
+    for name in missing:
+        end = start + round(len(train) * getattr(data.split, name))
+        tables[name] = train[start:end]
+        start = end
+    return tables | {"train": train[start:]}
 
 
 def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
@@ -145,12 +150,33 @@ def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
     return shuffled[np.argsort(place.to_numpy(), kind="stable")]
 
 
+def refuse_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
+    """Stop where a ready test split shares texts with the rows that a model is trained and chosen on.
+
+    Raises:
+        PipelineError: the share of the test rows that are nearly training or validation rows is over `data.max_leak`.
+    """
+    test = splits["test"]
+    seen = pd.concat([splits[name].assign(split=name) for name in ("train", "validation")])
+    both = np.concatenate([texts.joined(rows).to_numpy(dtype=object) for rows in (seen, test)])
+    earlier = near_earlier(both, np.repeat([0, 1], [len(seen), len(test)]), data.near_duplicate)[len(seen) :]
+    leaked = np.flatnonzero(earlier >= 0)
+    if len(leaked) > data.max_leak * len(test):
+        row, other = test.iloc[leaked[0]], seen.iloc[earlier[leaked[0]]]
+        raise PipelineError(
+            f"data.max_leak: expected at most {data.max_leak:.1%} of the test rows among the others, found "
+            f"{len(leaked):,} of {len(test):,}, the first: row {row['row']} of test and row {other['row']} of "
+            f"{other['split']} ({textwrap.shorten(row['text'], 60, placeholder=' …')!r}); correct data.file, or raise "
+            "data.max_leak to drop them from the others"
+        )
+
+
 def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter) -> dict[str, pd.DataFrame]:
     """Drop from train what is nearly a validation or test text, and from validation what is nearly a test text."""
     groups = list(reversed(SPLITS))
     sizes = [len(splits[name]) for name in groups]
-    texts = np.concatenate([splits[name]["text"].to_numpy(dtype=object) for name in groups])
-    near = near_earlier(texts, np.repeat(range(len(groups)), sizes), threshold)
+    together = np.concatenate([texts.joined(splits[name]).to_numpy(dtype=object) for name in groups])
+    near = near_earlier(together, np.repeat(range(len(groups)), sizes), threshold) >= 0
     dropped["near_duplicate_across_splits"] += int(near.sum())
     parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
     return {name: splits[name][~parts[name]] for name in SPLITS}
@@ -170,6 +196,13 @@ def limit(splits: dict[str, pd.DataFrame], most: Limit, dropped: Counter) -> dic
         if missing := classes - set(rows["label"]):
             raise PipelineError(
                 f"split {name!r}: expected rows of every class, found none of {', '.join(sorted(missing))} among "
-                f"{len(rows)}; raise data.limit.{name} or data.split.{name}, or add rows"
+                f"{len(rows)}; raise data.limit.{name} or data.split, or add rows"
             )
     return kept
+
+
+def class_names(splits: dict[str, pd.DataFrame], classes: Iterable[str] | None) -> list[str]:
+    """The classes of the rows: those of `classes` in its order, any others sorted."""
+    found = set(splits["train"]["label"])
+    named = [name for name in classes or () if name in found]
+    return named + sorted(found - set(named))

@@ -6,7 +6,7 @@ import datasets
 import evaluate
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics
 
 LEVEL = 0.95
@@ -73,21 +73,22 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     Rows are grouped by the probability of their answer, into `CALIBRATION_BINS` bins of equal width.
     """
-    bins, confidence, correct = by_confidence(probabilities, labels)
-    return np.abs(np.bincount(bins, weights=correct - confidence)).sum() / len(labels)
+    bins, confidence, right = by_confidence(probabilities, labels)
+    return np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(labels)
 
 
 def reliability_points(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
     """Points of the reliability diagram: for each bin of `calibration_error` that holds rows, its means."""
-    bins, confidence, correct = by_confidence(probabilities, labels)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": correct, "rows": 1}).groupby(bins)
+    bins, confidence, right = by_confidence(probabilities, labels)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right, "rows": 1}).groupby(bins)
     return table.agg({"confidence": "mean", "accuracy": "mean", "rows": "sum"}).to_dict("records")
 
 
 def by_confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each row's bin, the probability of its answer, and whether that is right."""
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1), confidence, correct
+    confidence = probabilities.max(axis=1)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return bins, confidence, correct(labels, probabilities)
 
 
 def class_scores(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, dict[str, float]]:
@@ -119,8 +120,8 @@ def intervals(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> 
 
 def accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """The 95 % confidence interval of the accuracy, `low` and `high` (Wilson 1927)."""
-    correct = int((probabilities.argmax(axis=1) == labels).sum())
-    interval = stats.binomtest(correct, len(labels)).proportion_ci(LEVEL, method="wilson")
+    right = int(correct(labels, probabilities).sum())
+    interval = stats.binomtest(right, len(labels)).proportion_ci(LEVEL, method="wilson")
     return {"low": float(interval.low), "high": float(interval.high)}
 
 
@@ -134,7 +135,7 @@ def gain(labels: np.ndarray, tuned: np.ndarray, rival: np.ndarray, resamples: in
         `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided,
         of "both are right equally often" (exact McNemar test; McNemar 1947).
     """
-    difference = (tuned.argmax(axis=1) == labels).astype(int) - (rival.argmax(axis=1) == labels)
+    difference = correct(labels, tuned).astype(int) - correct(labels, rival)
     drawn = [difference[rows].mean() for rows in resampled(len(labels), resamples)]
     low, high = np.quantile(drawn, BOUNDS)
     fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
@@ -149,10 +150,14 @@ def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
     return (generator.integers(rows, size=rows) for _ in range(resamples))
 
 
+def correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether each row's most probable class is its label, (rows,) bool."""
+    return probabilities.argmax(axis=1) == labels
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (rows, classes), float64, whose rows sum to 1 as exactly as float64 can."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    """Probabilities (rows, classes) in float64: in float32 their sums miss 1 by more than scikit-learn allows."""
+    return special.softmax(logits.astype(np.float64), axis=1)
 
 
 def curves(labels: np.ndarray, probabilities: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:

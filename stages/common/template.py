@@ -4,85 +4,137 @@ The template is the tokenizer's post-processor, in ids, so it is saved and loade
 everyone who uses the adapter, with none of this project's code.
 """
 
+import math
 from pathlib import Path
+from typing import Literal
 
+import torch
 from tokenizers import Tokenizer, normalizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stages.common.base import load_config
 from stages.common.errors import PipelineError
 
-PROBES = ("good", "It was, in 2 words, not bad.", "Überraschend gut!")
-"""Texts on which a tokenizer with a template must agree with the tokenizer without it on the formatted string."""
+PROBES = (("good", "bad"), ("It was, in 2 words, not bad.", "good"), ("Überraschend gut!", "Well, 1 of 2?"))
+"""Pairs on which a tokenizer with a template must agree with the tokenizer without it on the formatted string; where
+there are no pairs, the first text of each."""
 
 
-def load_tokenizer(base: Path, *, template: str, max_length: int) -> PreTrainedTokenizerBase:
+SIDES = {"head": "right", "tail": "left"}
+"""The side at which a long text is cut, by the part that stays."""
+
+
+def load_tokenizer(
+    base: Path, *, template: str, max_length: int, truncation: Literal["head", "tail"] = "head", pairs: bool = False
+) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, which puts every text into `template` before the model sees it.
 
     The template becomes the tokenizer's post-processor, in ids, so it is saved and loaded with the tokenizer, and
-    truncation to `max_length` tokens cuts the text only. Padding is on the right.
+    truncation to `max_length` tokens cuts the text only; of a long one, its head or its tail stays. Padding is on the
+    right. Token types, which the stored rows do not hold, are left out.
 
     Raises:
-        PipelineError: the tokenizer has no pad and no end token, `max_length` leaves no room for a text, or the
-            tokenizer cannot express the template.
+        PipelineError: there is no fast tokenizer, it has no pad and no end token, `max_length` leaves no room for a
+            text, or the tokenizer cannot express the template.
     """
-    longest = getattr(load_config(base), "max_position_embeddings", max_length)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.padding_side = tokenizer.truncation_side = "right"
-    if tokenizer.pad_token is None:
+    config = load_config(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            base,
+            padding_side="right",
+            truncation_side=SIDES[truncation],
+            model_input_names=["input_ids", "attention_mask"],
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipelineError(f"{base}: expected a tokenizer that transformers can read, found: {reason}") from None
+    if not tokenizer.is_fast:
+        raise PipelineError(
+            f"{base}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}; "
+            "choose another model.source"
+        )
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.vocab_size:
         if tokenizer.eos_token is None:
             raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
         tokenizer.pad_token = tokenizer.eos_token
     if template != "{text}":
-        tokenizer = with_template(tokenizer, template)
-    room = tokenizer.num_special_tokens_to_add()
-    if not room < max_length <= longest:
+        tokenizer = with_template(tokenizer, template, pairs)
+    room = tokenizer.num_special_tokens_to_add(pair=pairs)
+    if max_length <= room:
         raise PipelineError(
-            f"encode.max_length: expected more than the template's {room} tokens and at most the model's {longest}, "
-            f"found {max_length}"
+            f"encode.max_length: expected more than the {room} tokens of the template, found {max_length}"
+        )
+    if max_length > (longest := most_tokens(config)):
+        raise PipelineError(
+            f"encode.max_length: expected at most the {longest} tokens that the model takes, found {max_length}"
         )
     tokenizer.model_max_length = max_length
     return tokenizer
 
 
-def with_template(tokenizer: PreTrainedTokenizerBase, template: str) -> PreTrainedTokenizerBase:
+def most_tokens(config: PreTrainedConfig) -> float:
+    """The longest row that a model takes; relative positions alone set no bound (Bloom), or write -1 (XLNet).
+
+    A table of positions that has a pad token counts from the place after it (RoBERTa: 514 places, 512 tokens).
+    """
+    places = getattr(config, "max_position_embeddings", None)
+    if places is None or places < 1:
+        return math.inf
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == places]
+    return places - max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> PreTrainedTokenizerBase:
     """`tokenizer` with `template` as its post-processor; ids equal those of the formatted string.
 
     Where the template ends in a space before the text, tokenizers that join a space to the word after it need it at
     the text's start instead: the second try.
     """
-    expected = [tokenizer(template.format(text=probe))["input_ids"] for probe in PROBES]
-    before, after = template_ids(tokenizer, template)
+    expected = [tokenizer(template.format(text=text, text_pair=pair))["input_ids"] for text, pair in PROBES]
+    probes = list(PROBES) if pairs else [text for text, _ in PROBES]
+    ids = template_ids(tokenizer, template)
     around = [
-        {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
-        for name, ids in (("before", before), ("after", after))
-        if ids
+        {"id": name, "ids": part, "tokens": tokenizer.convert_ids_to_tokens(part)} for name, part in ids.items() if part
     ]
-    single = " ".join(["before"] * bool(before) + ["$A"] + ["after"] * bool(after))
+    single = " ".join(name for name in ("before", "$A", "after") if ids.get(name, True))
+    pair = " ".join(name for name in ("before", "$A", "between", "$B", "after") if ids.get(name, True))
     for lead in ([], [normalizers.Prepend(" ")]):
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=around)
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair if pairs else None, special_tokens=around
+        )
         if lead:
             backend.normalizer = normalizers.Sequence(lead + ([backend.normalizer] if backend.normalizer else []))
         templated = PreTrainedTokenizerFast(
             tokenizer_object=backend,
-            padding_side="right",
-            truncation_side="right",
+            padding_side=tokenizer.padding_side,
+            truncation_side=tokenizer.truncation_side,
             model_input_names=tokenizer.model_input_names,
             **tokenizer.special_tokens_map,
         )
-        if [templated(probe)["input_ids"] for probe in PROBES] == expected:
+        if templated(probes)["input_ids"] == expected:
             return templated
     raise PipelineError(
         f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "
-        "start the part after {text} with a line break"
+        "start the part after a text with a line break"
     )
 
 
-def template_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[list[int], list[int]]:
-    """The ids before and after a text that stands in `template`, the tokenizer's own special tokens among them."""
-    start, probe = template.index("{text}"), PROBES[0]
-    encoded = tokenizer(template.format(text=probe), return_offsets_mapping=True)
-    overlap = [begin < start + len(probe) and end > start for begin, end in encoded["offset_mapping"]]
-    first, last = overlap.index(True), len(overlap) - 1 - overlap[::-1].index(True)
-    return encoded["input_ids"][:first], encoded["input_ids"][last + 1 :]
+def template_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, list[int]]:
+    """The ids before, between and after the texts in `template`, the tokenizer's own special tokens among them."""
+    spans, filled = [], template
+    for field, probe in zip(("{text}", "{text_pair}"), PROBES[0], strict=True):
+        if field in template:
+            spans.append((filled.index(field), filled.index(field) + len(probe)))
+            filled = filled.replace(field, probe)
+    encoded = tokenizer(filled, return_offsets_mapping=True)
+    ids, parts, place = encoded["input_ids"], [], 0
+    for start, stop in spans:
+        overlap = [begin < stop and end > start for begin, end in encoded["offset_mapping"]]
+        parts.append(ids[place : overlap.index(True)])
+        place = len(overlap) - overlap[::-1].index(True)
+    return {"before": parts[0], "between": parts[-1] if len(parts) > 1 else [], "after": ids[place:]}

@@ -1,0 +1,94 @@
+"""Files out of an archive, or out of a folder, without leaving it.
+
+A path within is `member`, a file or a folder; a glob like `data/*.parquet`; or `outer.tar.gz!inner.txt`, which steps
+from an archive into a member of it.
+"""
+
+import fnmatch
+import glob
+import hashlib
+import itertools
+import lzma
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from stages.common.errors import PipelineError
+
+INSIDE = "!"
+
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What the standard library raises of an archive that is cut short, damaged or encrypted."""
+
+
+def extract(archive: Path, file: str, into: Path) -> Path:
+    """Copy what `file` names in `archive` into the folder `into`.
+
+    Returns:
+        The copied file; for a folder or a glob, the folder that holds the copied files and nothing else.
+
+    Raises:
+        PipelineError: the path leaves the archive, or the archive has no such member.
+    """
+    member, _, rest = file.partition(INSIDE)
+    if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
+        raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
+    with members(archive) as (names, read):
+        top, inside = matching(names, member)
+        if not inside:
+            raise PipelineError(f"{archive.name}: expected a member {member!r}, found none; it holds: {listing(names)}")
+        found = into / (top.name or archive.name)
+        for name in inside:
+            target = found / PurePosixPath(name).relative_to(top)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with read(name) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    return extract(found, rest, into) if rest else found
+
+
+def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:
+    """The path that `member` names, up to its first wildcard, and the names that it means; none climbs out of it."""
+    top = PurePosixPath(member)
+    safe = [name for name in names if ".." not in PurePosixPath(name).parts]
+    inside = [name for name in safe if PurePosixPath(name).is_relative_to(top)]
+    if not inside and glob.has_magic(member):
+        top = PurePosixPath(*itertools.takewhile(lambda part: not glob.has_magic(part), top.parts))
+        inside = fnmatch.filter(safe, member)
+    return top, inside
+
+
+def listing(names: list[str]) -> str:
+    """The first names, as text for an error message."""
+    return ", ".join(sorted(names)[:20]) or "nothing"
+
+
+@contextmanager
+def members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], BinaryIO]]]:
+    """The names of the regular files within, and a function that opens one; an archive's links are left out."""
+    try:
+        if archive.is_dir():
+            paths = {path.relative_to(archive).as_posix(): path for path in archive.rglob("*") if path.is_file()}
+            yield list(paths), lambda name: paths[name].open("rb")
+        elif zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                yield [info.filename for info in zipped.infolist() if not info.is_dir()], zipped.open
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tarred:
+                yield [info.name for info in tarred.getmembers() if info.isfile()], tarred.extractfile
+        else:
+            raise PipelineError(
+                f"{archive.name}: expected a folder, or a zip, wheel or tar archive, found something else"
+            )
+    except DAMAGE as error:
+        raise PipelineError(f"{archive.name}: expected a whole archive without a password, found: {error}") from None
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

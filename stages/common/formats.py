@@ -1,0 +1,176 @@
+"""Texts in files: a tsv, csv, jsonl or Parquet file, many of them, or a folder of .txt files, as one table."""
+
+import csv
+import json
+import textwrap
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features
+
+from stages.common.errors import PipelineError
+
+ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+"""The format that a file's ending tells."""
+
+
+def read(
+    path: Path, *, wanted: Mapping[str, str], format: str | None = None, names: list[str] | None = None
+) -> pd.DataFrame:
+    """One column for each role: text, numbers, booleans or None.
+
+    Args:
+        path: a file; or a folder, whose files make one table, in sorted order.
+        wanted: the column that plays each role, like {"text": "review"}.
+        format: see `READERS`, or "folders"; None: what a file's ending tells, and "folders" for a folder that holds
+            folders of .txt files.
+        names: of the columns of a tsv or csv file whose first line does not name the wanted ones.
+
+    Raises:
+        PipelineError: a file is not of the format, is not UTF-8 or has no rows, or a wanted column is missing or holds
+            something else.
+    """
+    if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
+        if "text_pair" in wanted:
+            raise PipelineError(
+                f"{path.name}: expected data.text_pair: null with a folder of .txt files, one text each"
+            )
+        return read_folders(path)[list(wanted)]
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
+    return pd.concat([read_file(file, wanted, format, names) for file in files], ignore_index=True)
+
+
+def read_file(path: Path, wanted: Mapping[str, str], format: str | None, names: list[str] | None) -> pd.DataFrame:
+    """One column for each role, from one file."""
+    format = format or ENDINGS.get(path.suffix.lower())
+    if format is None:
+        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
+    try:
+        table = READERS[format](path, list(wanted.values()), names)
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
+            "convert the file to UTF-8"
+        ) from None
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
+    for role, column in wanted.items():
+        if column not in table.columns:
+            raise PipelineError(
+                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}"
+            )
+    if table.empty:
+        raise PipelineError(f"{path.name}: expected rows, found none")
+    table = pd.DataFrame({role: table[column] for role, column in wanted.items()}, dtype=object)
+    for role, column in wanted.items():
+        odd = table[role][~table[role].map(is_plain)]
+        if len(odd):
+            raise PipelineError(
+                f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
+                f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
+            )
+    return table
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is one a text or a label can be."""
+    return value is None or isinstance(value, str | int | float)
+
+
+def read_folders(path: Path) -> pd.DataFrame:
+    """A folder's .txt files, one a row; the folder that a file lies in names its class.
+
+    One file in another encoding is no reason to refuse thousands: its odd bytes become U+FFFD, and a line says so.
+    """
+    files = sorted(path.glob("*/*.txt"))
+    if not files:
+        raise PipelineError(f"{path.name}: expected a folder of .txt files for each class, found none")
+    texts = [file.read_bytes().decode(errors="replace") for file in files]
+    if odd := [file for file, text in zip(files, texts, strict=True) if "\ufffd" in text]:
+        first = odd[0].relative_to(path)
+        print(f"{path.name}: {len(odd)} file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: {first}")
+    return pd.DataFrame({"text": texts, "label": [file.parent.name for file in files]}, dtype=object)
+
+
+def read_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+    """One row a line, quotes as they are."""
+    return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_NONE)
+
+
+def read_csv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+    """Commas between the fields, quotes around those that need them."""
+    return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
+
+
+def read_lines(path: Path, wanted: list[str], names: list[str] | None, **dialect: object) -> pd.DataFrame:
+    """Every value as text; the first line names the columns, or is a row where it does not name those wanted.
+
+    Raises:
+        ValueError: the first line has not as many fields as there are `names`.
+    """
+    options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8"}
+    first = list(pd.read_csv(path, nrows=0, **options).columns)
+    headless = names is not None and not set(wanted) <= set(first)
+    if headless and len(names) != len(first):
+        raise ValueError(
+            f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted)} nor has the "
+            f"{len(names)} fields of data.columns {names}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many fields would lose some
+        return pd.read_csv(
+            path, names=names if headless else None, header=None if headless else 0, skip_blank_lines=False, **options
+        )
+
+
+def listed(fields: list) -> str:
+    """Fields in one line of an error message."""
+    return textwrap.shorten(", ".join(map(str, fields)), 200, placeholder=" …") or "nothing"
+
+
+def read_jsonl(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+    """One JSON object a line.
+
+    Raises:
+        ValueError: a line holds something else.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{error} of the text in line {number}") from None
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"{textwrap.shorten(line, 80)} in line {number}, which is no JSON object")
+    found = dict.fromkeys(key for row in rows for key in row)
+    return pd.DataFrame({key: [row.get(key) for row in rows] for key in found}, dtype=object)
+
+
+def read_parquet(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+    """A Parquet file's columns; numbers of classes whose names `datasets` wrote into the schema, as names."""
+    file = pq.ParquetFile(path)
+    if not set(wanted) <= set(file.schema_arrow.names):
+        return pd.DataFrame(columns=file.schema_arrow.names)
+    table = file.read(columns=wanted)
+    columns = {name: table[name].to_pylist() for name in wanted}
+    for name, feature in Features.from_arrow_schema(table.schema).items():
+        if isinstance(feature, ClassLabel):
+            name_of = dict(enumerate(feature.names))  # -1 and None stand for no label
+            columns[name] = [name_of.get(number) for number in columns[name]]
+    return pd.DataFrame(columns, dtype=object)
+
+
+READERS: dict[str, Callable[[Path, list[str], list[str] | None], pd.DataFrame]] = {
+    "tsv": read_tsv,
+    "csv": read_csv,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}

@@ -1,0 +1,392 @@
+"""Tiny random models of every family, and what the pipeline makes of each, as a table.
+
+    python -m tests.families > docs/families.md
+
+The table is made by the code that the stages run; tests/test_families.py holds it to its limits.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from peft import AutoPeftModelForSequenceClassification
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AlbertForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    BertModel,
+    BloomForCausalLM,
+    DebertaForMaskedLM,
+    DebertaV2ForMaskedLM,
+    DistilBertForMaskedLM,
+    ElectraForPreTraining,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    GemmaForCausalLM,
+    GPT2LMHeadModel,
+    GPT2Model,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    LlamaModel,
+    MistralForCausalLM,
+    MixtralForCausalLM,
+    ModernBertForMaskedLM,
+    MPNetForMaskedLM,
+    OPTForCausalLM,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+    RobertaForMaskedLM,
+    XLMRobertaForMaskedLM,
+    set_seed,
+)
+
+from stages import encode
+from stages.common import adapters, classifier, fused, paths, prefix, store, template
+from stages.common.base import load_config
+from stages.common.params import Params
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAYERS = 4
+STEPS = 16
+
+GOOD = ("good", "warm", "funny", "wise", "lovely", "bright")
+BAD = ("bad", "cold", "dull", "silly", "awful", "grey")
+NOUNS = ("film", "story", "actor", "scene", "ending", "score", "plot")
+
+TEMPLATE = "Review: {text}\nSentiment:"
+
+
+def main() -> None:
+    print(HEAD)
+    for name in MODELS:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            measured = measure(save_model(name, Path(folder, "base")), Path(folder))
+        print(measured.line(name))
+
+
+HEAD = f"""\
+# Model families
+
+Made by `python -m tests.families > docs/families.md` (transformers {transformers.__version__}): what the stages' own
+code makes of a tiny random model of each family, {LAYERS} layers high, with LoRA on the top two. Every line is a test
+(`tests/test_families.py`).
+
+- **split**: the lower layers run once and their states are stored. no: the layers share their weights; `encode` says so
+  and stores nothing, and LoRA adapts them all, as with `lora.top_layers: all`.
+- **head**: what the classification head starts from with `lora.head_init: label_words`. random: the model was saved
+  without a head that scores the next word.
+- **stored states**: largest difference of the logits from stored states to those of the whole model in transformers.
+- **batch**: the same of a batch of unequal lengths to one row at a time.
+- **loss**: before and after {STEPS} steps of LoRA.
+- **reload**: largest difference of the logits after loading the saved adapter with plain PEFT.
+
+A family that is not listed is tried by `encode` on two short rows, and run whole where the split would change its
+output. What transformers has no sequence classification head for (Granite, Mamba), encoders with a decoder (T5, BART)
+and models of several parts (those with a vision part) are refused. XLNet, Funnel and FNet let padding into their
+answers, which then depend on the batch: choose another. Batches hold no token types, so every text counts as a first.
+
+| family | class in transformers | split | head | stored states | batch | loss | reload |
+|---|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What became of one family; differences are the largest ones between logits."""
+
+    classifier: str
+    depth: int
+    scores_words: bool
+    spread: float
+    """Standard deviation of the logits over the rows: logits that are all alike would prove nothing."""
+    stored: float
+    batch: float
+    losses: tuple[float, float]
+    reload: float
+
+    def line(self, name: str) -> str:
+        """The family's line of the table."""
+        cells = (
+            name,
+            f"`{self.classifier}`",
+            "yes" if self.depth else "no",
+            "label words" if self.scores_words else "random",
+            f"{self.stored:.0e}" if self.depth else "-",
+            f"{self.batch:.0e}",
+            "{:.2f} → {:.2f}".format(*self.losses),
+            f"{self.reload:.0e}",
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+def measure(base: Path, folder: Path) -> Measured:
+    """Encode, train, save and reload the model in `base` as the stages do; `folder` takes what they write."""
+    params = Params.load(ROOT / paths.PARAMS)
+    config = load_config(base)
+    tokenizer = template.load_tokenizer(base, template=TEMPLATE, max_length=64)
+    lower, depth = encode.load_lower(base, LAYERS // 2)
+    about = store.About(
+        class_names=["bad", "good"],
+        depth=depth,
+        hidden_size=config.hidden_size,
+        dtype="float32",
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    texts, ratings = zip(*sentences(12), strict=True)
+    encoded, classes = tokenizer(list(texts))["input_ids"], [int(rating > 0) for rating in ratings]
+    for split, count in zip(paths.SPLITS, (12, 2, 2), strict=True):
+        store.save_tokens(folder / split, [(encoded[:count], classes[:count])])
+    if lower:
+        encode.encode_states(lower, folder, about, params.encode)
+    rows = store.load_rows(folder / "train", about)
+    tokens = replace(rows, states=None)
+
+    labels = classifier.label_arguments(about.class_names, about.pad_token_id)
+    set_seed(params.seed)
+    whole = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32, **labels)
+    expected = logits(whole, tokens)
+
+    model = classifier.load_base(base, labels=labels, seed=params.seed)
+    prefix.splice(model, depth)
+    stored = logits(model, rows)
+    model = adapters.add(model, params, depth=depth, base=base)
+    fused.fuse(model, rows.batch([0]))
+    train(model, rows)
+    tuned = logits(model, rows)
+    model.save_pretrained(folder / "adapter")
+    reloaded = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter", dtype=torch.float32, **labels)
+    return Measured(
+        classifier=type(whole).__name__,
+        depth=depth,
+        scores_words=classifier.scores_words(whole),
+        spread=float(expected.std(axis=0).min()),
+        stored=difference(stored, expected),
+        batch=difference(logits(whole, tokens, batch_size=1), expected),
+        losses=(loss(expected, rows), loss(tuned, rows)),
+        reload=difference(logits(reloaded, tokens), tuned),
+    )
+
+
+def logits(model: torch.nn.Module, rows: store.Rows, batch_size: int = 8) -> np.ndarray:
+    return classifier.logits(model, rows, batch_size=batch_size, progress="logits")
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max())
+
+
+def loss(scores: np.ndarray, rows: store.Rows) -> float:
+    return float(torch.nn.functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(rows.labels)))
+
+
+def train(model: torch.nn.Module, rows: store.Rows) -> None:
+    """A few steps on all rows."""
+    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=5e-3)
+    model.train()
+    for _ in range(STEPS):
+        model(**rows.batch(np.arange(len(rows)))).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def sentences(count: int) -> list[tuple[str, float]]:
+    """Distinct texts of unequal lengths with a rating: what the words say, which a tiny model can learn."""
+    rows = []
+    for number in range(count):
+        words, rating = ((GOOD, 2.0), (BAD, -2.0))[number % 2]
+        word, noun = words[number // 2 % len(words)], NOUNS[number // 3 % len(NOUNS)]
+        rest = " and ".join(
+            f"{words[(number + step) % len(words)]} {noun} {number + step}" for step in range(number % 4)
+        )
+        rows.append((" ".join(f"A {word} {noun}, number {number}. {rest} It is {word}".split()), rating))
+    return rows
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE like GPT-2's and SmolLM2's, without a pad token."""
+    tokenizer = byte_level_bpe(
+        ["Review: a positive negative Sentiment:\n"] * 9 + [text for text, _ in sentences(60)], ["<|endoftext|>"]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+def padded_byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE like OPT's and RoBERTa's: texts stand between special tokens, and the pad token has the id 1."""
+    tokenizer = byte_level_bpe([text for text, _ in sentences(60)], ["<s>", "<pad>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", cls_token="<s>"
+    )
+
+
+def byte_level_bpe(texts: list[str], special: list[str]) -> Tokenizer:
+    """A byte-level BPE trained on the texts; the special tokens get the first ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def spaced_tokenizer() -> PreTrainedTokenizerFast:
+    """A BPE like Gemma's and Mistral's, in which a space is a character of the word after it, with a start token."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    tokenizer.train_from_iterator(
+        ["Review: a positive negative Sentiment:\n"] * 9 + [text for text, _ in sentences(60)],
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False),
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>"
+    )
+
+
+BETWEEN_CLS_AND_SEP = processors.TemplateProcessing(
+    single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+)
+
+
+def word_piece_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer like BERT's, with [CLS] and [SEP]."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        ["review sentiment : . , ü t u b r e s c h a n d g !"] + [text for text, _ in sentences(60)],
+        trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False),
+    )
+    tokenizer.post_processor = BETWEEN_CLS_AND_SEP
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def sentence_piece_tokenizer() -> PreTrainedTokenizerFast:
+    """A unigram tokenizer like those of ALBERT and DeBERTa-v3, which joins a space to the word after it."""
+    special = ["<pad>", "<unk>", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        ["Review: Sentiment: Überraschend gut!\n , in 2 words, not bad."] + [text for text, _ in sentences(60)],
+        trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.post_processor = BETWEEN_CLS_AND_SEP
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+class Family(NamedTuple):
+    """A pretrained model's class, its tokenizer, and what makes it tiny."""
+
+    model: type[PreTrainedModel]
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    sizes: dict[str, Any]
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 48}
+DECODER = SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": True}
+ENCODER = SIZES | {"max_position_embeddings": 130}
+GPT2 = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 128}
+TWO_KINDS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
+DEBERTA = ENCODER | {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+
+MODELS = {
+    "gpt2": Family(GPT2LMHeadModel, byte_level_tokenizer, GPT2),
+    "gpt2, no language-model head": Family(GPT2Model, byte_level_tokenizer, GPT2),
+    "llama": Family(LlamaForCausalLM, byte_level_tokenizer, DECODER),
+    "llama, no language-model head": Family(LlamaModel, byte_level_tokenizer, DECODER),
+    "qwen2": Family(Qwen2ForCausalLM, byte_level_tokenizer, DECODER),
+    "qwen3": Family(Qwen3ForCausalLM, byte_level_tokenizer, DECODER | {"head_dim": 8}),
+    "mistral": Family(MistralForCausalLM, spaced_tokenizer, DECODER | {"sliding_window": 8}),
+    "phi3": Family(Phi3ForCausalLM, spaced_tokenizer, DECODER),
+    "gemma": Family(GemmaForCausalLM, spaced_tokenizer, DECODER | {"head_dim": 8}),
+    "gemma2": Family(Gemma2ForCausalLM, spaced_tokenizer, DECODER | {"head_dim": 8} | TWO_KINDS),
+    "gemma3": Family(Gemma3ForCausalLM, spaced_tokenizer, DECODER | {"head_dim": 8} | TWO_KINDS),
+    "gpt_neox (Pythia)": Family(GPTNeoXForCausalLM, byte_level_tokenizer, SIZES | {"max_position_embeddings": 128}),
+    "bloom": Family(BloomForCausalLM, byte_level_tokenizer, {"hidden_size": 32, "n_layer": LAYERS, "n_head": 4}),
+    "mixtral": Family(MixtralForCausalLM, spaced_tokenizer, DECODER | {"num_local_experts": 4}),
+    "opt": Family(
+        OPTForCausalLM,
+        padded_byte_level_tokenizer,
+        {name: SIZES[name] for name in SIZES if name != "intermediate_size"}
+        | {"ffn_dim": 48, "max_position_embeddings": 128, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+    ),
+    "bert": Family(BertForMaskedLM, word_piece_tokenizer, ENCODER),
+    "bert, no language-model head (MiniLM)": Family(BertModel, word_piece_tokenizer, ENCODER),
+    "roberta": Family(RobertaForMaskedLM, word_piece_tokenizer, ENCODER),
+    "xlm-roberta": Family(XLMRobertaForMaskedLM, padded_byte_level_tokenizer, ENCODER),
+    "distilbert": Family(
+        DistilBertForMaskedLM, word_piece_tokenizer, {"dim": 32, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 48}
+    ),
+    "mpnet": Family(MPNetForMaskedLM, padded_byte_level_tokenizer, ENCODER),
+    "electra": Family(ElectraForPreTraining, word_piece_tokenizer, ENCODER | {"embedding_size": 16}),
+    "albert": Family(AlbertForMaskedLM, sentence_piece_tokenizer, ENCODER | {"embedding_size": 16}),
+    "deberta": Family(
+        DebertaForMaskedLM,
+        padded_byte_level_tokenizer,
+        ENCODER | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    ),
+    "deberta-v2 (DeBERTa-v3)": Family(DebertaV2ForMaskedLM, sentence_piece_tokenizer, DEBERTA),
+    "deberta-v2, convolution": Family(
+        DebertaV2ForMaskedLM, sentence_piece_tokenizer, DEBERTA | {"conv_kernel_size": 3, "conv_act": "gelu"}
+    ),
+    "modernbert": Family(
+        ModernBertForMaskedLM,
+        padded_byte_level_tokenizer,
+        ENCODER | {"local_attention": 8, "layer_types": TWO_KINDS["layer_types"]},
+    ),
+}
+"""Every family that is tested."""
+
+
+def save_model(family: str, folder: Path) -> Path:
+    """A tiny random model of a family, saved with its tokenizer."""
+    model, make_tokenizer, sizes = MODELS[family]
+    tokenizer = make_tokenizer()
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    set_seed(0)
+    model = model(model.config_class(vocab_size=len(tokenizer), **special, **sizes)).eval()
+    for parameter in model.parameters():  # transformers' small start makes all outputs alike; spread them
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

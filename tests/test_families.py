@@ -1,0 +1,169 @@
+"""Any model family: the whole way through the stages' code, and one clear line where a model cannot be used."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from families import LAYERS, MODELS, measure, sentences
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BloomConfig,
+    Gemma3Config,
+    LlamaConfig,
+    MambaConfig,
+    RobertaConfig,
+    T5Config,
+    ViTConfig,
+    XLNetConfig,
+    XLNetModel,
+)
+
+from stages import encode
+from stages.common import classifier, prefix, store, template
+from stages.common.base import load_config
+from stages.common.errors import PipelineError
+
+LANGUAGE_MODELS = [
+    name for name, family in MODELS.items() if family.model.__name__.endswith(("LMHeadModel", "CausalLM"))
+]
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, tmp_path, capsys):
+    measured = measure(saved_model(family), tmp_path)
+    assert measured.depth == (0 if family == "albert" else LAYERS // 2)
+    assert ("albert's layers cannot be run apart; goes on as with lora.top_layers: all" in capsys.readouterr().out) == (
+        family == "albert"
+    )
+    assert measured.stored < min(1e-5, measured.spread / 1000)
+    assert measured.batch < min(1e-5, measured.spread / 1000)
+    assert measured.losses[1] < 0.9 * measured.losses[0]
+    assert measured.reload < 1e-5
+    assert measured.scores_words == (family in LANGUAGE_MODELS)
+
+
+@pytest.mark.parametrize("family", LANGUAGE_MODELS)
+def test_the_features_that_the_head_reads_score_the_label_words(family, saved_model):
+    base, words = saved_model(family), {"bad": " cold", "good": " warm"}
+    labels = classifier.label_arguments(list(words), pad_token_id=1)
+    model = classifier.load_base(base, labels=labels, seed=1, head="label_words", words=words)
+    texts = [text for text, _ in sentences(6)]
+    tokens = AutoTokenizer.from_pretrained(base)(texts)["input_ids"]
+    rows = store.Rows(
+        tokens=np.concatenate(tokens).astype(np.int32),
+        offsets=np.cumsum([0, *map(len, tokens)]),
+        labels=np.zeros(len(texts), dtype=np.int64),
+        states=None,
+        pad_token_id=1,
+    )
+    logits, features = classifier.logits_and_features(model, rows, batch_size=3, progress="test")
+    expected = features @ classifier.label_word_rows(base, words=words).numpy().T
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_the_table_in_the_docs_has_every_family():
+    table = (ROOT / "docs/families.md").read_text()
+    assert "python -m tests.families > docs/families.md" in table
+    lines = re.findall(r"^\| (.+?) \| `", table, re.MULTILINE)
+    assert lines == list(MODELS)
+
+
+def test_a_model_whose_states_have_another_shape_is_run_whole(tmp_path, capsys):
+    config = XLNetConfig(vocab_size=50, d_model=32, n_layer=LAYERS, n_head=4, d_inner=48)
+    XLNetModel(config).save_pretrained(tmp_path)
+    assert encode.load_lower(tmp_path, LAYERS // 2) == (None, 0)
+    assert "xlnet's layers cannot be run apart" in capsys.readouterr().out
+
+
+def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
+    model = AutoModel.from_pretrained(saved_model("llama"))
+    assert prefix.splits(model, LAYERS // 2)
+
+    def record(block, args):
+        block.states = args[0]
+
+    def add(block, args):
+        return args[0] + getattr(block.lower[0], "states", 0), *args[1:]
+
+    model.layers[3].lower = [model.layers[0]]
+    model.layers[0].register_forward_pre_hook(record)
+    model.layers[3].register_forward_pre_hook(add)
+    assert not prefix.splits(model, LAYERS // 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (T5Config(), "found t5, an encoder with a decoder"),
+        (ViTConfig(), "found vit, which has no sequence classification head there"),
+        (MambaConfig(), "found mamba, which has no sequence classification head there"),
+        (Gemma3Config(), r"found gemma3, a model of several parts \(text_config, vision_config\)"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_a_model_that_cannot_classify_texts_is_refused(config, found, tmp_path):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(PipelineError, match=rf"expected an encoder or a decoder of text .* {found}; choose another"):
+        load_config(tmp_path)
+
+
+def test_a_model_that_transformers_does_not_know_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
+    with pytest.raises(
+        PipelineError, match=r"expected a model that transformers 5\S+ knows, found: .*unheard-of.*"
+    ) as error:
+        load_config(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_brings_its_own_code_is_refused(tmp_path):
+    auto = '{"model_type": "unheard-of", "auto_map": {"AutoConfig": "configuration.Config"}}'
+    (tmp_path / "config.json").write_text(auto)
+    with pytest.raises(PipelineError, match="contains custom code"):
+        load_config(tmp_path)
+
+
+def test_a_head_for_another_number_of_classes_is_refused(saved_model, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(saved_model("llama"), num_labels=5).save_pretrained(tmp_path)
+    labels = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+    with pytest.raises(PipelineError, match=r"or with one for the data's 2 classes, found one for another number"):
+        classifier.load_base(tmp_path, labels=labels, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (LlamaConfig(max_position_embeddings=128), 128),
+        (RobertaConfig(max_position_embeddings=514, pad_token_id=1), 512),
+        (BloomConfig(), float("inf")),
+        (XLNetConfig(), float("inf")),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_the_longest_row_is_what_the_models_positions_allow(config, longest):
+    config.num_hidden_layers = 1
+    assert template.most_tokens(config) == longest
+
+
+def test_a_row_too_long_for_the_model_is_refused_before_it_is_encoded(saved_model):
+    with pytest.raises(PipelineError, match=r"encode.max_length: expected at most the 128 tokens .*, found 129"):
+        template.load_tokenizer(saved_model("xlm-roberta"), template="{text}", max_length=129)
+
+
+def test_a_pad_token_that_the_model_has_no_embedding_for_gives_way_to_the_end_token(saved_model, tmp_path):
+    load_config(saved_model("llama")).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(saved_model("llama"))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path)
+    assert template.load_tokenizer(tmp_path, template="{text}", max_length=64).pad_token == "<|endoftext|>"
+
+
+def test_a_folder_without_a_tokenizer_is_refused_in_one_line(saved_model, tmp_path):
+    load_config(saved_model("llama")).save_pretrained(tmp_path)
+    with pytest.raises(PipelineError, match=r"expected a tokenizer that transformers can read, found: ") as error:
+        template.load_tokenizer(tmp_path, template="{text}", max_length=64)
+    assert "\n" not in str(error.value)

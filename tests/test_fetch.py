@@ -1,0 +1,154 @@
+"""fetch: from a hub or a folder to models/base, which needs nothing of either; what cannot be used is refused whole."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import copy_project, tiny_params
+from ruamel.yaml import YAML
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages import fetch
+from stages.common.errors import PipelineError
+
+RAW = {"source": "path:models/raw/tiny"}
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch, saved_model):
+    """A tiny GPT-2 of the user's own, in a folder that is a project."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved_model("gpt2"), tmp_path / "models/raw/tiny")
+    write_params(tmp_path, RAW)
+    return tmp_path / "models/raw/tiny"
+
+
+def write_params(folder, model):
+    YAML().dump(tiny_params(model=model), folder / "params.yaml")
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refused(folder):
+    """The line in which fetch ends; nothing is left of it."""
+    with pytest.raises(PipelineError) as caught:
+        fetch.main()
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (folder / "models").iterdir()] == ["raw"]
+    return str(caught.value)
+
+
+def test_the_same_model_arrives_from_a_hub_and_from_a_folder(tmp_path, hub, saved_model):
+    model = saved_model("gpt2")
+    card = {"README.md": b"---\nlicense: mit\n---\n", "pytorch_model.bin": b"pickle"}
+    commit = hub.add("models/org/tiny", {path.name: path.read_bytes() for path in model.iterdir()} | card)
+    project = copy_project(tmp_path / "project")
+    project.write_params(tiny_params(model={"source": "hub:org/tiny", "revision": commit, "file": None}))
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    assert "models/base: hub:org/tiny, licence mit" in project.stage("fetch", env=os.environ | environment).stdout
+    assert (tmp_path / "home/hub/models--org--tiny").is_dir()
+    from_hub = project.files("models/base")
+    source = json.loads((project.folder / "models/base/source.json").read_text())
+    from_hub.pop("source.json")
+    assert source == {
+        "source": "hub:org/tiny",
+        "revision": commit,
+        "file": None,
+        "license": "mit",
+        "sha256": from_hub,
+    }
+    assert set(from_hub) == {path.name for path in model.iterdir()}
+
+    shutil.copytree(model, project.folder / "models/raw/tiny")
+    project.write_params(tiny_params(model=RAW))
+    assert "models/base: path:models/raw/tiny, licence not stated" in project.stage("fetch").stdout
+    from_path = project.files("models/base")
+    from_path.pop("source.json")
+    assert from_path == from_hub
+    base = project.folder / "models/base"
+    assert AutoModelForCausalLM.from_pretrained(base).config.model_type == "gpt2"
+    assert AutoTokenizer.from_pretrained(base)("positive").input_ids
+
+
+def test_a_changed_file_of_the_users_own_reruns_fetch(raw, tmp_path):
+    project = copy_project(tmp_path / "project")
+    shutil.move(raw, project.folder / "models/raw/tiny")
+    project.write_params(tiny_params(model=RAW))
+    assert not project.run("git", "check-ignore", "models/raw/tiny/model.safetensors", check=False).stdout
+    project.run("dvc", "repro", "fetch")
+    assert "fetch" not in project.run("dvc", "status", "fetch").stdout
+    change(project.folder / "models/raw/tiny/config.json", summary_first_dropout=0.0)
+    assert "models/raw" in project.run("dvc", "status", "fetch").stdout
+
+
+def test_code_of_a_repository_is_forgotten_where_transformers_has_its_own(raw, tmp_path):
+    change(raw / "config.json", auto_map={"AutoModelForCausalLM": "org/elsewhere--modeling.Model"})
+    change(raw / "tokenizer_config.json", auto_map={"AutoTokenizer": ["org/elsewhere--tokenizing.Tokenizer", None]})
+    (raw / "modeling.py").write_text("raise SystemExit")
+    fetch.main()
+    base = tmp_path / "models/base"
+    assert not list(base.glob("*.py"))
+    assert not [path.name for path in base.glob("*.json") if "elsewhere" in path.read_text()]
+    assert AutoTokenizer.from_pretrained(base)("positive").input_ids
+
+
+def test_a_model_that_needs_code_of_its_own_is_refused(raw, tmp_path):
+    change(raw / "config.json", model_type="own", auto_map={"AutoConfig": "configuration.Own"})
+    assert (
+        "config.json: it names code of its own (auto_map), which is never run, and transformers has none for 'own'"
+        in (refused(tmp_path))
+    )
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def point(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def index(path):
+    shards = {"wte.weight": "model-00001-of-00002.safetensors", "wpe.weight": "model-00002-of-00002.safetensors"}
+    path.with_name("model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    path.rename(path.with_name("model-00001-of-00002.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "model.safetensors: expected weights in safetensors, found a file cut short or of another format"),
+        (point, "model.safetensors: expected weights in safetensors, found a file cut short or of another format"),
+        (index, "tiny: expected model-00002-of-00002.safetensors, found config.json, "),
+        (lambda path: path.rename(path.with_name("pytorch_model.bin")), "pickled weights are not loaded"),
+        (lambda path: path.with_name("config.json").write_text("{"), "config.json: expected JSON, found: Expecting"),
+        (
+            lambda path: path.with_name("config.json").write_text("[]"),
+            "config.json: expected a JSON object, found list",
+        ),
+        (lambda path: path.with_name("config.json").unlink(), "expected a .gguf file or a folder with config.json"),
+        (lambda path: shutil.rmtree(path.parent), "expected a file or folder, found none; put it there"),
+    ],
+    ids=["cut", "pointer", "shard", "pickle", "json", "list", "config", "folder"],
+)
+def test_a_model_that_is_not_whole_is_refused(raw, tmp_path, damage, message):
+    damage(raw / "model.safetensors")
+    assert message in refused(tmp_path)
+
+
+def test_a_gguf_file_that_is_none_is_refused(raw, tmp_path):
+    (raw / "x.gguf").write_bytes(b"not a model")
+    write_params(tmp_path, RAW | {"source": "path:models/raw/tiny/x.gguf"})
+    assert "x.gguf: expected a GGUF file of a language model that transformers reads, found" in refused(tmp_path)
+
+
+def test_a_failure_leaves_the_former_model(raw, tmp_path):
+    fetch.main()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "models/base").iterdir()}
+    cut(raw / "model.safetensors")
+    with pytest.raises(PipelineError):
+        fetch.main()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "models/base").iterdir()} == before

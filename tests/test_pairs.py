@@ -1,0 +1,87 @@
+"""Pairs of texts, through every stage and out again."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_params
+from families import BAD, GOOD
+from ruamel.yaml import YAML
+
+from stages import baseline, encode, evaluate, predict, prepare, train
+from stages.common import errors, paths, sources
+
+TEMPLATE = "First: {text}\nSecond: {text_pair}\nThe same:"
+
+
+def pairs(count):
+    """Pairs that say the same or not; neither text alone tells."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        one, other = (GOOD, BAD) if number % 2 else (BAD, GOOD)
+        first, second = generator.choice(one, 2), generator.choice(one if number // 2 % 2 else other, 2)
+        rows.append(
+            {
+                "id": number,
+                "one": f"{' '.join(first)} {generator.integers(10**9)} film",
+                "two": f"{' '.join(second)} {generator.integers(10**9)} story",
+                "same": bool(number // 2 % 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, saved_model):
+    """A folder in which every stage ran on pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sources, "fetch", lambda **_: sources.Fetched(path=folder / "pairs.jsonl", license="MIT"))
+        pairs(160).to_json(folder / "pairs.jsonl", orient="records", lines=True)
+        data = {"format": None, "text": "one", "text_pair": "two", "label": "same", "classes": None}
+        params = tiny_params(data=data, encode={"template": TEMPLATE}, train={"epochs": 1})
+        YAML().dump(params, paths.PARAMS)
+        shutil.copytree(saved_model("llama"), paths.BASE_MODEL)
+        source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
+        (paths.BASE_MODEL / "source.json").write_text(json.dumps(source))
+        for stage in (prepare, encode, baseline, train, evaluate):
+            stage.main()
+    return folder
+
+
+def predicted(arguments, patch, capsys):
+    patch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+    capsys.readouterr()
+    predict.main()
+    return capsys.readouterr().out
+
+
+def test_predict_agrees_with_evaluate_on_pairs_from_a_file(ran, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ran)
+    table = pd.read_csv(paths.TEST_PREDICTIONS)
+    assert list(table.columns[:3]) == ["text", "text_pair", "label"]
+    table.rename(columns={"text": "one", "text_pair": "two"})[["one", "two"]].to_csv(tmp_path / "in.csv", index=False)
+    predicted(["--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv"], monkeypatch, capsys)
+    answers = pd.read_csv(tmp_path / "out.csv")
+    assert answers["label"].tolist() == table["tuned"].tolist()
+    np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
+
+
+def test_a_tab_parts_the_texts_of_a_pair_on_the_command_line(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran)
+    header, row = predicted(["good film\tbad story"], monkeypatch, capsys).splitlines()
+    assert header.startswith("text\ttext_pair\tlabel\t")
+    assert row.startswith("good film\tbad story\t")
+    assert "half \ufffd\tbad\t" in predicted(["half \udcff\tbad"], monkeypatch, capsys)
+    with pytest.raises(errors.PipelineError, match="expected pairs of texts with a TAB between them, found 'good'"):
+        predicted(["good"], monkeypatch, capsys)
+
+
+def test_every_rival_is_scored_on_pairs(ran):
+    scores = json.loads((ran / paths.BASELINE_METRICS).read_text())
+    assert {"bag_of_words", "zero_shot", "linear_probe"} <= set(scores)

@@ -1,0 +1,214 @@
+"""The stage as a whole: from files to prepared splits, ready or cut; or one clear line, and nothing left behind."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_params
+from datasets import Dataset
+from ruamel.yaml import YAML
+
+from stages import prepare
+from stages.common import paths, sources
+from stages.common.errors import PipelineError
+
+OWN = {"format": None, "text": "text", "label": "label", "file": "rows.csv"}
+"""What a user with a file of their own sets; the rest is as committed."""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the stage on files, given as text or tables by name; returns the prepared splits."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "raw"
+    monkeypatch.setattr(sources, "fetch", lambda *, file, **_: sources.Fetched(path=raw / file, license="MIT"))
+
+    def run(files, **data):
+        for name, content in files.items():
+            path = raw / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content if isinstance(content, str) else content.to_csv(index=False))
+        YAML().dump(tiny_params(data=OWN | data, encode={"template": "{text}"}), paths.PARAMS)
+        prepare.main()
+        return {name: load(name) for name in paths.SPLITS}
+
+    return run
+
+
+def load(name):
+    """A prepared split, with its classes by name."""
+    split = Dataset.from_parquet(str(paths.PREPARED / f"{name}.parquet"))
+    return split.to_pandas().assign(label=split.features["label"].int2str(split["label"][:]))
+
+
+def rows(start, end):
+    """Distinct labelled texts; no two are near each other."""
+    numbers = range(start, end)
+    letters = [np.random.default_rng(number).choice(list("abcdefghijkl"), size=(5, 7)) for number in numbers]
+    texts = [" ".join("".join(word) for word in words) for words in letters]
+    return pd.DataFrame({"text": texts, "label": ["good" if number % 2 else "bad" for number in numbers]})
+
+
+def metrics():
+    return json.loads(paths.DATA_METRICS.read_text())
+
+
+def test_a_file_of_ones_own_needs_only_the_names_of_its_columns(run, capsys):
+    own = {"file": "mine.csv", "text": "review", "label": "sentiment"}
+    splits = run({"mine.csv": rows(0, 200).rename(columns={"text": "review", "label": "sentiment"})}, **own)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 60, "validation": 12, "test": 24}
+    assert set(splits["train"]["label"]) == {"good", "bad"}
+    assert "data.classes: no label is a number; each is a class of its own: bad, good" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (("0", "1"), {"bad": 0, "good": 1}),
+        (("false", "true"), {"bad": False, "good": True}),
+        (("-", "+"), {"bad": "-", "good": "+"}),
+    ],
+)
+def test_classes_give_values_a_name_and_leave_the_others_out(run, values, classes):
+    table = rows(0, 200).replace({"label": dict(zip(("bad", "good"), values, strict=True))})
+    table.loc[5, "label"] = "other"
+    splits = run({"rows.csv": table}, classes=classes)
+    assert metrics()["dropped"]["in_no_class"] == 1
+    train = splits["train"].merge(rows(0, 200), on="text")
+    assert (train["label_x"] == train["label_y"]).all()
+
+
+def test_booleans_are_classes(run):
+    lines = rows(0, 100).assign(label=lambda table: table["label"] == "good").to_json(orient="records", lines=True)
+    assert set(run({"rows.jsonl": lines}, file="rows.jsonl", classes=None)["train"]["label"]) == {"false", "true"}
+
+
+@pytest.mark.parametrize("ready", [["test"], ["validation"], ["validation", "test"]])
+def test_ready_splits_stay_as_they_are_and_missing_ones_are_cut_from_train(run, ready):
+    parts = {"train": rows(0, 100), "validation": rows(100, 112), "test": rows(112, 132)}
+    files = {name: f"{name}.csv" for name in ["train", *ready]}
+    splits = run({f"{name}.csv": part for name, part in parts.items()}, file=files)
+    for name in ready:
+        assert set(splits[name]["text"]) == set(parts[name]["text"])
+    cut = [name for name in splits if name not in ready]
+    assert set.union(*(set(splits[name]["text"]) for name in cut)) <= set(parts["train"]["text"])
+    sizes = {"train": 60, "validation": 10, "test": 20} | {name: len(parts[name]) for name in ready}
+    assert {name: len(split) for name, split in splits.items()} == sizes
+
+
+def leaking(texts):
+    """Files in whose training rows the given texts stand too."""
+    train = pd.concat([rows(0, 80), pd.DataFrame({"text": texts, "label": "good"})])
+    return {"train.csv": train, "test.csv": rows(100, 200)}
+
+
+READY = {"train": "train.csv", "test": "test.csv"}
+
+
+def test_the_test_set_inside_the_training_set_stops_the_run(run):
+    with pytest.raises(PipelineError) as caught:
+        run(leaking(rows(100, 200)["text"]), file=READY)
+    message = str(caught.value)
+    assert message.startswith(
+        "data.max_leak: expected at most 1.0% of the test rows among the others, found 100 of 100"
+    )
+    assert "the first: row " in message
+    assert "correct data.file, or raise data.max_leak to drop them from the others" in message
+    assert not paths.PREPARED.exists()
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title, lambda text: text.replace(" ", ", ") + "!"])
+def test_paraphrases_by_case_and_punctuation_are_leaks_too(run, change):
+    with pytest.raises(PipelineError, match=r"found 2 of 100, the first: row (1|2) of test and row (81|82) of train"):
+        run(leaking(rows(100, 102)["text"].map(change)), file=READY)
+
+
+def test_validation_rows_count_as_seen(run):
+    files = leaking([]) | {"validation.csv": rows(100, 200)}
+    with pytest.raises(PipelineError, match=r"found 100 of 100, .* of validation"):
+        run(files, file=READY | {"validation": "validation.csv"})
+
+
+@pytest.mark.parametrize(("planted", "max_leak"), [(1, 0.01), (100, 1.0)])
+def test_leaks_that_are_allowed_are_dropped_from_train_and_never_from_test(run, planted, max_leak):
+    texts = rows(100, 100 + planted)["text"].str.upper()
+    splits = run(leaking(texts), file=READY, max_leak=max_leak, limit={"train": None, "validation": None, "test": None})
+    assert len(splits["test"]) == 100
+    assert not set(texts) & set(pd.concat([splits["train"], splits["validation"]])["text"])
+    assert metrics()["dropped"]["near_duplicate_across_splits"] == planted
+
+
+def test_duplicates_never_stop_a_run_that_makes_the_splits_itself(run):
+    table = pd.concat([rows(0, 100), rows(0, 100).assign(text=lambda table: table["text"] + "!")])
+    run({"rows.csv": table})
+    assert metrics()["dropped"]["near_duplicate_across_splits"] > 20
+
+
+def test_pairs_are_duplicates_where_both_texts_are(run):
+    table = rows(0, 100).assign(other=rows(100, 200)["text"])
+    same_first = rows(0, 1).assign(other=rows(200, 201)["text"])
+    shouted = table[3:4].apply(lambda column: column.str.upper() if column.name != "label" else column)
+    blank = rows(300, 301).assign(other=" ")
+    splits = run({"rows.csv": pd.concat([table, same_first, shouted, blank])}, text_pair="other")
+    assert (metrics()["dropped"]["duplicate"], metrics()["dropped"]["blank"]) == (1, 1)
+    arrived = pd.concat(splits.values()).merge(table, on="text")
+    assert (arrived["text_pair"] == arrived["other"]).mean() > 0.95
+
+
+HARD = {
+    "nul": "A film\0 with \0NUL",
+    "surrogate": "Half a \ud83d pair",
+    "emoji": "👩‍👩‍👧 😀😀",
+    "other emoji": "😡😡😡",
+    "right to left": "סרט נפלא ‏ومدهش‎",
+    "long word": "z" * 100_000,
+    "zero width": "zero\u200bwidth",
+}
+
+
+def test_hard_texts_arrive(run):
+    texts = [*rows(0, 100)["text"], *HARD.values(), "\0", "\u200b\u200d\ufeff", " \u00a0"]
+    lines = [json.dumps({"text": text, "label": "good" if row % 2 else "bad"}) for row, text in enumerate(texts)]
+    splits = run({"rows.jsonl": "\n".join(lines)}, file="rows.jsonl", limit=dict.fromkeys(paths.SPLITS))
+    arrived = set(pd.concat(splits.values())["text"])
+    assert arrived >= {"A film with NUL", "Half a \ufffd pair"}
+    assert arrived >= {HARD[name] for name in ("emoji", "other emoji", "right to left", "long word", "zero width")}
+    assert metrics()["dropped"]["blank"] == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "message"),
+    [
+        ({"rows.csv": "text,label\na,\n"}, {}, r"rows.csv: expected a label in every row, found 1 without one"),
+        ({"rows.jsonl": '{"text": "a", "label": null}'}, {"file": "rows.jsonl"}, r"expected a label in every row"),
+        ({"rows.csv": rows(0, 50).assign(label=1)}, {}, r"two classes, found positive; data.classes: null takes every"),
+        (
+            {"rows.csv": rows(0, 50).assign(label=lambda table: ["many", *range(49)])},
+            {},
+            r"data.classes: expected finite numbers as labels, found 'many' in row 1",
+        ),
+        ({"rows.csv": rows(0, 50)}, {"text": "body"}, r"rows.csv: expected csv, found: text, label in the first line"),
+        ({"rows.csv": "id,rating,text\n"}, {"label": "rating"}, r"rows.csv: expected rows, found none"),
+        (
+            {"train.csv": rows(0, 50), "test.csv": rows(100, 120).replace("bad", "good")},
+            {"file": READY},
+            r"split 'test': expected rows of every class, found none of bad among",
+        ),
+        (
+            {"train.csv": rows(0, 50), "test.csv": rows(100, 120).replace("bad", "odd")},
+            {"file": READY},
+            r"split 'train': expected rows of every class, found none of odd among",
+        ),
+        (
+            {"train.csv": rows(0, 50), "test.csv": "text\nx\n"},
+            {"file": READY, "columns": None},
+            r"test.csv: expected a",
+        ),
+    ],
+)
+def test_bad_data_is_one_clear_line_and_leaves_nothing_behind(run, tmp_path, files, data, message):
+    with pytest.raises(PipelineError, match=message) as caught:
+        run(files, **data)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "raw"]

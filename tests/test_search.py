@@ -1,0 +1,74 @@
+"""The search: trials are experiments, scored on the validation rows."""
+
+import shutil
+
+import optuna
+import pytest
+from conftest import Project, tiny_params
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from stages import search
+from stages.common.errors import PipelineError
+from stages.common.params import Params
+
+PARAMS = Params.model_validate(tiny_params())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lora.r=4,8", ("lora.r", CategoricalDistribution([4, 8]))),
+        ("lora.r=2..32", ("lora.r", IntDistribution(2, 32, log=True))),
+        ("train.lr=1e-4..3e-3", ("train.lr", FloatDistribution(1e-4, 3e-3, log=True))),
+        ("train.scheduler=linear,cosine", ("train.scheduler", CategoricalDistribution(["linear", "cosine"]))),
+    ],
+)
+def test_a_parameter_is_tried_at_values_or_over_a_range(text, expected):
+    assert search.distribution(text, PARAMS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora.rank=4,8", "expected a parameter of params.yaml, found lora.rank"),
+        ("lora.r=8..4", "lora.r: expected low..high with 0 < low < high, found 8..4"),
+        ("train.lr=a..b", "train.lr: expected low..high with 0 < low < high, found a..b"),
+    ],
+)
+def test_a_wrong_space_is_one_clear_line(text, message):
+    with pytest.raises(PipelineError, match=message):
+        search.distribution(text, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("select_by", "direction", "first"), [("loss", "minimize", "a"), ("accuracy", "maximize", "b")]
+)
+def test_the_best_trial_comes_first(select_by, direction, first):
+    study = optuna.create_study(direction=direction)
+    for name, rank, value in (("a", 4, 0.3), ("b", 8, 0.5)):
+        run = {
+            "name": name,
+            "params": {"lora": {"r": rank}},
+            "metrics": {"metrics/train.json": {"validation": {select_by: value}}},
+        }
+        search.take_up(study, {"lora.r": CategoricalDistribution([4, 8])}, run, select_by)
+    told = search.best(study, select_by)
+    assert told.splitlines()[2].startswith(f"| {first} |")
+    assert told.endswith(f"dvc exp apply {first} && dvc repro")
+    with pytest.raises(PipelineError, match="found one of another space"):
+        search.take_up(study, {"lora.r": CategoricalDistribution([16])}, run, select_by)
+
+
+def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_test_rows_alone(project, tmp_path):
+    copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
+    before = copied.files("metrics"), copied.run("git", "status", "--short").stdout
+    arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2")
+    done = copied.stage(*arguments)
+    assert "Running stage 'train'" in done.stdout
+    assert "Running stage 'evaluate'" not in done.stdout
+    assert (copied.files("metrics"), copied.run("git", "status", "--short").stdout) == before
+    again = copied.call(*arguments, "--plot", "trials.png").stdout
+    assert "Running stage" not in again
+    assert again.splitlines()[2].startswith("| search-0 |")
+    assert (copied.folder / "trials.png").read_bytes().startswith(b"\x89PNG")
+    assert "found none" in copied.call("experiments", check=False).stderr
