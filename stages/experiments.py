@@ -65,7 +65,7 @@ def grouped(name: str, by: str | None) -> DataFrameGroupBy:
 
 def run(name: str, changes: dict[str, object], *targets: str) -> bool:
     """Run an experiment in a copy of the project, up to the target stages; whether it succeeded."""
-    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={value}")]
+    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *overrides, *targets]
     return not subprocess.run(command).returncode
 

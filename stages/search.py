@@ -41,9 +41,12 @@ def main() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = "minimize" if select_by == "loss" else "maximize"
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=0))
     names = [f"{options.name}-{number}" for number in range(options.trials)]
     earlier = {run["name"]: run for run in finished(f"{options.name}-") if run["name"] in names}
+    sampler = optuna.samplers.TPESampler(
+        seed=len(earlier)
+    )  # another seed than earlier calls', or it draws their trials
+    study = optuna.create_study(direction=direction, sampler=sampler)
     for done in earlier.values():
         take_up(study, space, done, select_by)
     for name in names:

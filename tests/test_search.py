@@ -1,11 +1,13 @@
 """The search: trials are experiments, scored on the validation rows."""
 
 import shutil
+import sys
 
 import optuna
 import pytest
 from conftest import Project, tiny_params
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from ruamel.yaml import YAML
 
 from stages import search
 from stages.common.errors import PipelineError
@@ -59,10 +61,28 @@ def test_the_best_trial_comes_first(select_by, direction, first):
         search.take_up(study, {"lora.r": CategoricalDistribution([16])}, run, select_by)
 
 
+def test_a_second_call_tries_other_values_than_the_first(tmp_path, monkeypatch):
+    YAML().dump(tiny_params(), tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    done = []
+
+    def run(name, changes, target):
+        metrics = {"metrics/train.json": {"validation": {"loss": changes["train.lr"]}}}
+        done.append({"name": name, "params": {"train": {"lr": changes["train.lr"]}}, "metrics": metrics})
+        return True
+
+    monkeypatch.setattr(search.experiments, "run", run)
+    monkeypatch.setattr(search, "finished", lambda name: [run for run in done if run["name"].startswith(name)])
+    for trials in ("4", "8"):
+        monkeypatch.setattr(sys, "argv", ["search", "--trials", trials, "train.lr=1e-4..1e-2"])
+        search.main()
+    assert len({run["params"]["train"]["lr"] for run in done}) == 8
+
+
 def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_test_rows_alone(project, tmp_path):
     copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
     before = copied.files("metrics"), copied.run("git", "status", "--short").stdout
-    arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2")
+    arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2", "train.class_weights=null")
     done = copied.stage(*arguments)
     assert "Running stage 'train'" in done.stdout
     assert "Running stage 'evaluate'" not in done.stdout
