@@ -145,6 +145,13 @@ def test_duplicates_never_stop_a_run_that_makes_the_splits_itself(run):
     assert metrics()["dropped"]["near_duplicate_across_splits"] > 20
 
 
+def test_duplicates_never_stop_a_run_that_makes_the_test_split_itself(run):
+    table = pd.concat([rows(0, 100), rows(0, 100).assign(text=lambda table: table["text"] + "!")])
+    files = {"rows.csv": table, "validation.csv": rows(200, 220)}
+    run(files, file={"train": "rows.csv", "validation": "validation.csv"})
+    assert metrics()["dropped"]["near_duplicate_across_splits"] > 20
+
+
 def test_pairs_are_duplicates_where_both_texts_are(run):
     table = rows(0, 100).assign(other=rows(100, 200)["text"])
     same_first = rows(0, 1).assign(other=rows(200, 201)["text"])
