@@ -77,6 +77,15 @@ def test_an_error_ends_the_run():
     assert threads_of_a_new_thread() == 2
 
 
+@pytest.mark.skipif(WORKERS == 1, reason="needs a CPU alone")
+@pytest.mark.parametrize(("threads", "workers", "each"), [(8, 8, 1), (9, 4, 2), (12, 6, 2), (16, 8, 2)])
+def test_more_cores_than_batches_at_once_are_shared_out(threads, workers, each):
+    torch.set_num_threads(threads)
+    seen = set(each_batch(Slow(), lambda model, _: (id(model), torch.get_num_threads()), 2 * threads))
+    assert {count for _, count in seen} == {each}
+    assert len(seen) <= workers
+
+
 def each_batch(model, compute, count):
     """The results for so many batches of one row."""
     return parallel.each_batch(model, compute, [[number] for number in range(count)], progress="test")

@@ -1,6 +1,7 @@
 """Inference with a batch on every core: its many small products keep one core busy, and leave several waiting."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -29,7 +30,7 @@ def each_batch(
     """
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
-    workers = min(threads, len(batches), MOST) if device().type == "cpu" else 1
+    workers = min(threads // math.ceil(threads / MOST), len(batches)) if device().type == "cpu" else 1
     replicas = SimpleQueue()
     for _ in range(workers):
         replicas.put(copy.deepcopy(model, {id(part): part for part in [*model.parameters(), *model.buffers()]}))
