@@ -204,9 +204,10 @@ def test_a_branch_is_refused_with_the_commit_to_pin(hub, tmp_path):
         "hub:org/tiny: expected a revision of 40 hex digits (a commit), found 'main', "
         f"which is today {commit}; pin that"
     )
-    assert failure(tmp_path, "mian").endswith("found 'mian'; pin a commit of its history")
+    assert failure(tmp_path, "0" * 64).endswith(f"found '{'0' * 64}', and its main branch is today {commit}; pin that")
     hub.refuse("", 503)
-    assert failure(tmp_path, "v1").endswith("found 'v1'; pin a commit of its history")
+    unknown = failure(tmp_path, "v1", source="hub:org/other")
+    assert unknown.endswith("found 'v1'; pin a commit of its history")
 
 
 def test_a_commit_that_does_not_exist_is_said(hub, tmp_path):

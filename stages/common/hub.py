@@ -6,7 +6,7 @@ downloaded, and retries. Here stands which files are wanted, that their bytes ar
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -125,12 +125,12 @@ def stated_license(folder: Path) -> str:
 
 
 def today(repository: str, revision: str, repo_type: str) -> str:
-    """What commit a branch or tag stands for, as text for an error message."""
-    try:
-        commit = HfApi().resolve_revision(repository, repo_type=repo_type, revision=revision).resolved
-    except (OSError, ValueError, errors.HTTPError, errors.RevisionResolutionError):
-        return "; pin a commit of its history"
-    return f", which is today {commit}; pin that"
+    """What commit a branch or tag stands for, or else the main branch, as text for an error message."""
+    for name, said in ((revision, "which is today"), ("main", "and its main branch is today")):
+        with suppress(OSError, ValueError, errors.HTTPError, errors.RevisionResolutionError):
+            commit = HfApi().resolve_revision(repository, repo_type=repo_type, revision=name).resolved
+            return f", {said} {commit}; pin that"
+    return "; pin a commit of its history"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Every path that dvc.yaml names, once; all are relative to the root of the repository."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -29,5 +30,6 @@ SUMMARY = Path("metrics/summary.png")
 REPORT = Path("metrics/report.md")
 CARD = Path("metrics/card.md")
 
-DOWNLOADS = Path(".cache/downloads")
-"""Verified archives, kept between runs and outside DVC: a changed split downloads nothing."""
+DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
+"""Verified archives, kept between runs and outside DVC: a changed split downloads nothing, nor does a run in a copy of
+the repository, for which DVC_ROOT names the original."""
