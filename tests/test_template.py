@@ -5,10 +5,12 @@ from collections import Counter
 
 import pytest
 from conftest import CAUSAL, sentences
+from families import MODELS
 from transformers import AutoTokenizer
 
 from stages.common import template
 from stages.common.errors import PipelineError
+from stages.common.rows import clean
 
 PAIRS = (
     "Premise: {text}\nHypothesis: {text_pair}\nEntailment:",
@@ -29,6 +31,16 @@ def test_ids_equal_those_of_the_formatted_string_also_after_saving(family, form,
     assert loaded.model_max_length == 100
     assert loaded.padding_side == "right"
     assert loaded.pad_token_id is not None
+
+
+@pytest.mark.parametrize("form", TEMPLATES)
+@pytest.mark.parametrize("family", MODELS)
+def test_a_text_as_it_comes_gets_the_tokens_of_the_cleaned_text_also_after_saving(family, form, saved_model, tmp_path):
+    template.load_tokenizer(saved_model(family), template=form, max_length=100).save_pretrained(tmp_path)
+    loaded, raw = AutoTokenizer.from_pretrained(tmp_path), " A\tgood \u00a0film,\r\n\n not\0 bad.\x1f \u3000"
+    assert clean(raw) == "A good film, not bad."
+    assert loaded(raw)["input_ids"] == loaded(clean(raw))["input_ids"]
+    assert loaded(raw)["input_ids"] != loaded("good")["input_ids"]
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])

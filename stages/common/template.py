@@ -1,7 +1,7 @@
 """The prompt template, carried by the tokenizer: every text that it encodes stands inside the template.
 
-The template is the tokenizer's post-processor, in ids, so it is saved and loaded with the tokenizer and reaches
-everyone who uses the adapter, with none of this project's code.
+The template is the tokenizer's post-processor, in ids, and the cleaning of white space its normalizer. Both are saved
+and loaded with the tokenizer and so reach everyone who uses the adapter, with none of this project's code.
 """
 
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from tokenizers import Tokenizer, normalizers, processors
+from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -20,6 +20,12 @@ PROBES = (("good", "bad"), ("It was, in 2 words, not bad.", "good"), ("Überrasc
 """Pairs on which a tokenizer with a template must agree with the tokenizer without it on the formatted string; where
 there are no pairs, the first text of each."""
 
+CLEANING = (
+    normalizers.Replace("\0", ""),
+    normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "),
+    normalizers.Strip(),
+)
+"""What `rows.clean` does to a text, for texts that come without it."""
 
 SIDES = {"head": "right", "tail": "left"}
 """The side at which a long text is cut, by the part that stays."""
@@ -59,8 +65,7 @@ def load_tokenizer(
         if tokenizer.eos_token is None:
             raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
         tokenizer.pad_token = tokenizer.eos_token
-    if template != "{text}":
-        tokenizer = with_template(tokenizer, template, pairs)
+    tokenizer = with_template(tokenizer, template, pairs)
     room = tokenizer.num_special_tokens_to_add(pair=pairs)
     if max_length <= room:
         raise PipelineError(
@@ -92,23 +97,18 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
     """`tokenizer` with `template` as its post-processor; ids equal those of the formatted string.
 
     Where the template ends in a space before the text, tokenizers that join a space to the word after it need it at
-    the text's start instead: the second try.
+    the text's start instead: the second try. Pairs in the template "{text}" stand as the tokenizer puts them.
     """
-    expected = [tokenizer(template.format(text=text, text_pair=pair))["input_ids"] for text, pair in PROBES]
+    plain = pairs and template == "{text}"
     probes = list(PROBES) if pairs else [text for text, _ in PROBES]
-    ids = template_ids(tokenizer, template)
-    around = [
-        {"id": name, "ids": part, "tokens": tokenizer.convert_ids_to_tokens(part)} for name, part in ids.items() if part
-    ]
-    single = " ".join(name for name in ("before", "$A", "after") if ids.get(name, True))
-    pair = " ".join(name for name in ("before", "$A", "between", "$B", "after") if ids.get(name, True))
+    formatted = probes if plain else [template.format(text=text, text_pair=pair) for text, pair in PROBES]
+    expected = tokenizer(formatted)["input_ids"]
     for lead in ([], [normalizers.Prepend(" ")]):
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        backend.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair if pairs else None, special_tokens=around
-        )
-        if lead:
-            backend.normalizer = normalizers.Sequence(lead + ([backend.normalizer] if backend.normalizer else []))
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([*CLEANING, *lead, *own])
+        if not plain:
+            backend.post_processor = post_processor(tokenizer, template, pairs)
         templated = PreTrainedTokenizerFast(
             tokenizer_object=backend,
             padding_side=tokenizer.padding_side,
@@ -122,6 +122,17 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
         f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "
         "start the part after a text with a line break"
     )
+
+
+def post_processor(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> processors.TemplateProcessing:
+    """What puts the template's ids around those of a text, or of a pair."""
+    ids = template_ids(tokenizer, template)
+    around = [
+        {"id": name, "ids": part, "tokens": tokenizer.convert_ids_to_tokens(part)} for name, part in ids.items() if part
+    ]
+    single = " ".join(name for name in ("before", "$A", "after") if ids.get(name, True))
+    pair = " ".join(name for name in ("before", "$A", "between", "$B", "after") if ids.get(name, True))
+    return processors.TemplateProcessing(single=single, pair=pair if pairs else None, special_tokens=around)
 
 
 def template_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, list[int]]:
