@@ -59,7 +59,7 @@ from stages.common.params import Params
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = 4
-STEPS = 16
+STEPS = 40
 
 GOOD = ("good", "warm", "funny", "wise", "lovely", "bright")
 BAD = ("bad", "cold", "dull", "silly", "awful", "grey")
@@ -192,7 +192,7 @@ def loss(scores: np.ndarray, rows: store.Rows) -> float:
 
 def train(model: torch.nn.Module, rows: store.Rows) -> None:
     """A few steps on all rows."""
-    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=5e-3)
+    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=2e-3)
     model.train()
     for _ in range(STEPS):
         model(**rows.batch(np.arange(len(rows)))).loss.backward()

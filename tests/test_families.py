@@ -40,7 +40,7 @@ def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, 
     )
     assert measured.stored < min(1e-5, measured.spread / 1000)
     assert measured.batch < min(1e-5, measured.spread / 1000)
-    assert measured.losses[1] < 0.9 * measured.losses[0]
+    assert measured.losses[1] < 0.5 * measured.losses[0]
     assert measured.reload < 1e-5
     assert measured.scores_words == (family in LANGUAGE_MODELS)
 
