@@ -129,7 +129,7 @@ def prepare_file(file: Path) -> None:
     splits = prepare.prepare({"train": rows.read(file, data)}, data, Counter())
     paths.PREPARED.mkdir(parents=True)
     for name, split in splits.items():
-        prepare.save(split, rows.class_names(splits, data.classes), paths.PREPARED / f"{name}.parquet")
+        prepare.save(split, rows.class_names(splits, data), data.problem, paths.PREPARED / f"{name}.parquet")
 
 
 def write_made_up(file: Path, count: int, words: int) -> None:

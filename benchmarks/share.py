@@ -34,7 +34,7 @@ def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
     rows = store.load_rows(paths.ENCODED / "train", about)
-    model, _ = train.build(params, about)
+    model, _ = train.build(params, about, rows)
     model.to(device()).train()
     encoder = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32).to(device())
     prefix.capture(encoder, about.depth)

@@ -2,75 +2,76 @@
 
     python -m stages.baseline
 
-Reads models/base, data/prepared and data/encoded. Writes metrics/baseline.json, and each rival's probabilities for the
-test rows to data/predictions/baseline.parquet (one column a rival, one list of class probabilities a row):
+Reads models/base, data/prepared and data/encoded. Writes metrics/baseline.json, and each rival's predictions for the
+test rows to data/predictions/baseline.parquet (one column a rival; in each row a list of probabilities, or a number):
 
-    majority              the class shares of the training rows, whatever the text
-    bag_of_words          TF-IDF and logistic regression on the text
+    majority              the class shares of the training rows, whatever the text; of numbers, the `median`
+    bag_of_words          TF-IDF and a linear model on the text: logistic regression, one for each of several labels, or
+                          ridge regression
     untrained             the model before tuning, with a fresh random head
     zero_shot             the same, its head filled with the language-model head's rows of the label words
     zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
-    linear_probe          logistic regression on the model's final hidden states
+    linear_probe          a linear model on the model's final hidden states
 
-Whatever a rival can choose, it chooses on the validation rows.
+Whatever a rival can choose, it chooses on the validation rows; so every label's threshold.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from sklearn.base import ClassifierMixin
-from sklearn.dummy import DummyClassifier
+from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stages.common import classifier, errors, output, paths, prefix, scoring, store, texts
 from stages.common.params import Baseline, Params
+from stages.common.problems import PROBLEMS
+from stages.common.scoring import Problem
+
+BySplit = dict[str, np.ndarray]
+"""Labels, inputs or predictions of a split's rows, by its name."""
 
 
 def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
+    problem = PROBLEMS[about.problem]
     prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}
     labels = {name: split.labels for name, split in rows.items()}
 
+    name, constant = problem.constant()
     rivals = {
-        "majority": DummyClassifier(strategy="prior").fit(words["train"], labels["train"]).predict_proba(words["test"]),
-        "bag_of_words": bag_of_words(words, labels, params.baseline),
-        **model_rivals(rows, labels, about, params),
+        name: predicted(problem, constant.fit(words["train"], labels["train"]), words),
+        "bag_of_words": bag_of_words(problem, words, labels, params.baseline),
+        **model_rivals(problem, rows, labels, about, params),
     }
-    metrics = {
-        name: scoring.score(labels["test"], probabilities)
-        | {"interval": {"accuracy": scoring.accuracy_interval(labels["test"], probabilities)}}
-        for name, probabilities in rivals.items()
-    }
-    table = pd.DataFrame({name: list(rival) for name, rival in rivals.items()})
+    decided = {name: decide(problem, labels, rival) for name, rival in rivals.items()}
+    table = pd.DataFrame({name: list(rival) for name, rival in decided.items()})
     output.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
-    output.write_json(paths.BASELINE_METRICS, metrics)
-
-
-def bag_of_words(words: dict[str, np.ndarray], labels: dict[str, np.ndarray], options: Baseline) -> np.ndarray:
-    """Test probabilities of TF-IDF with logistic regression."""
-    candidates = (
-        make_pipeline(
-            TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True), LogisticRegression(C=c, max_iter=1000)
-        )
-        for longest in options.ngrams
-        for c in options.regularization
+    output.write_json(
+        paths.BASELINE_METRICS, {name: measure(problem, labels, rival) for name, rival in decided.items()}
     )
-    return best(candidates, words, labels).predict_proba(words["test"])
+
+
+def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Baseline) -> BySplit:
+    """Predictions of TF-IDF with a linear model."""
+    candidates = (
+        make_pipeline(TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True), problem.linear(strength))
+        for longest in options.ngrams
+        for strength in options.regularization
+    )
+    return best(problem, candidates, words, labels)
 
 
 def model_rivals(
-    rows: dict[str, store.Rows], labels: dict[str, np.ndarray], about: store.About, params: Params
-) -> dict[str, np.ndarray]:
-    """Test probabilities of the rivals that use the frozen model; zero-shot needs a language-model head."""
-    arguments = classifier.label_arguments(about.class_names, about.pad_token_id)
+    problem: Problem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
+) -> dict[str, BySplit]:
+    """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head."""
+    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=params.seed)
     prefix.splice(model, about.depth)
     untrained, features = {}, {}
@@ -79,41 +80,53 @@ def model_rivals(
             model, split, batch_size=params.baseline.batch_size, progress=f"baseline, {name} rows"
         )
         features[name] = features[name].astype(np.float64)  # in float32, scikit-learn's probabilities miss a sum of 1
-    rivals = {"untrained": scoring.softmax(untrained["test"])}
+    rivals = {"untrained": {name: problem.predictions(logits) for name, logits in untrained.items()}}
     if classifier.scores_words(model):
-        words = classifier.label_words(about.class_names, params.encode.label_words)
-        head = classifier.label_word_rows(paths.BASE_MODEL, words=words).numpy()
+        head = classifier.label_word_head(paths.BASE_MODEL, arguments, params.encode.label_words).numpy()
         zero_shot = {name: pooled @ head.T for name, pooled in features.items()}
-        rivals["zero_shot"] = scoring.softmax(zero_shot["test"])
-        rivals["zero_shot_calibrated"] = calibrated(zero_shot, labels)
-    rivals["linear_probe"] = linear_probe(features, labels, params.baseline)
+        rivals["zero_shot"] = {name: problem.predictions(logits) for name, logits in zero_shot.items()}
+        rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
+    rivals["linear_probe"] = linear_probe(problem, features, labels, params.baseline)
     return rivals
 
 
-def calibrated(logits: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
-    """Test probabilities from logistic regression on the validation logits.
+def calibrated(problem: Problem, logits: BySplit, labels: BySplit) -> BySplit:
+    """Predictions of logistic regression on the validation logits.
 
-    With two classes that is a threshold and a scale (Platt 1999), with more a matrix (Guo et al. 2017, section 4.2).
+    With two classes that is a threshold and a scale (Platt 1999), with more, or with labels, a matrix (Guo et al. 2017,
+    section 4.2).
     """
-    model = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=1000))
+    model = make_pipeline(StandardScaler(with_mean=False), problem.linear(1.0))
     centred = {name: values - values.mean(axis=1, keepdims=True) for name, values in logits.items()}
-    return model.fit(centred["validation"], labels["validation"]).predict_proba(centred["test"])
+    return predicted(problem, model.fit(centred["validation"], labels["validation"]), centred)
 
 
-def linear_probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray], options: Baseline) -> np.ndarray:
-    """Test probabilities of logistic regression on standardised pooled features (Alain & Bengio 2016)."""
-    candidates = (
-        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)) for c in options.regularization
-    )
-    return best(candidates, features, labels).predict_proba(features["test"])
+def linear_probe(problem: Problem, features: BySplit, labels: BySplit, options: Baseline) -> BySplit:
+    """Predictions of a linear model on standardised pooled features (Alain & Bengio 2016)."""
+    candidates = (make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization)
+    return best(problem, candidates, features, labels)
 
 
-def best(
-    candidates: Iterable[ClassifierMixin], inputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]
-) -> ClassifierMixin:
-    """The candidate, fitted on the training rows, with the lowest log loss on the validation rows."""
-    fitted = [candidate.fit(inputs["train"], labels["train"]) for candidate in candidates]
-    return min(fitted, key=lambda model: log_loss(labels["validation"], model.predict_proba(inputs["validation"])))
+def best(problem: Problem, candidates: Iterable[BaseEstimator], inputs: BySplit, labels: BySplit) -> BySplit:
+    """Predictions of the candidate, fitted on the training rows, with the lowest loss on the validation rows."""
+    fitted = [predicted(problem, candidate.fit(inputs["train"], labels["train"]), inputs) for candidate in candidates]
+    return min(fitted, key=lambda rival: problem.loss(labels["validation"], rival["validation"]))
+
+
+def predicted(problem: Problem, model: BaseEstimator, inputs: BySplit) -> BySplit:
+    """What a fitted model says of the rows that it was not fitted on."""
+    return {name: problem.fitted(model, inputs[name]) for name in ("validation", "test")}
+
+
+def decide(problem: Problem, labels: BySplit, rival: BySplit) -> np.ndarray:
+    """A rival's final predictions for the test rows, with what its validation rows let it choose."""
+    return problem.decide(rival["test"], problem.choose(labels["validation"], rival["validation"]))
+
+
+def measure(problem: Problem, labels: BySplit, rival: np.ndarray) -> dict[str, float | dict]:
+    """A rival's scores on the test rows, and the interval of the main one."""
+    interval = {problem.MAIN.key: scoring.main_interval(problem, labels["test"], rival)}
+    return scoring.score(problem, labels["test"], rival) | {"interval": interval}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ text was cut to `encode.max_length`, and the tokens that were cut off.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from datasets import Features
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import errors, output, parallel, paths, prefix, store, template, texts
+from stages.common import errors, labels, output, parallel, paths, prefix, store, template, texts
 from stages.common.base import load_config
 from stages.common.device import device
 from stages.common.params import Encode, Params
@@ -42,7 +42,7 @@ def main() -> None:
     )
     model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers)
     about = store.About(
-        class_names=Features.from_arrow_schema(prepared["train"].schema_arrow)["label"].names,
+        **labels.described(Features.from_arrow_schema(prepared["train"].schema_arrow)["label"]),
         depth=depth,
         hidden_size=load_config(paths.BASE_MODEL).hidden_size,
         dtype=params.encode.dtype,
@@ -51,7 +51,7 @@ def main() -> None:
     metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
         for name, split in prepared.items():
-            store.save_tokens(folder / name, tokenized(tokenizer, split, metrics[name]))
+            store.save_tokens(folder / name, arrays(tokenized(tokenizer, split, metrics[name]), about))
         if warning := cut_warning(sum(metrics.values(), Counter()), params.encode.max_length):
             print(warning)
         if model:
@@ -63,7 +63,7 @@ def main() -> None:
 
 def tokenized(
     tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter
-) -> Iterator[tuple[list[list[int]], list[int]]]:
+) -> Iterator[tuple[list[list[int]], list]]:
     """A split's tokens and labels, a chunk of rows at a time; counts the tokens, and what was cut to fit."""
     for chunk in split.iter_batches(CHUNK):
         inputs = texts.as_inputs(chunk.to_pandas())
@@ -77,6 +77,14 @@ def tokenized(
         kept = sum(map(len, tokens))
         counts.update(tokens=kept, truncated_rows=len(long), truncated_tokens=before - kept)
         yield tokens, chunk["label"].to_pylist()
+
+
+def arrays(
+    chunks: Iterable[tuple[list[list[int]], list]], about: store.About
+) -> Iterator[tuple[list[list[int]], np.ndarray]]:
+    """The same, with the labels as they are trained on."""
+    for tokens, stored in chunks:
+        yield tokens, labels.KINDS[about.problem].array(stored, about.class_names)
 
 
 def cut_warning(counts: Counter, max_length: int) -> str:

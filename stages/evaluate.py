@@ -3,9 +3,9 @@
     python -m stages.evaluate
 
 Reads models/adapter, as anyone would load it, data/prepared, data/encoded and what `baseline` wrote. Writes
-metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain in accuracy over each rival, with
-interval and p-value), data/predictions/test.csv (text, label, probability, every rival's answer) and metrics/plots for
-`dvc plots`: answers for the confusion matrices, curves, reliability, accuracy and errors by length; and
+metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain over each rival in the main
+score, with interval and p-value), data/predictions/test.csv (text, label, probability, every rival's answer) and
+metrics/plots for `dvc plots`: answers for the confusion matrices, curves, reliability, score and errors by length; and
 metrics/summary.png.
 """
 
@@ -17,6 +17,8 @@ import pandas as pd
 
 from stages.common import classifier, errors, figure, output, paths, prefix, scoring, store, texts
 from stages.common.params import Params
+from stages.common.problems import PROBLEMS
+from stages.common.scoring import Problem
 
 HISTOGRAM_BINS = 20
 
@@ -24,29 +26,33 @@ HISTOGRAM_BINS = 20
 def main() -> None:
     options = Params.load().evaluate
     about = store.About.load(paths.ENCODED)
+    problem, names = PROBLEMS[about.problem], about.class_names
     rows = store.load_rows(paths.ENCODED / "test", about)
     given = pd.read_parquet(paths.PREPARED / "test.parquet").filter(texts.COLUMNS)
     rivals = {name: np.stack(column) for name, column in pd.read_parquet(paths.BASELINE_PREDICTIONS).items()}
 
     made = json.loads((paths.ADAPTER / "run.json").read_text())
-    logits = tuned(rows, made["depth"], options.batch_size)
-    probabilities = rivals | {"tuned": scoring.softmax(logits)}
+    logits, fitted = tuned(rows, made["depth"], options.batch_size), made["metrics"]
+    thresholds = list(fitted.get("thresholds", {}).values())
+    predictions = rivals | {"tuned": problem.decide(problem.predictions(logits), thresholds)}
     # as they were before the temperature was divided out of the head
-    before = scoring.softmax(logits * made["metrics"]["temperature"])
-    metrics = measure(rows.labels, probabilities["tuned"], before, rivals, about.class_names, options.resamples)
-    curves = {name: scoring.curves(rows.labels, rival, options.curve_points) for name, rival in probabilities.items()}
-    curves["tuned_uncalibrated"] = {"reliability": scoring.reliability_points(rows.labels, before)}
-    table = answers(rows.labels, probabilities, about.class_names)
+    before = problem.decide(problem.predictions(logits * fitted.get("temperature", 1)), thresholds)
+    metrics = measure(problem, rows.labels, predictions["tuned"], before, rivals, names, options.resamples)
+    curves = {name: problem.curves(rows.labels, values, options.curve_points) for name, values in predictions.items()}
+    uncalibrated = problem.curves(rows.labels, before, options.curve_points)
+    curves["tuned_uncalibrated"] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
+    table = answers(problem, rows.labels, predictions, names)
 
-    save_plots(table, rows.lengths, curves)
-    output.write_bytes(paths.SUMMARY, figure.summary(rows.labels, probabilities, curves, about.class_names))
-    table.insert(2, "probability", probabilities["tuned"].max(axis=1))
+    save_plots(problem, table, row_scores(problem, rows.labels, predictions), rows.lengths, curves)
+    output.write_bytes(paths.SUMMARY, figure.summary(about.problem, rows.labels, predictions, curves, names))
+    for column, values in problem.confidence(predictions["tuned"]).items():
+        table.insert(2, column, values)
     output.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
     output.write_json(paths.EVALUATE_METRICS, metrics)
 
 
 def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
-    """The saved adapter's logits, (rows, classes), from the depth that it was trained from."""
+    """The saved adapter's logits, (rows, outputs), from the depth that it was trained from."""
     model = classifier.load_adapter(paths.ADAPTER)
     prefix.splice(model, depth)
     if not depth:
@@ -55,6 +61,7 @@ def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
 
 
 def measure(
+    problem: Problem,
     labels: np.ndarray,
     tuned: np.ndarray,
     uncalibrated: np.ndarray,
@@ -65,20 +72,22 @@ def measure(
     """The tuned model's scores with their intervals, by class too, and its gain over each rival and the strongest.
 
     Args:
-        labels: (rows,).
-        tuned, uncalibrated, and each of rivals: probabilities, (rows, classes).
+        labels: of the rows; tuned, uncalibrated, and each of rivals: predictions for them.
     """
-    compared = {name: scoring.gain(labels, tuned, rival, resamples) for name, rival in rivals.items()}
+    compared = {name: scoring.gain(problem, labels, tuned, rival, resamples) for name, rival in rivals.items()}
     compared["strongest_rival"] = min(compared.values(), key=lambda values: values["gain"])
-    return {
-        **scoring.score(labels, tuned),
-        "classes": scoring.class_scores(labels, tuned, class_names),
-        "interval": scoring.intervals(labels, tuned, resamples),
+    parts = {
+        "classes": problem.class_scores(labels, tuned, class_names),
+        "interval": scoring.intervals(problem, labels, tuned, resamples),
         "uncalibrated": {
             name: value
-            for name, value in scoring.score(labels, uncalibrated).items()
+            for name, value in scoring.score(problem, labels, uncalibrated).items()
             if name in ("log_loss", "brier", "calibration_error")
         },
+    }
+    return {
+        **scoring.score(problem, labels, tuned),
+        **{name: part for name, part in parts.items() if part},
         **{
             key: {name: values[key] for name, values in compared.items()}
             for key in ("gain", "gain_low", "gain_high", "p_value")
@@ -86,37 +95,45 @@ def measure(
     }
 
 
-def answers(labels: np.ndarray, probabilities: dict[str, np.ndarray], class_names: list[str]) -> pd.DataFrame:
-    """The true class and every model's answer, by name: the tuned model's first."""
-    names = np.asarray(class_names)
-    first = {"label": names[labels], "tuned": names[probabilities["tuned"].argmax(axis=1)]}
-    return pd.DataFrame(first | {rival: names[values.argmax(axis=1)] for rival, values in probabilities.items()})
+def answers(
+    problem: Problem, labels: np.ndarray, predictions: dict[str, np.ndarray], class_names: list[str]
+) -> pd.DataFrame:
+    """The true answer and every model's, as people read them: the tuned model's first."""
+    told = {name: problem.answers(values, class_names) for name, values in predictions.items()}
+    return pd.DataFrame({"label": problem.truth(labels, class_names), "tuned": told["tuned"]} | told)
 
 
-def save_plots(answers: pd.DataFrame, lengths: np.ndarray, curves: dict[str, dict[str, list]]) -> None:
+def row_scores(problem: Problem, labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
+    """How good every model's answer is, row by row: the tuned model's first."""
+    scores = {name: problem.row_scores(labels, values) for name, values in predictions.items()}
+    return pd.DataFrame({"tuned": scores["tuned"]} | scores)
+
+
+def save_plots(
+    problem: Problem, answers: pd.DataFrame, scores: pd.DataFrame, lengths: np.ndarray, curves: dict[str, dict]
+) -> None:
     """Write metrics/plots."""
     with output.replacing(paths.EVALUATE_PLOTS) as folder:
-        answers.to_csv(folder / "answers.csv", index=False)
-        by_length(answers, lengths).to_csv(folder / "length.csv")
-        errors_by_length(answers, lengths).to_csv(folder / "errors.csv")
+        answers.to_csv(folder / f"{problem.ANSWERS}.csv", index=False)
+        by_length(problem.MAIN.sign * scores, lengths).to_csv(folder / "length.csv")
+        errors_by_length(problem.MAIN.shortfall(scores), lengths).to_csv(folder / "errors.csv")
         for name, kinds in curves.items():
             for kind, points in kinds.items():
                 pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
 
 
-def by_length(answers: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
-    """Every model's accuracy on fifths of the rows by length; `tokens` is the longest row of each."""
-    right = answers.drop(columns="label").eq(answers["label"], axis=0).assign(tokens=lengths)
-    fifths = right.groupby(pd.qcut(lengths, 5, duplicates="drop"), observed=True)
+def by_length(scores: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
+    """Every model's main score on fifths of the rows by length; `tokens` is the longest row of each."""
+    fifths = scores.assign(tokens=lengths).groupby(pd.qcut(lengths, 5, duplicates="drop"), observed=True)
     return fifths.mean().assign(rows=fifths.size(), tokens=fifths["tokens"].max()).set_index("tokens")
 
 
-def errors_by_length(answers: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
+def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
     """A histogram of the rows, and of every model's errors, by length; `tokens` is the upper edge of each bin."""
     edges = np.histogram_bin_edges(lengths, bins=HISTOGRAM_BINS)
     bins = pd.cut(lengths, edges, include_lowest=True, labels=edges[1:].round(1))
-    wrong = answers.drop(columns="label").ne(answers["label"], axis=0).groupby(bins, observed=False)
-    return wrong.sum().assign(rows=wrong.size()).rename_axis("tokens")
+    summed = errors.groupby(bins, observed=False)
+    return summed.sum().assign(rows=summed.size()).rename_axis("tokens")
 
 
 if __name__ == "__main__":

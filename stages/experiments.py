@@ -8,8 +8,8 @@
 
 Reads, from `dvc exp show`, the finished experiments on the last commit whose names start with the given one, and groups
 them by a parameter's value, or with `--by name` shows each. Runs of a group that differ elsewhere, in their seed, are
-averaged: mean ± standard deviation. Prints Markdown: every model's accuracy, the tuned model's gain over the strongest
-rival of each run, and whether that gain exceeds the spread between runs.
+averaged: mean ± standard deviation. Prints Markdown: every model's main score, the tuned model's gain over the
+strongest rival of each run, and whether that gain exceeds the spread between runs.
 """
 
 import argparse
@@ -27,6 +27,10 @@ from pandas.core.groupby import DataFrameGroupBy
 
 from stages.common import errors, output, paths
 from stages.common.markdown import paragraphs, table
+from stages.common.params import Params
+from stages.common.problems import PROBLEMS
+from stages.common.scoring import Main
+from stages.common.single_label import MAIN
 
 matplotlib.use("Agg")
 
@@ -42,19 +46,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.plot and not options.by:
         parser.error("--plot: expected --by PARAM with it, for the horizontal axis")
-    groups = grouped(options.name, options.by)
-    print(paragraphs(comparison(groups, options.by), *spreads(groups)))
+    problem = Params.load().data.problem
+    main, groups = PROBLEMS[problem].MAIN, grouped(options.name, options.by, problem)
+    print(paragraphs(comparison(groups, options.by, main), *spreads(groups, main)))
     if options.plot:
-        output.write_bytes(options.plot, drawing(groups, options.by))
+        output.write_bytes(options.plot, drawing(groups, options.by, main))
 
 
-def grouped(name: str, by: str | None) -> DataFrameGroupBy:
-    """One row an experiment, see `outcome`, grouped by their `value`.
+def grouped(name: str, by: str | None, problem: str = "single_label") -> DataFrameGroupBy:
+    """One row an experiment on the problem, see `outcome`, grouped by their `value`.
 
     Raises:
         PipelineError: there is none of that name.
     """
-    runs = pd.DataFrame([outcome(run, by) for run in finished(name) if run["evaluated"]])
+    done = [run for run in finished(name) if run["evaluated"] and run["params"]["data"]["problem"] == problem]
+    runs = pd.DataFrame([outcome(run, by, PROBLEMS[problem].MAIN) for run in done])
     if runs.empty:
         named = f" whose names start with {name!r}" if name else ""
         raise errors.PipelineError(f"expected finished experiments on the last commit{named}, found none: dvc exp run")
@@ -96,8 +102,8 @@ def finished(name: str) -> Iterator[dict]:
             }
 
 
-def outcome(run: dict, by: str | None) -> dict[str, object]:
-    """One experiment as a row: the value of the parameter `by`, accuracies by model, gain over the strongest rival."""
+def outcome(run: dict, by: str | None, main: Main) -> dict[str, object]:
+    """One experiment as a row: the value of the parameter `by`, main scores by model, gain over the strongest rival."""
     baseline, trained, tuned = (
         run["metrics"][str(path)] for path in (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
     )
@@ -105,8 +111,8 @@ def outcome(run: dict, by: str | None) -> dict[str, object]:
     values = {None: "all", "name": run["name"]}
     return {
         "value": values[by] if by in values else parameter(run["params"], by),
-        **{name: scores[name]["accuracy"] for name in MODELS if name in scores},
-        **tuned["interval"]["accuracy"],
+        **{name: scores[name][main.key] for name in MODELS if name in scores},
+        **tuned["interval"][main.key],
         "gain": tuned["gain"]["strongest_rival"],
         "trainable": trained["trainable_parameters"],
     }
@@ -126,62 +132,64 @@ def parameter(params: dict, name: str) -> object:
     return value
 
 
-def comparison(groups: DataFrameGroupBy, by: str | None) -> str:
-    """A row a group: its runs, every model's accuracy, the gain, the trained parameters."""
+def comparison(groups: DataFrameGroupBy, by: str | None, main: Main = MAIN) -> str:
+    """A row a group: its runs, every model's main score, the gain, the trained parameters."""
     first = groups.first()
     models = [name for name in MODELS if name in first]
     lines = [
         [
             f"{value:,}" if isinstance(value, int | float) else value,
             str(len(runs)),
-            *(percent(runs[name]) for name in models[:-1]),
-            percent(runs["tuned"]) + (interval(runs) if len(runs) == 1 else ""),
-            points(runs["gain"]),
+            *(mean(runs[name], main) for name in models[:-1]),
+            mean(runs["tuned"], main) + (interval(runs, main) if len(runs) == 1 else ""),
+            gain(runs["gain"], main),
             f"{runs['trainable'].iloc[0]:,}",
         ]
         for value, runs in groups
     ]
-    return table([by or "experiments", "runs", *models, "gain, points", "trained parameters"], lines)
+    return table([by or "experiments", "runs", *models, main.titled("gain"), "trained parameters"], lines)
 
 
-def percent(shares: pd.Series) -> str:
-    """Their mean in per cent, and with several their standard deviation."""
-    return f"{100 * shares.mean():.1f} %" + (f" ± {100 * shares.std():.1f}" if len(shares) > 1 else "")
+def mean(scores: pd.Series, main: Main) -> str:
+    """The mean of the scores, and with several their standard deviation."""
+    shown = f"{main.bare(scores.mean())} {main.mark}".rstrip()
+    return shown + (f" ± {main.bare(scores.std())}" if len(scores) > 1 else "")
 
 
-def interval(runs: pd.DataFrame) -> str:
-    """The 95 % confidence interval of a single run's accuracy."""
-    return f" ({100 * runs['low'].iloc[0]:.1f} to {100 * runs['high'].iloc[0]:.1f})"
+def interval(runs: pd.DataFrame, main: Main) -> str:
+    """The 95 % confidence interval of a single run's score."""
+    return f" ({main.bare(runs['low'].iloc[0])} to {main.bare(runs['high'].iloc[0])})"
 
 
-def points(differences: pd.Series) -> str:
-    """Their mean in percentage points, and with several their standard deviation."""
-    return f"{100 * differences.mean():+.1f}" + (f" ± {100 * differences.std():.1f}" if len(differences) > 1 else "")
+def gain(differences: pd.Series, main: Main) -> str:
+    """Their mean, and with several their standard deviation."""
+    spread = f" ± {main.bare(differences.std())}" if len(differences) > 1 else ""
+    return main.difference(differences.mean()) + spread
 
 
-def spreads(groups: DataFrameGroupBy) -> Iterator[str]:
+def spreads(groups: DataFrameGroupBy, main: Main = MAIN) -> Iterator[str]:
     """For each group of several runs, whether the gain exceeds what changes from run to run."""
     for value, runs in groups:
         if len(runs) > 1:
-            mean, deviation = runs["gain"].mean(), runs["gain"].std()
-            exceeds = "exceeds" if mean > 2 * deviation else "does not exceed"
+            exceeds = "exceeds" if runs["gain"].mean() > 2 * runs["gain"].std() else "does not exceed"
+            gained = f"{gain(runs['gain'], main)} {main.unit}".rstrip()
             yield (
-                f"{value}: over {len(runs)} runs the gain over the strongest rival, {points(runs['gain'])} points, "
+                f"{value}: over {len(runs)} runs the gain over the strongest rival, {gained}, "
                 f"{exceeds} twice its standard deviation; {(runs['gain'] > 0).sum()} of {len(runs)} runs gained."
             )
 
 
-def drawing(groups: DataFrameGroupBy, by: str) -> bytes:
-    """Accuracies against the parameter, as PNG; bars show the standard deviation between runs."""
-    means, deviations = groups.mean(), groups.std().fillna(0)
+def drawing(groups: DataFrameGroupBy, by: str, main: Main = MAIN) -> bytes:
+    """Main scores against the parameter, as PNG; bars show the standard deviation between runs."""
+    means, deviations = main.factor * groups.mean(), main.factor * groups.std().fillna(0)
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for name in MODELS:
         if name in means:
-            axes.errorbar(means.index, 100 * means[name], 100 * deviations[name], marker="o", capsize=3, label=name)
+            axes.errorbar(means.index, means[name], deviations[name], marker="o", capsize=3, label=name)
     if pd.api.types.is_numeric_dtype(means.index):
         axes.set(xscale="log", xticks=means.index, xticklabels=[f"{value:,}" for value in means.index])
         axes.minorticks_off()
-    axes.set(xlabel=by, ylabel="accuracy on the test rows, %")
+    axes.set(xlabel=by, ylabel=", ".join(filter(None, (f"{main.name} on the test rows", main.mark))))
     axes.legend()
     content = io.BytesIO()
     figure.savefig(content, dpi=100, metadata={"Software": None})

@@ -17,6 +17,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer
 
 from stages.common import card, classifier, errors, output, paths
+from stages.common.problems import of_run
 from stages.report import verdict
 
 KEPT = (paths.BASE_MODEL, paths.ADAPTER)
@@ -39,7 +40,8 @@ def main() -> None:
             publish(fresh, made["base_model"])
         else:
             merge(fresh)
-        about = card.tested(made, tuned, verdict(baseline, tuned), merged=not options.adapter)
+        said = verdict(baseline, tuned, of_run(made["params"]))
+        about = card.tested(made, tuned, said, merged=not options.adapter)
         output.write_text(fresh / "README.md", about)
     print(f"{folder}: ready to share, how to load it stands in its README.md")
 

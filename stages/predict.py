@@ -12,15 +12,18 @@ states. Reads models/base and models/adapter.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import classifier, errors, formats, output, parallel, paths, scoring, texts
+from stages.common import classifier, errors, formats, output, parallel, paths, single_label, texts
 from stages.common.device import device
-from stages.common.rows import clean, valid
+from stages.common.problems import of_run
+from stages.common.scoring import Problem
+from stages.common.texts import clean, valid
 
 BATCH_SIZE = 16
 """Texts at once, unless the command line says otherwise; as many rows as fit a core's cache."""
@@ -28,19 +31,22 @@ BATCH_SIZE = 16
 
 def main() -> None:
     options = parse_arguments()
-    made = json.loads((paths.ADAPTER / "run.json").read_text())["params"]
+    run = json.loads((paths.ADAPTER / "run.json").read_text())
+    made, thresholds = run["params"], list(run["metrics"].get("thresholds", {}).values())
     columns = {name: made["data"][name] for name in texts.COLUMNS if made["data"][name]}
     table = read_texts(options, columns)
     inputs = texts.as_inputs(table.map(clean))
 
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     labels = classifier.load_labels(paths.ADAPTER)
-    table = table.join(answers(classifier.load_adapter(paths.ADAPTER), tokenizer, inputs, options.batch_size))
+    tuned = classifier.load_adapter(paths.ADAPTER)
+    given = {"tokenizer": tokenizer, "inputs": inputs, "batch_size": options.batch_size, "problem": of_run(made)}
+    table = table.join(answers(tuned, **given, thresholds=thresholds))
     if options.compare:
         untouched = classifier.load_base(
             paths.BASE_MODEL, labels=labels, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
         )
-        table = table.join(answers(untouched, tokenizer, inputs, options.batch_size).add_prefix("untouched_"))
+        table = table.join(answers(untouched, **given).add_prefix("untouched_"))
     write(table, options.output)
 
 
@@ -86,8 +92,10 @@ def answers(
     tokenizer: PreTrainedTokenizerBase,
     inputs: list[str] | list[tuple[str, str]],
     batch_size: int,
+    problem: Problem = single_label,
+    thresholds: Sequence[float] = (),
 ) -> pd.DataFrame:
-    """Each text's or pair's label, its probability, and the probability of every class."""
+    """Each text's or pair's answer, its probability, and the probability of every class or label; or its number."""
     tokens = tokenizer(inputs, truncation=True)["input_ids"]
     order = np.argsort([-len(row) for row in tokens], kind="stable")
     logits = np.empty((len(inputs), model.config.num_labels), dtype=np.float32)
@@ -98,10 +106,10 @@ def answers(
 
     batches = [order[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
     parallel.each_batch(model, compute, batches, progress="predict")
-    probabilities = scoring.softmax(logits)
+    predictions = problem.decide(problem.predictions(logits), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    best = {"label": [names[index] for index in probabilities.argmax(axis=1)], "probability": probabilities.max(axis=1)}
-    return pd.DataFrame(best | dict(zip(names, probabilities.T, strict=True)))
+    answered = {problem.ANSWER: problem.answers(predictions, names)}
+    return pd.DataFrame(answered | problem.confidence(predictions) | problem.detail(predictions, names))
 
 
 def write(table: pd.DataFrame, path: Path | None) -> None:

@@ -3,8 +3,9 @@
     python -m stages.prepare
 
 Reads the source named by `data` in params.yaml. Writes data/prepared/{train,validation,test}.parquet (columns `row`,
-`text`, of pairs `text_pair`, and `label`, a `ClassLabel` that carries the class names) and metrics/data.json: rows by
-split and class, and every dropped row by reason.
+`text`, of pairs `text_pair`, and `label`: a `ClassLabel`, which carries the class names, a list of those, or a float64)
+and metrics/data.json: rows by split and class, or each split's mean and standard deviation, and every dropped row by
+reason.
 """
 
 import tempfile
@@ -12,9 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
+from datasets import Dataset, Features, Value, disable_progress_bars
 
 from stages.common import errors, output, paths, rows, sources, texts
+from stages.common.labels import KINDS
 from stages.common.params import Data, Params
 
 
@@ -23,12 +25,12 @@ def main() -> None:
     dropped = Counter()
     tables = read(data)
     splits = prepare(tables, data, dropped)
-    names = rows.class_names(splits, data.classes)
+    names = rows.class_names(splits, data)
     with output.replacing(paths.PREPARED) as folder:
         for name, split in splits.items():
-            save(split, names, folder / f"{name}.parquet")
+            save(split, names, data.problem, folder / f"{name}.parquet")
     guard = {"near_duplicate_threshold": data.near_duplicate}
-    output.write_json(paths.DATA_METRICS, counts(tables, splits, names, dropped) | guard)
+    output.write_json(paths.DATA_METRICS, counts(tables, splits, names, data.problem, dropped) | guard)
     print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in splits.items()))
     print("dropped: " + (", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"))
     if data.classes and not set(names) & set(data.classes):
@@ -58,25 +60,25 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
     splits = rows.split(tables, data)
     if "test" in tables:
         rows.refuse_leak(splits, data)
-    return rows.limit(rows.separate(splits, data.near_duplicate, dropped), data.limit, dropped)
+    return rows.limit(rows.separate(splits, data.near_duplicate, dropped), data, dropped)
 
 
-def save(split: pd.DataFrame, names: list[str], path: Path) -> None:
+def save(split: pd.DataFrame, names: list[str], problem: str, path: Path) -> None:
     """Write one split as Parquet that `datasets` reads back with the class names."""
     disable_progress_bars()
-    kinds = dict.fromkeys(texts.COLUMNS, Value("string")) | {"row": Value("int64"), "label": ClassLabel(names=names)}
-    columns = {name: values.tolist() for name, values in split.assign(label=split["label"].map(names.index)).items()}
-    Dataset.from_dict(columns, features=Features({name: kinds[name] for name in columns})).to_parquet(path)
+    kind = KINDS[problem]
+    types = dict.fromkeys(texts.COLUMNS, Value("string")) | {"row": Value("int64"), "label": kind.feature(names)}
+    columns = {name: values.tolist() for name, values in split.items()} | {"label": kind.stored(split["label"], names)}
+    Dataset.from_dict(columns, features=Features({name: types[name] for name in columns})).to_parquet(path)
 
 
 def counts(
-    tables: dict[str, pd.DataFrame], splits: dict[str, pd.DataFrame], names: list[str], dropped: Counter
+    tables: dict[str, pd.DataFrame], splits: dict[str, pd.DataFrame], names: list[str], problem: str, dropped: Counter
 ) -> dict:
     """What metrics/data.json holds; the kept and the dropped rows add up to the source's."""
-    by_class = {split: rows["label"].value_counts() for split, rows in splits.items()}
     return {
         "rows": {"source": sum(map(len, tables.values()))} | {split: len(rows) for split, rows in splits.items()},
-        **{split: {name: int(by_class[split][name]) for name in names} for split in splits},
+        **{split: KINDS[problem].counts(rows["label"], names) for split, rows in splits.items()},
         "dropped": dict(dropped),
     }
 

@@ -16,19 +16,17 @@ import textwrap
 
 import pandas as pd
 
-from stages.common import card, errors, output, paths
+from stages.common import card, errors, output, paths, single_label
 from stages.common.markdown import paragraphs, table
 from stages.common.params import Gate, Params
+from stages.common.problems import of_run
+from stages.common.scoring import Problem
 
 SHOWN = 5
 """Errors, and kinds of errors, that the report shows."""
 
 SIGNIFICANT = 0.05
 """The p-value below which a gain counts as one."""
-
-COLUMNS = {"f1_macro": "macro-F1", "mcc": "MCC", "log_loss": "log loss", "roc_auc": "ROC AUC"}
-
-FIGURE = f"![Accuracies with intervals, ROC, reliability and confusions]({paths.SUMMARY.name})"
 
 
 def main() -> None:
@@ -37,71 +35,89 @@ def main() -> None:
     parser.add_argument("--gate", action="store_true", help="fail where evaluate.gate of params.yaml is not passed")
     options = parser.parse_args()
 
-    gate = Params.load().evaluate.gate
+    gate, made = Params.load().evaluate.gate, json.loads((paths.ADAPTER / "run.json").read_text())
+    problem = of_run(made["params"])
     data, baseline, tuned = (
         json.loads(path.read_text()) for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
-    missed = misses(gate, tuned, metrics_at(options.rev) if options.rev else None)
-    told = paragraphs(
-        verdict(baseline, tuned),
-        comparison(baseline, tuned, rows=data["rows"]),
-        gate_line(missed),
-        leak_warning(baseline, tuned),
-        failures(pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)),
-        by_class(tuned["classes"], data["test"]),
-        by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")),
-        data_counts(data),
-    )
+    missed = misses(gate, tuned, metrics_at(options.rev) if options.rev else None, problem)
+    told = sections(data, baseline, tuned, missed, problem)
     if options.rev:
         print(paragraphs(told, changes(options.rev)))
     else:
         print(told)
-        output.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", told, FIGURE) + "\n")
-        made = json.loads((paths.ADAPTER / "run.json").read_text())
-        output.write_text(paths.CARD, card.tested(made, tuned, verdict(baseline, tuned)))
+        figure = f"![{problem.FIGURE}]({paths.SUMMARY.name})"
+        output.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", told, figure) + "\n")
+        output.write_text(paths.CARD, card.tested(made, tuned, verdict(baseline, tuned, problem)))
     if options.gate and missed:
         sys.exit(1)
 
 
-def verdict(baseline: dict, tuned: dict) -> str:
-    """One sentence: the gain over the strongest rival, its interval and p-value, and what they prove."""
-    gain, low, high, p_value = (tuned[key]["strongest_rival"] for key in ("gain", "gain_low", "gain_high", "p_value"))
-    strongest = max(baseline, key=lambda name: baseline[name]["accuracy"])
-    evidence = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
-    return (
-        f"**{evidence}**: tuned minus the strongest rival ({strongest}) is {100 * gain:+.1f} points of accuracy, "
-        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, p = {p_value:.2g} (exact McNemar test)."
+def sections(data: dict, baseline: dict, tuned: dict, missed: list[str], problem: Problem) -> str:
+    """The report, but for its title and what is told about a revision."""
+    answers = pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)
+    return paragraphs(
+        verdict(baseline, tuned, problem),
+        comparison(baseline, tuned, rows=data["rows"], problem=problem),
+        gate_line(missed),
+        leak_warning(baseline, tuned, problem),
+        failures(answers) if "probability" in answers else largest_errors(answers),
+        by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
+        by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), problem),
+        data_counts(data, problem),
     )
 
 
-def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int]) -> str:
+def verdict(baseline: dict, tuned: dict, problem: Problem = single_label) -> str:
+    """One sentence: the gain over the strongest rival, its interval and p-value, and what they prove."""
+    main = problem.MAIN
+    gain, low, high, p_value = (tuned[key]["strongest_rival"] for key in ("gain", "gain_low", "gain_high", "p_value"))
+    strongest = max(baseline, key=lambda name: main.sign * baseline[name][main.key])
+    pair = ["tuned", f"the strongest rival ({strongest})"][:: main.sign]
+    evidence = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
+    gained = f"{main.difference(gain)} {main.unit}".rstrip()
+    return (
+        f"**{evidence}**: {' minus '.join(pair)} is {gained} of {main.name}, 95 % interval {main.difference(low)} to "
+        f"{main.difference(high)}, p = {p_value:.2g} ({main.test})."
+    )
+
+
+def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], problem: Problem = single_label) -> str:
     """All models on the test rows, the weakest first; beside each rival what tuning gained over it."""
-    models = dict(sorted(baseline.items(), key=lambda item: item[1]["accuracy"])) | {"**tuned**": tuned}
+    main = problem.MAIN
+    models = dict(sorted(baseline.items(), key=lambda item: main.sign * item[1][main.key])) | {"**tuned**": tuned}
     lines = []
     for name, scores in models.items():
-        low, high = (100 * scores["interval"]["accuracy"][end] for end in ("low", "high"))
-        gain = (f"{100 * tuned['gain'][name]:+.1f}", f"{tuned['p_value'][name]:.2g}") if name in baseline else ("", "")
-        accuracy = f"{scores['accuracy']:.1%} ({low:.1f} to {high:.1f})"
-        lines.append([name, accuracy, *(f"{scores[key]:.3f}" for key in COLUMNS), *gain])
+        low, high = (main.bare(scores["interval"][main.key][end]) for end in ("low", "high"))
+        gain = (main.difference(tuned["gain"][name]), f"{tuned['p_value'][name]:.2g}") if name in baseline else ("", "")
+        details = (f"{scores[key]:{problem.DETAIL}}" for key in problem.COLUMNS)
+        lines.append([name, f"{main.amount(scores[main.key])} ({low} to {high})", *details, *gain])
     first = f"{rows['train']:,} training rows, {rows['test']:,} test rows"
-    return table([first, "accuracy (95 % interval)", *COLUMNS.values(), "tuned gains, points", "p"], lines)
+    scored = (f"{main.name} (95 % interval)", *problem.COLUMNS.values())
+    return table([first, *scored, main.titled("tuned gains"), "p"], lines)
 
 
-def misses(gate: Gate, tuned: dict, before: dict | None) -> list[str]:
+def misses(gate: Gate, tuned: dict, before: dict | None, problem: Problem = single_label) -> list[str]:
     """What of the gate is not passed, in words.
 
     Args:
         before: metrics/evaluate.json of the revision compared with, if any.
     """
-    accuracy, gain, p_value = tuned["accuracy"], tuned["gain"]["strongest_rival"], tuned["p_value"]["strongest_rival"]
+    main = problem.MAIN
+    accuracy, gain, p_value = (
+        tuned.get("accuracy"),
+        tuned["gain"]["strongest_rival"],
+        tuned["p_value"]["strongest_rival"],
+    )
     checks = [
         (gate.min_accuracy, accuracy, "an accuracy of at least", lambda bound: accuracy >= bound),
         (gate.min_gain, gain, "a gain over the strongest rival of at least", lambda bound: gain >= bound),
         (gate.max_p_value, p_value, "a p-value of at most", lambda bound: p_value <= bound),
     ]
-    if before:
-        drop = before["accuracy"] - accuracy
-        checks.append((gate.max_drop, drop, "a drop in accuracy of at most", lambda bound: drop <= bound))
+    if before and main.key in before:
+        drop = main.sign * (before[main.key] - tuned[main.key])
+        change = f"a {'drop' if main.sign > 0 else 'rise'} in {main.name} of at most"
+        checks.append((gate.max_drop, drop, change, lambda bound: drop <= bound))
     return [
         f"expected {name} {bound:g}, found {value:.4g}"
         for bound, value, name, passes in checks
@@ -114,14 +130,16 @@ def gate_line(missed: list[str]) -> str:
     return "Gate: " + (f"failed: {'; '.join(missed)}." if missed else "passed.")
 
 
-def leak_warning(baseline: dict, tuned: dict) -> str:
+def leak_warning(baseline: dict, tuned: dict, problem: Problem = single_label) -> str:
     """What to look into where a rival that sees no word order keeps up with the tuned model; else nothing."""
-    words, low = baseline["bag_of_words"]["accuracy"], tuned["interval"]["accuracy"]["low"]
-    if words < low:
+    main = problem.MAIN
+    words, worst = baseline["bag_of_words"][main.key], tuned["interval"][main.key]["low" if main.sign > 0 else "high"]
+    if main.sign * words < main.sign * worst:
         return ""
     return (
-        f"Warning: bag_of_words, which sees no word order, has {words:.1%}, within the tuned model's interval (from "
-        f"{low:.1%}): single words decide this task, or give the label away."
+        f"Warning: bag_of_words, which sees no word order, has {main.amount(words)}, within the tuned model's interval "
+        f"({'from' if main.sign > 0 else 'to'} {main.amount(worst)}): single words decide this task, or give the label "
+        "away."
     )
 
 
@@ -144,34 +162,53 @@ def failures(answers: pd.DataFrame) -> str:
     )
 
 
-def by_class(classes: dict[str, dict[str, float]], rows: dict[str, int]) -> str:
-    """Precision, recall and F1 of the tuned model, by class."""
+def largest_errors(answers: pd.DataFrame) -> str:
+    """On how many rows tuning came nearer to the number, and where it is the farthest from it."""
+    before, after = ((answers[model] - answers["label"]).abs() for model in ("linear_probe", "tuned"))
+    farthest = [
+        (textwrap.shorten(row.text, 100, placeholder=" …"), *(f"{value:.4g}" for value in (row.label, row.tuned)))
+        for row in answers.loc[after.nlargest(SHOWN).index].itertuples()
+    ]
+    return paragraphs(
+        f"Tuning came nearer than the linear probe on {(after < before).sum()} of {len(answers):,} test rows, and less "
+        f"near on {(after > before).sum()}. Its largest errors:",
+        table(("text", "number", "answer"), farthest),
+    )
+
+
+def by_class(classes: dict[str, dict[str, float]], rows: dict[str, int], problem: Problem = single_label) -> str:
+    """Precision, recall and F1 of the tuned model, by class or label."""
     lines = [
         (name, f"{rows[name]:,}", *(f"{scores[key]:.3f}" for key in ("precision", "recall", "f1")))
         for name, scores in classes.items()
     ]
-    return table(("tuned, by class", "test rows", "precision", "recall", "F1"), lines)
+    return table((f"tuned, by {problem.NOUN}", "test rows", "precision", "recall", "F1"), lines)
 
 
-def by_length(lengths: pd.DataFrame) -> str:
-    """Accuracy on fifths of the test rows by length."""
+def by_length(lengths: pd.DataFrame, problem: Problem = single_label) -> str:
+    """The main score on fifths of the test rows by length."""
     models = [name for name in ("zero_shot", "linear_probe", "tuned") if name in lengths]
     lines = [
-        (f"up to {row.tokens} tokens", f"{row.rows:,}", *(f"{getattr(row, model):.1%}" for model in models))
+        (f"up to {row.tokens} tokens", f"{row.rows:,}", *(problem.MAIN.amount(getattr(row, model)) for model in models))
         for row in lengths.itertuples()
     ]
-    return table(("accuracy, by length", "test rows", *models), lines)
+    return table((f"{problem.MAIN.name}, by length", "test rows", *models), lines)
 
 
-def data_counts(data: dict) -> str:
+def data_counts(data: dict, problem: Problem = single_label) -> str:
     """How the source's rows were used: by split and class, and those that were dropped, by reason."""
     splits = ("train", "validation", "test")
-    lines = [(name, *(f"{data[split][name]:,}" for split in splits)) for name in data["train"]]
-    dropped = "; ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in data["dropped"].items() if count)
+    lines = [(name.replace("_", " "), *(count(data[split][name]) for split in splits)) for name in data["train"]]
+    dropped = "; ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in data["dropped"].items() if found)
     return paragraphs(
-        table(("rows, by class", *splits), lines),
+        table((problem.COUNTED, *splits), lines),
         f"Of {data['rows']['source']:,} rows, these were left out: {dropped or 'none'}.",
     )
+
+
+def count(value: float) -> str:
+    """A number of rows, or what they have on average."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def changes(rev: str) -> str:

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,10 @@ from datasets import Dataset
 from dvclive import Live
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
-from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -38,7 +37,19 @@ from transformers import (
 )
 from transformers.modeling_outputs import ModelOutput
 
-from stages.common import adapters, calibration, card, classifier, errors, fused, output, paths, prefix, store
+from stages.common import (
+    adapters,
+    calibration,
+    card,
+    classifier,
+    errors,
+    fused,
+    output,
+    paths,
+    prefix,
+    store,
+    validation,
+)
 from stages.common.params import Params, Train
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
@@ -46,6 +57,9 @@ PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safete
 
 MADE_BY = {"seed", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on."""
+
+CENTRED = 256
+"""Rows that tell where the head of a regression starts: their mean misses that of all by a sixteenth of its unit."""
 
 SETS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
 """What PEFT holds in sets, whose order differs from run to run."""
@@ -55,6 +69,7 @@ LOGGED = {
     "learning_rate": "learning_rate",
     "eval_loss": "validation/loss",
     "eval_accuracy": "validation/accuracy",
+    "eval_mae": "validation/mae",
 }
 """What the Trainer logs that goes into the curves, and its name there; timings differ from run to run."""
 
@@ -70,22 +85,41 @@ def main() -> None:
         print(f"train: {params.peft.method} changes the lowest layers too: the whole model runs, from the tokens")
         about = replace(about, depth=depth)
         rows = {name: replace(split, states=None) for name, split in rows.items()}
-    model, metrics = build(params, about)
+    rows, unit = in_units(rows, about.problem)
+    model, metrics = build(params, about, rows["train"])
     print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
-        metrics |= fit(model, rows, params.train, params.seed, curves)
-        calibration.scale_head(model, metrics["temperature"])
+        metrics |= fit(
+            model, rows, params.train, params.seed, curves, partial(validation.MEASURES[about.problem], unit=unit)
+        )
+        calibration.scale_head(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
     output.write_json(paths.TRAIN_METRICS, metrics)
 
 
-def build(params: Params, about: store.About) -> tuple[PeftModel | PreTrainedModel, dict[str, int]]:
-    """The base model with its head and adapters, taking stored states; and how many parameters it has when whole."""
+def in_units(rows: dict[str, store.Rows], problem: str) -> tuple[dict[str, store.Rows], float]:
+    """The rows with numbers as labels in units of the training rows' standard deviation, and that unit.
+
+    So numbers of any size train alike. They keep their mean: the head starts there (see `centre`), as that of a decoder
+    has no bias to which it could be added after the training.
+    """
+    if problem != "regression":
+        return rows, 1.0
+    unit = float(rows["train"].labels.std())
+    return {name: replace(split, labels=split.labels / np.float32(unit)) for name, split in rows.items()}, unit
+
+
+def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftModel | PreTrainedModel, dict[str, int]]:
+    """The base model with its head and adapters, taking stored states; and how many parameters it has when whole.
+
+    Args:
+        rows: those of train, on which the head of a regression is centred.
+    """
     base = classifier.load_base(
         paths.BASE_MODEL,
-        labels=classifier.label_arguments(about.class_names, about.pad_token_id),
+        labels=classifier.label_arguments(about.class_names, about.pad_token_id, about.problem),
         seed=params.seed,
         head=params.lora.head_init,
         words=params.encode.label_words,
@@ -93,16 +127,34 @@ def build(params: Params, about: store.About) -> tuple[PeftModel | PreTrainedMod
     before = base.num_parameters()
     prefix.splice(base, about.depth)
     removed = before - base.num_parameters()
+    if about.problem == "regression":
+        centre(base, rows, params.train.batch_size)
     model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
     return model, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
+def centre(model: PreTrainedModel, rows: store.Rows, batch_size: int) -> None:
+    """Let the fresh head of a regression answer the mean of the labels, in place, as measured on the first rows."""
+    sample = replace(rows, labels=rows.labels[:CENTRED], offsets=rows.offsets[: CENTRED + 1])
+    logits, features = classifier.logits_and_features(model, sample, batch_size=batch_size, progress="train, mean")
+    calibration.shift_head(model, float(rows.labels.mean() - logits.mean()), features)
+
+
 def fit(
-    model: PeftModel | PreTrainedModel, rows: dict[str, store.Rows], options: Train, seed: int, curves: Path
+    model: PeftModel | PreTrainedModel,
+    rows: dict[str, store.Rows],
+    options: Train,
+    seed: int,
+    curves: Path,
+    measure: Callable[..., validation.Measured] = validation.single_label,
 ) -> dict[str, float | dict[str, float]]:
     """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
+
+    Args:
+        curves: the folder to write them to.
+        measure: what logits and labels of the validation rows say; see `stages.common.validation`.
 
     Raises:
         PipelineError: the loss is not finite.
@@ -123,7 +175,7 @@ def fit(
             train_dataset=numbered(rows, "train"),
             eval_dataset=numbered(rows, "validation"),
             data_collator=collate,
-            compute_metrics=validation_scores,
+            compute_metrics=lambda given: measure(given.predictions, given.label_ids),
             compute_loss_func=balanced_loss(model, rows["train"].labels, options.label_smoothing)
             if options.class_weights
             else None,
@@ -135,18 +187,13 @@ def fit(
         trainer.train()
     padding = 1 - counts["tokens"] / counts["places"]
     print(f"train: {counts['tokens']:,} tokens, validation's among them; {padding:.1%} padding")
+    found = {name.removeprefix("eval_"): value for name, value in best.scores.items()}
+    if "thresholds" in found:
+        found["thresholds"] = dict(zip(model.config.id2label.values(), found["thresholds"], strict=True))
     return {
         "best_epoch": best.epoch,
-        "temperature": best.scores["eval_temperature"],
-        "validation": {"accuracy": best.scores["eval_accuracy"], "loss": best.scores["eval_loss"]},
-    }
-
-
-def validation_scores(given: EvalPrediction) -> dict[str, float]:
-    """Accuracy, and the temperature that makes the probabilities most truthful."""
-    return {
-        "accuracy": accuracy_score(given.label_ids, given.predictions.argmax(axis=1)),
-        "temperature": calibration.temperature(given.predictions, given.label_ids),
+        **{name: found[name] for name in ("temperature", "thresholds") if name in found},
+        "validation": {name: found[name] for name in ("accuracy", "mae", "loss") if name in found},
     }
 
 
@@ -287,7 +334,7 @@ def numbered(rows: dict[str, store.Rows], split: str) -> Dataset:
 
 def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
     """Write the adapter and all that it needs elsewhere; `run.json`, written last, says what made it."""
-    labels = classifier.label_arguments(about.class_names, about.pad_token_id)
+    labels = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
     if config.exists():

@@ -9,7 +9,7 @@ from conftest import sentences
 
 from stages import encode
 from stages.common import template
-from stages.common.rows import clean
+from stages.common.texts import clean
 
 HARD = {
     "emoji": "👩‍👩‍👧 😀",

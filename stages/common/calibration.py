@@ -1,6 +1,11 @@
-"""Temperature scaling: probabilities that mean what they say; no answer changes (Guo et al. 2017, section 4.2)."""
+"""Outputs that mean what they say, wherever the model is loaded: what is fitted lies in the weights of its head.
+
+Temperature scaling makes probabilities truthful and changes no answer (Guo et al. 2017, section 4.2); numbers get the
+scale and the mean of what they are to predict.
+"""
 
 import numpy as np
+import torch
 from peft import PeftModel
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -12,18 +17,28 @@ RANGE = (0.05, 20.0)
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T within `RANGE` for which softmax(logits / T) has the lowest log loss.
+    """The T within `RANGE` for which the probabilities of logits / T have the lowest log loss.
 
     Args:
-        logits: (rows, classes); labels: (rows,), both of rows that were not trained on.
+        logits: (rows, classes); labels: (rows,), both of rows that were not trained on. Or (rows, labels) both: the
+            probabilities are then sigmoids, and labels has a 1 for those that a row has.
     """
-    rows = np.arange(len(labels))
+    loss = class_loss if labels.ndim == 1 else label_loss
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        return -log_softmax(scaled, axis=1)[rows, labels].mean()
+    def loss_at(log_temperature: float) -> float:
+        return loss(logits.astype(np.float64) / np.exp(log_temperature), labels)
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss_at, bounds=np.log(RANGE), method="bounded").x))
+
+
+def class_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean log loss of one class a row."""
+    return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+def label_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean log loss of all labels' decisions."""
+    return (np.logaddexp(0, logits) - labels * logits).mean()
 
 
 def scale_head(model: PeftModel | PreTrainedModel, temperature: float) -> None:
@@ -31,10 +46,31 @@ def scale_head(model: PeftModel | PreTrainedModel, temperature: float) -> None:
 
     The last layer of the head is scaled, so that the temperature is saved with it and holds wherever it is loaded.
     """
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
-    last = [
-        part for part in whole.modules() if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels
-    ][-1]
+    last = last_layer(model)
     last.weight.data /= temperature
     if last.bias is not None:
         last.bias.data /= temperature
+
+
+def shift_head(model: PreTrainedModel, shift: float, features: np.ndarray) -> None:
+    """Add `shift` to the model's only logit, on average over the rows, in place.
+
+    The head of a decoder has no bias, and one that is added would be lost in plain loading: its weights move along the
+    mean of what it reads instead, the shortest way there.
+
+    Args:
+        features: what the head reads of some rows, (rows, hidden).
+    """
+    last, mean = last_layer(model), torch.from_numpy(features.mean(axis=0)).to(model.device)
+    if last.bias is not None:
+        last.bias.data += shift
+    else:
+        last.weight.data += shift * mean / (mean @ mean)
+
+
+def last_layer(model: PeftModel | PreTrainedModel) -> nn.Linear:
+    """The head's last layer, which gives the logits."""
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    return [
+        part for part in whole.modules() if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels
+    ][-1]

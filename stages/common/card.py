@@ -12,6 +12,20 @@ REPORTED = {
     "calibration_error": "expected calibration error",
 }
 
+ALSO = {
+    "f1_samples": "row F1",
+    "f1_micro": "micro-F1",
+    "hamming_loss": "Hamming loss",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
+"""What is reported too, where the problem has it."""
+
+TITLES = {"single_label": "Text classifier", "multi_label": "Text classifier of several labels"}
+
 USE = """\
 ```python
 import json
@@ -25,7 +39,7 @@ labels = json.load(open(folder + "/labels.json"))
 labels["id2label"] = {{int(index): name for index, name in labels["id2label"].items()}}
 model = {kind}.from_pretrained(folder, dtype=torch.float32, **labels)
 classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
-print(classify({example}, truncation=True))
+print(classify({example}, {options}))
 ```"""
 
 USE_MERGED = """\
@@ -33,8 +47,17 @@ USE_MERGED = """\
 from transformers import pipeline
 
 classify = pipeline("text-classification", "models/merged")
-print(classify({example}, truncation=True))
+print(classify({example}, {options}))
 ```"""
+
+OPTIONS = {"multi_label": "top_k=None, truncation=True"}
+"""How `classify` is called, where `truncation=True` is not all."""
+
+READING = {
+    "multi_label": "A text has the labels whose `score` exceeds their threshold: {thresholds}.",
+    "regression": "The `score` is the number itself.",
+}
+"""What its answer means, where it is not the most probable class."""
 
 TEMPLATE = "The tokenizer puts every text into the prompt template itself; give it the raw text."
 
@@ -67,7 +90,8 @@ def model_card(
         "full": "A copy, tuned as a whole, of",
     }
     example = '{"text": "…", "text_pair": "…"}' if data["text_pair"] else '"A warm, funny and wise film."'
-    name = f"Text classifier: {', '.join(class_names)}"
+    problem, chosen = data["problem"], run["metrics"].get("thresholds", {})
+    name = f"{TITLES[problem]}: {', '.join(class_names)}" if problem in TITLES else f"Text regression: {data['label']}"
     front = ModelCardData(
         base_model=hub_name(base["source"]),
         datasets=hub_name(data["source"]),
@@ -82,22 +106,26 @@ def model_card(
                 dataset_name=data["source"],
                 dataset_split="test",
                 metric_type=metric,
-                metric_name=REPORTED[metric],
+                metric_name=(REPORTED | ALSO)[metric],
                 metric_value=value,
             )
             for metric, value in (scores or {}).items()
         ],
     )
-    validation = run["metrics"]["validation"]
+    selected, score = next(iter(run["metrics"]["validation"].items()))
     return (
         paragraphs(
             f"---\n{front.to_yaml()}\n---",
             f"# {name}",
             f"{made.get(method, f'A PEFT adapter ({method}) on')} `{base['source']}` (revision `{base['revision']}`, "
-            f"licence {base['license']}), trained on `{data['source']}`. Validation accuracy at the kept epoch: "
-            f"{validation['accuracy']:.4f}. Every parameter and version stands in `run.json`.",
+            f"licence {base['license']}), trained on `{data['source']}`. Validation "
+            f"{(REPORTED | ALSO)[selected]} at the kept epoch: {score:.4f}. Every parameter and version stands in "
+            "`run.json`.",
             results,
-            (USE_MERGED if merged else USE).format(library=library, kind=kind[library], example=example),
+            (USE_MERGED if merged else USE).format(
+                library=library, kind=kind[library], example=example, options=OPTIONS.get(problem, "truncation=True")
+            ),
+            READING.get(problem, "").format(thresholds=", ".join(f"{label} {at:.3f}" for label, at in chosen.items())),
             TEMPLATE,
             ONE_BY_ONE if method in ("prompt", "p_tuning") else "",
         )
@@ -107,13 +135,14 @@ def model_card(
 
 def tested(run: dict, tuned: dict, verdict: str, *, merged: bool = False) -> str:
     """The card with the test results of metrics/evaluate.json and the report's verdict."""
-    scores = {metric: tuned[metric] for metric in REPORTED}
+    names = {metric: name for metric, name in (ALSO | REPORTED).items() if metric in tuned}
+    scores = {metric: tuned[metric] for metric in names}
     rows = [
-        (REPORTED[metric], f"{value:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][metric]))
-        for metric, value in scores.items()
+        (name, f"{tuned[metric]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][metric]))
+        for metric, name in names.items()
     ]
     results = paragraphs("## On the test rows", verdict, table(("", "tuned", "95 % interval"), rows), "## Use")
-    return model_card(run, list(tuned["classes"]), results=results, scores=scores, merged=merged)
+    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)
 
 
 def hub_name(source: str) -> str | None:

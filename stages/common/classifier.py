@@ -31,6 +31,10 @@ transformers.logging.set_verbosity_error()  # a fresh head is meant to be missin
 transformers.logging.disable_progress_bar()
 
 
+PROBLEM_TYPES = {"multi_label": "multi_label_classification", "regression": "regression"}
+"""What transformers calls a problem, where it does not tell by itself."""
+
+
 def is_causal(config: PreTrainedConfig) -> bool:
     """Whether the model reads from left to right, so that its last token alone has seen the whole text.
 
@@ -42,10 +46,11 @@ def is_causal(config: PreTrainedConfig) -> bool:
 def scores_words(model: PreTrainedModel) -> bool:
     """Whether the classifier's base was saved with a language-model head that reads the states that its `score` reads.
 
-    Without one (encoders, or a decoder saved alone) there are no label words to start from.
+    Without one (encoders, or a decoder saved alone) there are no label words to start from; nor are there for a number.
     """
     causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
-    return hasattr(model, "score") and causal is not None and causal.__name__ in (model.config.architectures or [])
+    scores = hasattr(model, "score") and model.config.num_labels > 1
+    return scores and causal is not None and causal.__name__ in (model.config.architectures or [])
 
 
 def label_word_rows(base: Path, *, words: dict[str, str]) -> torch.Tensor:
@@ -69,14 +74,25 @@ def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[st
     return {name: words[name] for name in class_names}
 
 
-def label_arguments(class_names: list[str], pad_token_id: int) -> dict:
+def label_word_head(base: Path, labels: dict, words: dict[str, str] | None) -> torch.Tensor:
+    """The weights with which a head scores the label words, (classes, hidden).
+
+    A softmax reads how logits differ. A sigmoid reads each by itself, and a language model's all lie far from 0: there
+    the weights are centred, so that a label's logit says how its word compares with the others.
+    """
+    rows = label_word_rows(base, words=label_words(list(labels["label2id"]), words))
+    return rows - rows.mean(dim=0) if labels.get("problem_type") == PROBLEM_TYPES["multi_label"] else rows
+
+
+def label_arguments(class_names: list[str], pad_token_id: int, problem: str = "single_label") -> dict:
     """The keyword arguments with which `from_pretrained` makes a head for these classes; saved as labels.json."""
-    return {
+    labels = {
         "num_labels": len(class_names),
         "id2label": dict(enumerate(class_names)),
         "label2id": {name: index for index, name in enumerate(class_names)},
         "pad_token_id": pad_token_id,
     }
+    return labels | ({"problem_type": PROBLEM_TYPES[problem]} if problem in PROBLEM_TYPES else {})
 
 
 def load_base(
@@ -111,7 +127,7 @@ def load_base(
     if is_causal(config):
         pooled.narrow(model)
     if head == "label_words" and scores_words(model):
-        model.score.weight.data.copy_(label_word_rows(base, words=label_words(list(labels["label2id"]), words)))
+        model.score.weight.data.copy_(label_word_head(base, labels, words))
     return model
 
 

@@ -9,25 +9,34 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features
+from datasets import ClassLabel, Features, List
 
 from stages.common.errors import PipelineError
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format that a file's ending tells."""
 
+PLAIN = None | str | int | float
+"""What a text or a label can be."""
+
 
 def read(
-    path: Path, *, wanted: Mapping[str, str], format: str | None = None, names: list[str] | None = None
+    path: Path,
+    *,
+    wanted: Mapping[str, str | list[str]],
+    format: str | None = None,
+    names: list[str] | None = None,
+    lists: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """One column for each role: text, numbers, booleans or None.
+    """One column for each role: text, numbers, booleans or None; dictionaries of them where several columns play it.
 
     Args:
         path: a file; or a folder, whose files make one table, in sorted order.
-        wanted: the column that plays each role, like {"text": "review"}.
+        wanted: the column that plays each role, like {"text": "review"}, or the columns.
         format: see `READERS`, or "folders"; None: what a file's ending tells, and "folders" for a folder that holds
             folders of .txt files.
         names: of the columns of a tsv or csv file whose first line does not name the wanted ones.
+        lists: the roles whose values may be lists.
 
     Raises:
         PipelineError: a file is not of the format, is not UTF-8 or has no rows, or a wanted column is missing or holds
@@ -44,16 +53,27 @@ def read(
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         if not files:
             raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
-    return pd.concat([read_file(file, wanted, format, names) for file in files], ignore_index=True)
+    return pd.concat([read_file(file, wanted, format, names, lists) for file in files], ignore_index=True)
 
 
-def read_file(path: Path, wanted: Mapping[str, str], format: str | None, names: list[str] | None) -> pd.DataFrame:
+def read_file(
+    path: Path,
+    wanted: Mapping[str, str | list[str]],
+    format: str | None,
+    names: list[str] | None,
+    lists: tuple[str, ...],
+) -> pd.DataFrame:
     """One column for each role, from one file."""
     format = format or ENDINGS.get(path.suffix.lower())
     if format is None:
         raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
+    roles = {
+        column: role
+        for role, columns in wanted.items()
+        for column in ([columns] if isinstance(columns, str) else columns)
+    }
     try:
-        table = READERS[format](path, list(wanted.values()), names)
+        table = READERS[format](path, list(roles), names)
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
@@ -61,27 +81,26 @@ def read_file(path: Path, wanted: Mapping[str, str], format: str | None, names: 
         ) from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
-    for role, column in wanted.items():
+    for column, role in roles.items():
         if column not in table.columns:
             raise PipelineError(
                 f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}"
             )
     if table.empty:
         raise PipelineError(f"{path.name}: expected rows, found none")
-    table = pd.DataFrame({role: table[column] for role, column in wanted.items()}, dtype=object)
-    for role, column in wanted.items():
-        odd = table[role][~table[role].map(is_plain)]
+    for column, role in roles.items():
+        kinds = PLAIN | list if role in lists else PLAIN
+        odd = table[column][~table[column].map(lambda value, kinds=kinds: isinstance(value, kinds))]
         if len(odd):
             raise PipelineError(
                 f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
                 f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
             )
-    return table
-
-
-def is_plain(value: object) -> bool:
-    """Whether a value is one a text or a label can be."""
-    return value is None or isinstance(value, str | int | float)
+    columns = {
+        role: table[column] if isinstance(column, str) else table[column].to_dict("records")
+        for role, column in wanted.items()
+    }
+    return pd.DataFrame(columns, dtype=object)
 
 
 def read_folders(path: Path) -> pd.DataFrame:
@@ -163,9 +182,16 @@ def read_parquet(path: Path, wanted: list[str], names: list[str] | None) -> pd.D
     columns = {name: table[name].to_pylist() for name in wanted}
     for name, feature in Features.from_arrow_schema(table.schema).items():
         if isinstance(feature, ClassLabel):
-            name_of = dict(enumerate(feature.names))  # -1 and None stand for no label
-            columns[name] = [name_of.get(number) for number in columns[name]]
+            columns[name] = class_of(columns[name], feature)
+        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+            columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
     return pd.DataFrame(columns, dtype=object)
+
+
+def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:
+    """The classes' names; -1 and None stand for no label."""
+    name_of = dict(enumerate(feature.names))
+    return [name_of.get(number) for number in numbers]
 
 
 READERS: dict[str, Callable[[Path, list[str], list[str] | None], pd.DataFrame]] = {

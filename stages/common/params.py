@@ -65,6 +65,20 @@ NEUTRAL = {
 }
 """What some methods have no place for, and the value that asks for nothing; any other would be ignored in silence."""
 
+UNFIT: dict[str, dict[str, Any]] = {
+    "single_label": {},
+    "multi_label": {"data.classes": None, "train.label_smoothing": 0.0, "train.class_weights": None},
+    "regression": {
+        "data.classes": None,
+        "encode.label_words": None,
+        "train.label_smoothing": 0.0,
+        "train.class_weights": None,
+        "train.select_by": "loss",
+        "evaluate.gate.min_accuracy": None,
+    },
+}
+"""The same for what has no meaning in a problem."""
+
 
 class Section(BaseModel):
     """A section of params.yaml: no unknown keys, no silent conversions, no infinities, no later changes."""
@@ -124,12 +138,13 @@ class Limit(Section):
 
 
 class Data(Origin):
+    problem: Literal["single_label", "multi_label", "regression"]
     file: Text | dict[Literal["train", "validation", "test"], Text] | None
     format: Literal["tsv", "csv", "jsonl", "parquet", "folders"] | None
     columns: list[Text] | None
     text: Text
     text_pair: Text | None
-    label: Text
+    label: Text | Annotated[list[Text], Field(min_length=2)]
     classes: dict[Text, Text | bool | int | Interval] | None
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
     max_leak: Annotated[float, Field(ge=0, le=1)]
@@ -155,9 +170,14 @@ class Data(Origin):
 
     @field_validator("label")
     @classmethod
-    def is_another_column(cls, label: str, info: ValidationInfo) -> str:
-        if label in (info.data.get("text"), info.data.get("text_pair")):
+    def is_another_column(cls, label: str | list[str], info: ValidationInfo) -> str | list[str]:
+        columns = [label] if isinstance(label, str) else label
+        if {info.data.get("text"), info.data.get("text_pair")} & set(columns):
             raise problem(f"expected another column than data.text and data.text_pair, found {label!r}")
+        if len(set(columns)) < len(columns):
+            raise problem(f"expected distinct columns, found {label}: take one out")
+        if label != columns[0] and info.data.get("problem") not in (None, "multi_label"):
+            raise problem(f"expected one column with data.problem: {info.data['problem']}, found {label}")
         return label
 
     @field_validator("text_pair")
@@ -299,9 +319,9 @@ class Train(Section):
 
 class Gate(Section):
     min_accuracy: Share | None
-    min_gain: Annotated[float, Field(gt=-1, lt=1)] | None
+    min_gain: float | None
     max_p_value: Share | None
-    max_drop: Fraction | None
+    max_drop: Annotated[float, Field(ge=0)] | None
 
 
 class Evaluate(Section):
@@ -342,7 +362,7 @@ class Params(Section):
         lines = contradictions(values)
         try:
             params = cls.model_validate(values)
-            lines += unheeded(params)
+            lines += unheeded(params) + beyond_shares(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
@@ -379,8 +399,8 @@ def contradictions(values: Any) -> list[str]:
 
 
 def unheeded(params: Params) -> list[str]:
-    """What is set, away from its neutral value, but has no meaning with the method."""
-    method = params.peft.method
+    """What is set, away from its neutral value, but has no meaning with the method or in the problem."""
+    method, kind = params.peft.method, params.data.problem
     heeded = {f"lora.{key}" for key in HEEDS.get(method, {})}
     if method in TARGETED:
         heeded.add("lora.target_modules")
@@ -390,11 +410,22 @@ def unheeded(params: Params) -> list[str]:
         heeded |= {"train.class_weights", "train.label_smoothing"}
     if method != "prefix":  # whose keys and values cannot be recomputed block by block
         heeded.add("train.activation_checkpointing")
-    found = {key: operator.attrgetter(key)(params) for key in NEUTRAL}
+    lacked = {f"peft.method: {method}": {key: value for key, value in NEUTRAL.items() if key not in heeded}}
     return [
-        f"{key}: expected {NEUTRAL[key]!r} with peft.method: {method}, which has no such setting, found {value!r}"
-        for key, value in found.items()
-        if value != NEUTRAL[key] and key not in heeded
+        f"{key}: expected {neutral!r} with {lacking}, which has no such setting, found {found!r}"
+        for lacking, values in (lacked | {f"data.problem: {kind}": UNFIT[kind]}).items()
+        for key, neutral in values.items()
+        if (found := operator.attrgetter(key)(params)) != neutral
+    ]
+
+
+def beyond_shares(params: Params) -> list[str]:
+    """What the gate asks for that no share can reach; only of numbers are scores anything else."""
+    gate = params.evaluate.gate
+    return [
+        f"evaluate.gate.{key}: expected a share below 1, found {value}"
+        for key, value in (("min_gain", gate.min_gain), ("max_drop", gate.max_drop))
+        if value is not None and abs(value) >= 1 and params.data.problem != "regression"
     ]
 
 

@@ -1,14 +1,14 @@
 """Labelled rows: from files to clean, distinct texts in three splits that share nothing.
 
 A table is a pandas data frame with the columns `row` (its number in its source, from 1), `text`, of pairs `text_pair`,
-and `label`. Every function that drops rows counts them by reason in the `dropped` counter it is given.
+and `label` (see stages/common/labels.py). Every function that drops rows counts them by reason in the `dropped` counter
+it is given.
 """
 
 import math
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ import pandas as pd
 
 from stages.common import formats, texts
 from stages.common.errors import PipelineError
+from stages.common.labels import KINDS, label_text
 from stages.common.near import near_earlier
-from stages.common.params import Bound, Data, Limit
+from stages.common.params import Bound, Data
 from stages.common.paths import SPLITS
 
 INVISIBLE = {"Cc", "Cf", "Zs"}
@@ -25,28 +26,38 @@ INVISIBLE = {"Cc", "Cf", "Zs"}
 
 
 def read(path: Path, data: Data) -> pd.DataFrame:
-    """The rows of a file or folder, labels as text.
+    """The rows of a file or folder, with labels as `data.problem` has them.
 
     Raises:
-        PipelineError: it cannot be read as `data` says, or a row has no label.
+        PipelineError: it cannot be read as `data` says, or a row has no label, or one of another kind.
     """
     wanted = {"text": data.text, "text_pair": data.text_pair, "label": data.label}
     wanted = {role: column for role, column in wanted.items() if column}
-    rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns)
+    lists = ("label",) if data.problem == "multi_label" else ()
+    rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns, lists=lists)
     rows.insert(0, "row", range(1, len(rows) + 1))
-    rows["label"] = rows["label"].map(label_text)
-    unlabelled = rows[rows["label"].str.lower().isin(["", "nan", "null"])]
-    if len(unlabelled):
-        raise PipelineError(
-            f"{path.name}: expected a label in every row, found {len(unlabelled)} without one, the first in row "
-            f"{unlabelled['row'].iloc[0]} of column {data.label!r}; label them or take them out"
-        )
+    rows["label"] = read_labels(rows, path, data)
     return rows
 
 
-def label_text(label: str | float | bool | None) -> str:
-    """A label as text: a boolean as JSON writes it, a missing one as nothing."""
-    return str(label).lower() if isinstance(label, bool) else clean(label)
+def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]:
+    """Each row's label.
+
+    Raises:
+        PipelineError: a row has none, or one of another kind.
+    """
+    labels = []
+    for row, value in zip(rows["row"], rows["label"], strict=True):
+        try:
+            labels.append(KINDS[data.problem].read(value, data.label))
+        except ValueError as error:
+            raise PipelineError(f"{path.name}: {error} in row {row}; correct it, or take the row out") from None
+    if None in labels:
+        raise PipelineError(
+            f"{path.name}: expected a label in every row, found {labels.count(None)} without one, the first in row "
+            f"{labels.index(None) + 1} of column {data.label!r}; label them or take them out"
+        )
+    return labels
 
 
 def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Bound]], dropped: Counter) -> pd.DataFrame:
@@ -78,16 +89,6 @@ def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Boun
     return rows.assign(label=names).dropna(subset="label")
 
 
-def clean(value: str | float | None) -> str:
-    """A value as valid text without NUL characters, every run of white space as one space, and none at the ends."""
-    return " ".join(valid(value).replace("\0", "").split())
-
-
-def valid(value: str | float | None) -> str:
-    """A value as text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair, and nothing for None."""
-    return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def is_blank(text: str) -> bool:
     """Whether nothing of `text` can be seen."""
     return all(unicodedata.category(character) in INVISIBLE for character in text)
@@ -97,7 +98,7 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
     """Clean the texts; drop blank ones and repetitions (in any case), and all of a text whose labels disagree."""
     blank = pd.Series(False, index=rows.index)
     for name in rows.columns.intersection(texts.COLUMNS):
-        rows = rows.assign(**{name: rows[name].map(clean)})
+        rows = rows.assign(**{name: rows[name].map(texts.clean)})
         blank |= rows[name].map(is_blank).astype(bool)
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
@@ -114,22 +115,14 @@ def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame
     """The ready splits, and those that are missing cut from train; in an order whose every prefix is stratified.
 
     Raises:
-        PipelineError: there are fewer than two classes, or a class has fewer rows than train has to give.
+        PipelineError: there are too few classes, or rows of one, for train to give any away.
     """
-    tables = {name: rows.iloc[stratified_order(rows["label"], data.seed)] for name, rows in tables.items()}
+    kind = KINDS[data.problem]
+    tables = {name: rows.iloc[stratified_order(kind.strata(rows["label"]), data.seed)] for name, rows in tables.items()}
     train = tables["train"]
     missing = [name for name in reversed(SPLITS) if name not in tables]
-    counts = train["label"].value_counts()
-    if len(counts) < 2:
-        remedy = "; data.classes: null takes every label as a class" if data.classes else ""
-        raise PipelineError(
-            f"expected at least two classes, found {', '.join(counts.index) or 'no usable row'}{remedy}"
-        )
-    if counts.min() < 1 + len(missing):
-        raise PipelineError(
-            f"class {counts.idxmin()!r}: expected at least {1 + len(missing)} rows, one for each split, "
-            f"found {counts.min()}; add rows or merge the class into another"
-        )
+    remedy = "; data.classes: null takes every label as a class" if data.classes else ""
+    kind.refuse_few(train["label"], 1 + len(missing), remedy)
     start = 0
     for name in missing:
         end = start + round(len(train) * getattr(data.split, name))
@@ -182,27 +175,35 @@ def separate(splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter
     return {name: splits[name][~parts[name]] for name in SPLITS}
 
 
-def limit(splits: dict[str, pd.DataFrame], most: Limit, dropped: Counter) -> dict[str, pd.DataFrame]:
+def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
     """The first rows of each split, at most as many as its limit, classes in proportion.
 
     Raises:
-        PipelineError: a class is left without a row in a split.
+        PipelineError: a class is left without a row in a split that needs some, or a split without any.
     """
-    limits = most.model_dump()
+    kind, limits = KINDS[data.problem], data.limit.model_dump()
     kept = {name: rows[: limits[name]] for name, rows in splits.items()}
-    classes = set(pd.concat(splits.values())["label"])
+    names = {*kind.names(pd.concat(splits.values())["label"]), *label_columns(data)}
     for name, rows in kept.items():
         dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
-        if missing := classes - set(rows["label"]):
+        missing = names.difference(kind.names(rows["label"])) if name in kind.needed_in else set()
+        if missing or rows.empty:
+            which = f"expected rows of every {kind.noun}, found none of {', '.join(sorted(missing))} among {len(rows)}"
             raise PipelineError(
-                f"split {name!r}: expected rows of every class, found none of {', '.join(sorted(missing))} among "
-                f"{len(rows)}; raise data.limit.{name} or data.split, or add rows"
+                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise data.limit.{name} or "
+                "data.split, or add rows"
             )
+    kind.refuse_few(kept["train"]["label"], 1, "")
     return kept
 
 
-def class_names(splits: dict[str, pd.DataFrame], classes: Iterable[str] | None) -> list[str]:
-    """The classes of the rows: those of `classes` in its order, any others sorted."""
-    found = set(splits["train"]["label"])
-    named = [name for name in classes or () if name in found]
-    return named + sorted(found - set(named))
+def class_names(splits: dict[str, pd.DataFrame], data: Data) -> list[str]:
+    """The classes or labels of the rows: those that `data` names in its order, any others sorted."""
+    found = KINDS[data.problem].names(splits["train"]["label"])
+    ordered = [name for name in data.classes or label_columns(data) if name in found]
+    return ordered + [name for name in found if name not in ordered]
+
+
+def label_columns(data: Data) -> list[str]:
+    """The columns that stand for a label each."""
+    return data.label if isinstance(data.label, list) else []

@@ -1,145 +1,216 @@
-"""From labels and probabilities to metrics, intervals, tests and curves; the same for every model, without torch."""
+"""From labels and predictions to scores, intervals and tests: the same for every model and problem, without torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import datasets
 import evaluate
 import numpy as np
 import pandas as pd
-from scipy import special, stats
-from sklearn import metrics
+from scipy import stats
+from sklearn.base import BaseEstimator
 
 LEVEL = 0.95
 """Confidence of every interval."""
 
 BOUNDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
-CALIBRATION_BINS = 15
-"""As in Guo et al. 2017."""
+RESAMPLES = 1_000
+"""Bootstrap resamples behind the interval of a mean over the rows."""
 
 
-class ClassificationScores(evaluate.Metric):
-    """Scores of class probabilities against labels, as an `evaluate` metric that needs no hub."""
+@dataclass(frozen=True, kw_only=True)
+class Main:
+    """The score in which models are compared, a mean over the rows, and how it is told."""
+
+    key: str
+    """Its name in the metrics files."""
+    name: str
+    sign: int
+    """1: higher is better; -1: lower is."""
+    factor: float
+    """Times what it is shown: 100 for shares."""
+    digits: str
+    """How it is formatted then."""
+    mark: str
+    unit: str
+    """What differences of it are in, if anything."""
+    test: str
+    """What `gain` computes the p-value with."""
+
+    def shortfall(self, row_scores: np.ndarray) -> np.ndarray:
+        """What each row's score misses of the best one: a right row nothing, a wrong one 1, a number its error."""
+        return int(self.sign > 0) - row_scores
+
+    def bare(self, value: float) -> str:
+        """A score as it is shown, without its mark."""
+        return f"{self.factor * value:{self.digits}}"
+
+    def amount(self, value: float) -> str:
+        """The same with it."""
+        return self.bare(value) + self.mark
+
+    def difference(self, value: float) -> str:
+        """A gain, with its sign."""
+        return f"{self.factor * value:+{self.digits}}"
+
+    def titled(self, what: str) -> str:
+        """The title of a column of differences."""
+        return f"{what}, {self.unit}" if self.unit else what
+
+
+class Problem(Protocol):
+    """What a kind of problem is to the stages; each is a module that `stages.common.problems` names.
+
+    `labels` are what `stages.common.store` holds: the class of each row, (rows,) int64; which labels it has, (rows,
+    labels) float32; or its number, (rows,) float32. `predictions` are a model's, one a row.
+    """
+
+    MAIN: Main
+    NOUN: str
+    """What an answer is, or is made of."""
+    COUNTED: str
+    """What metrics/data.json tells of each split's labels."""
+    ANSWER: str
+    """What an answer is called in a table."""
+    ANSWERS: str
+    """The file that holds those of all models for `dvc plots`; `answers` is drawn as confusion matrices."""
+    COLUMNS: dict[str, str]
+    """The other scores that a comparison shows, by their key, with their titles."""
+    DETAIL: str
+    """How those are formatted."""
+    FIGURE: str
+    """What the summary figure shows."""
+    FEATURES: dict[str, Any]
+    """The types of `predictions` and `references`, in the terms of `datasets`."""
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """From logits, (rows, outputs), to probabilities or numbers in float64."""
+
+    def choose(self, labels: np.ndarray, predictions: np.ndarray) -> list[float]:
+        """The thresholds that make answers of predictions, if any; from rows that were not trained on."""
+
+    def decide(self, predictions: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+        """The predictions together with the answers that the thresholds make of them."""
+
+    def scores(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Every metric, all finite."""
+
+    def complete(self, labels: np.ndarray, predictions: np.ndarray) -> bool:
+        """Whether every metric says something about these rows."""
+
+    def row_scores(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """How good each row's prediction is, (rows,); higher is better, the mean is `sign` times the main score."""
+
+    def class_scores(
+        self, labels: np.ndarray, predictions: np.ndarray, names: list[str]
+    ) -> dict[str, dict[str, float]]:
+        """Precision, recall and F1 of each class or label; of a number, nothing."""
+
+    def curves(self, labels: np.ndarray, predictions: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
+        """The points of every curve, by its name; at most so many of those that have a point a row."""
+
+    def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        """The labels as people read them, (rows,)."""
+
+    def answers(self, predictions: np.ndarray, names: list[str]) -> np.ndarray:
+        """The predictions in the same terms, (rows,)."""
+
+    def confidence(self, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """The probability of each row's answer, where it has one."""
+
+    def detail(self, predictions: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """What each row's answer was chosen from, by class or label."""
+
+    def constant(self) -> tuple[str, BaseEstimator]:
+        """The rival that does not read the text, and its name."""
+
+    def linear(self, strength: float) -> BaseEstimator:
+        """A linear model of that inverse regularization strength."""
+
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
+        """What a fitted model of those predicts."""
+
+    def loss(self, labels: np.ndarray, predictions: np.ndarray) -> float:
+        """What the rivals' choices minimise on the validation rows."""
+
+
+class Scores(evaluate.Metric):
+    """The scores of a problem, as an `evaluate` metric that needs no hub."""
+
+    def __init__(self, problem: Problem, **options: Any) -> None:
+        self.problem = problem
+        super().__init__(**options)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy, plain and balanced; macro-averaged precision, recall and F1; MCC; log loss, Brier "
-            "score, expected calibration error; ROC AUC.",
+            description=self.problem.scores.__doc__,
             citation="",
-            inputs_description="predictions: probabilities of each class; references: index of the true class.",
-            features=datasets.Features(
-                {"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("int64")}
-            ),
+            inputs_description="predictions and references (labels), one a row.",
+            features=datasets.Features(self.problem.FEATURES),
         )
 
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        return scores(np.asarray(references), np.asarray(predictions))
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        return self.problem.scores(np.asarray(references), np.asarray(predictions))
 
 
-def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Every metric of `ClassificationScores`.
-
-    Args:
-        labels: index of the true class, (rows,).
-        probabilities: of each class, (rows, classes); rows sum to 1.
-    """
-    return ClassificationScores(keep_in_memory=True).compute(predictions=probabilities, references=labels)
+def score(problem: Problem, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """Every metric of the problem, (rows,) or (rows, ...) of labels and predictions checked."""
+    return Scores(problem, keep_in_memory=True).compute(predictions=predictions, references=labels)
 
 
-def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """What `score` returns, from arrays that are known to be sound."""
-    answers, classes = probabilities.argmax(axis=1), np.arange(probabilities.shape[1])
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, answers, labels=classes, average="macro", zero_division=0
-    )
-    positive = probabilities[:, 1] if len(classes) == 2 else probabilities
-    values = {
-        "accuracy": metrics.accuracy_score(labels, answers),
-        "balanced_accuracy": metrics.balanced_accuracy_score(labels, answers),
-        "precision_macro": precision,
-        "recall_macro": recall,
-        "f1_macro": f1,
-        "mcc": metrics.matthews_corrcoef(labels, answers),
-        "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
-        "brier": metrics.brier_score_loss(labels, probabilities, labels=classes),
-        "calibration_error": calibration_error(labels, probabilities),
-        "roc_auc": metrics.roc_auc_score(labels, positive, labels=classes, multi_class="ovr"),
-    }
-    return {name: float(value) for name, value in values.items()}
-
-
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error: the mean distance between confidence and accuracy (Guo et al. 2017, eq. 3).
-
-    Rows are grouped by the probability of their answer, into `CALIBRATION_BINS` bins of equal width.
-    """
-    bins, confidence, right = by_confidence(probabilities, labels)
-    return np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(labels)
-
-
-def reliability_points(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, float]]:
-    """Points of the reliability diagram: for each bin of `calibration_error` that holds rows, its means."""
-    bins, confidence, right = by_confidence(probabilities, labels)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right, "rows": 1}).groupby(bins)
-    return table.agg({"confidence": "mean", "accuracy": "mean", "rows": "sum"}).to_dict("records")
-
-
-def by_confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each row's bin, the probability of its answer, and whether that is right."""
-    confidence = probabilities.max(axis=1)
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return bins, confidence, correct(labels, probabilities)
-
-
-def class_scores(labels: np.ndarray, probabilities: np.ndarray, names: list[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 of each class, by its name."""
-    columns = metrics.precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=np.arange(len(names)), zero_division=0
-    )
-    return {
-        name: dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
-        for name, *values in zip(names, *columns[:3], strict=True)
-    }
-
-
-def intervals(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> dict[str, dict[str, float]]:
+def intervals(
+    problem: Problem, labels: np.ndarray, predictions: np.ndarray, resamples: int
+) -> dict[str, dict[str, float]]:
     """The 95 % confidence interval, `low` and `high`, of every metric of `score`.
 
-    Accuracy's is Wilson's; the others are percentiles over bootstrap resamples of the rows (Efron 1979). A resample
-    that lacks some class is left out: not every metric is defined on it.
+    They are percentiles over bootstrap resamples of the rows (Efron 1979); the main score's is `main_interval`'s. A
+    resample on which not every metric is defined, as it lacks some class, is left out.
     """
     drawn = (
-        scores(labels[rows], probabilities[rows])
+        problem.scores(labels[rows], predictions[rows])
         for rows in resampled(len(labels), resamples)
-        if len(np.unique(labels[rows])) == probabilities.shape[1]
+        if problem.complete(labels[rows], predictions[rows])
     )
     table = pd.DataFrame(drawn).quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
-    return result | {"accuracy": accuracy_interval(labels, probabilities)}
+    return result | {problem.MAIN.key: main_interval(problem, labels, predictions)}
 
 
-def accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The 95 % confidence interval of the accuracy, `low` and `high` (Wilson 1927)."""
-    right = int(correct(labels, probabilities).sum())
-    interval = stats.binomtest(right, len(labels)).proportion_ci(LEVEL, method="wilson")
-    return {"low": float(interval.low), "high": float(interval.high)}
+def main_interval(problem: Problem, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """The 95 % confidence interval of the main score, `low` and `high`.
+
+    Where rows are right or wrong it is Wilson's (1927), else the bootstrap's.
+    """
+    values = problem.row_scores(labels, predictions)
+    if values.dtype == bool:
+        interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
+        return {"low": float(interval.low), "high": float(interval.high)}
+    values = problem.MAIN.sign * values
+    low, high = np.quantile([values[rows].mean() for rows in resampled(len(values), RESAMPLES)], BOUNDS)
+    return {"low": float(low), "high": float(high)}
 
 
-def gain(labels: np.ndarray, tuned: np.ndarray, rival: np.ndarray, resamples: int) -> dict[str, float]:
-    """How much more accurate `tuned` is than `rival` on the same rows, in shares of 1.
+def gain(
+    problem: Problem, labels: np.ndarray, tuned: np.ndarray, rival: np.ndarray, resamples: int
+) -> dict[str, float]:
+    """How much better `tuned` is than `rival` on the same rows, in the main score; positive is better.
 
     Args:
-        labels: (rows,); tuned, rival: probabilities, (rows, classes).
+        labels: of the rows; tuned, rival: their predictions.
 
     Returns:
         `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided,
-        of "both are right equally often" (exact McNemar test; McNemar 1947).
+        of "a row gains as often as it loses" (exact sign test; where rows are right or wrong, that is the exact test
+        of McNemar 1947). It is 1 where more rows speak for one model and the mean for the other.
     """
-    difference = correct(labels, tuned).astype(int) - correct(labels, rival)
+    difference = problem.row_scores(labels, tuned).astype(float) - problem.row_scores(labels, rival)
     drawn = [difference[rows].mean() for rows in resampled(len(labels), resamples)]
     low, high = np.quantile(drawn, BOUNDS)
-    fixed, broken = int((difference > 0).sum()), int((difference < 0).sum())
-    p_value = stats.binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
+    better, worse = int((difference > 0).sum()), int((difference < 0).sum())
+    agree = (better - worse) * difference.mean() > 0
+    p_value = stats.binomtest(better, better + worse).pvalue if agree else 1.0
     values = {"gain": difference.mean(), "gain_low": low, "gain_high": high, "p_value": p_value}
     return {name: float(value) for name, value in values.items()}
 
@@ -148,48 +219,3 @@ def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
     """Row numbers drawn with replacement, (rows,), so many times; the same in every run."""
     generator = np.random.default_rng(0)
     return (generator.integers(rows, size=rows) for _ in range(resamples))
-
-
-def correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether each row's most probable class is its label, (rows,) bool."""
-    return probabilities.argmax(axis=1) == labels
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (rows, classes) in float64: in float32 their sums miss 1 by more than scikit-learn allows."""
-    return special.softmax(logits.astype(np.float64), axis=1)
-
-
-def curves(labels: np.ndarray, probabilities: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
-    """The points of every curve, by its name; at most `most` of each of the first two."""
-    return {
-        "roc": roc_points(labels, probabilities, most),
-        "precision_recall": precision_recall_points(labels, probabilities, most),
-        "reliability": reliability_points(labels, probabilities),
-    }
-
-
-def roc_points(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[dict[str, float]]:
-    """Points of the ROC curve; with more than two classes, of the micro-average over one-against-rest decisions."""
-    false, true, _ = metrics.roc_curve(*decisions(labels, probabilities))
-    return thinned({"false_positive_rate": false, "true_positive_rate": true}, most)
-
-
-def precision_recall_points(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[dict[str, float]]:
-    """Points of the precision-recall curve; averaged over classes like `roc_points`."""
-    precision, recall, _ = metrics.precision_recall_curve(*decisions(labels, probabilities))
-    return thinned({"recall": recall, "precision": precision}, most)
-
-
-def decisions(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The yes-or-no questions that a curve is drawn over, and their scores."""
-    if probabilities.shape[1] == 2:
-        return labels, probabilities[:, 1]
-    return np.eye(probabilities.shape[1])[labels].ravel(), probabilities.ravel()
-
-
-def thinned(curve: dict[str, np.ndarray], most: int) -> list[dict[str, float]]:
-    """At most `most` points of a curve, evenly spaced, its ends among them."""
-    length = len(next(iter(curve.values())))
-    kept = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int))
-    return [{name: float(values[index]) for name, values in curve.items()} for index in kept]

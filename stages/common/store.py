@@ -4,7 +4,8 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
 
     tokens.bin   (tokens,) int32, the bare numbers, so that they can be appended
     offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
-    labels.npy   (rows,) int64, indices into the class names
+    labels.npy   (rows,) int64, indices into the class names; (rows, labels) float32, 1 for those that a row has; or
+                 (rows,) float32, numbers
     states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
 """
 
@@ -30,11 +31,14 @@ class About:
     """What all splits share; the file is written last, so where it is, the encoding is complete."""
 
     class_names: list[str]
+    """Of the model's outputs."""
     depth: int
     """Blocks below the stored states; 0: nothing is stored but tokens."""
     hidden_size: int
     dtype: str
     pad_token_id: int
+    problem: str = "single_label"
+    """The value of `data.problem`."""
 
     def save(self, folder: Path) -> None:
         output.write_json(folder / "about.json", vars(self))
@@ -72,8 +76,8 @@ class Rows:
         """The named rows as the model takes them, padded on the right.
 
         Returns:
-            `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,), and `states` (batch, tokens, hidden)
-            in the stored dtype, where states are stored.
+            `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,) or (batch, labels), and
+            `states` (batch, tokens, hidden) in the stored dtype, where states are stored.
         """
         spans = [slice(self.offsets[number], self.offsets[number + 1]) for number in numbers]
         tokens = [torch.from_numpy(self.tokens[span].astype(np.int64)) for span in spans]
@@ -88,15 +92,15 @@ class Rows:
         return batch
 
 
-def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[int]], list[int]]]) -> None:
-    """Write a split to a new folder, a chunk of rows at a time: the rows' tokens, and their labels."""
+def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[int]], np.ndarray]]) -> None:
+    """Write a split to a new folder, a chunk of rows at a time: the rows' tokens, and their labels as an array."""
     folder.mkdir()
     lengths, labels = [np.zeros(1, dtype=np.int64)], []
     with (folder / "tokens.bin").open("wb") as file:
-        for tokens, classes in chunks:
+        for tokens, targets in chunks:
             np.concatenate(tokens).astype(np.int32).tofile(file)
             lengths.append(np.asarray([len(row) for row in tokens], dtype=np.int64))
-            labels.append(np.asarray(classes, dtype=np.int64))
+            labels.append(np.asarray(targets))
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
     np.save(folder / "labels.npy", np.concatenate(labels))
 

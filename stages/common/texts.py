@@ -15,3 +15,13 @@ def as_inputs(table: pd.DataFrame) -> list[str] | list[tuple[str, str]]:
 def joined(table: pd.DataFrame) -> pd.Series:
     """Each row's text, or both of its texts with a line break between them."""
     return table["text"] + "\n" + table["text_pair"] if "text_pair" in table else table["text"]
+
+
+def clean(value: str | float | None) -> str:
+    """A value as valid text without NUL characters, every run of white space as one space, and none at the ends."""
+    return " ".join(valid(value).replace("\0", "").split())
+
+
+def valid(value: str | float | None) -> str:
+    """A value as text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair, and nothing for None."""
+    return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
