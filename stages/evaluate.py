@@ -131,7 +131,7 @@ def by_length(scores: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
 def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
     """A histogram of the rows, and of every model's errors, by length; `tokens` is the upper edge of each bin."""
     edges = np.histogram_bin_edges(lengths, bins=HISTOGRAM_BINS)
-    bins = pd.cut(lengths, edges, include_lowest=True, labels=edges[1:].round(1))
+    bins = pd.cut(lengths, edges, include_lowest=True, labels=edges[1:].round(1), ordered=False)
     summed = errors.groupby(bins, observed=False)
     return summed.sum().assign(rows=summed.size()).rename_axis("tokens")
 

@@ -9,11 +9,15 @@ import torch
 from peft import PeftModel
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from sklearn.linear_model import Ridge
 from torch import nn
 from transformers import PreTrainedModel
 
 RANGE = (0.05, 20.0)
 """Temperatures tried; rows that are all right, or all wrong, would ask for 0 or infinity."""
+
+RIDGE = 0.1
+"""Of the rows' mean square: in SmolLM2 a constant then differs by 1.3 % between rows, along their mean by 4 %."""
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -55,17 +59,19 @@ def scale_head(model: PeftModel | PreTrainedModel, temperature: float) -> None:
 def shift_head(model: PreTrainedModel, shift: float, features: np.ndarray) -> None:
     """Add `shift` to the model's only logit, on average over the rows, in place.
 
-    The head of a decoder has no bias, and one that is added would be lost in plain loading: its weights move along the
-    mean of what it reads instead, the shortest way there.
+    The head of a decoder has no bias, and one that is added would be lost in plain loading. Its weights move instead,
+    the way that gives all rows nearly the same: along the ridge regression of a constant.
 
     Args:
         features: what the head reads of some rows, (rows, hidden).
     """
-    last, mean = last_layer(model), torch.from_numpy(features.mean(axis=0)).to(model.device)
+    last = last_layer(model)
     if last.bias is not None:
         last.bias.data += shift
-    else:
-        last.weight.data += shift * mean / (mean @ mean)
+        return
+    penalty = RIDGE * np.square(features).sum(axis=1).mean()
+    way = Ridge(alpha=penalty, fit_intercept=False).fit(features, np.ones(len(features))).coef_
+    last.weight.data += torch.from_numpy(shift * way / (features @ way).mean()).to(last.weight)
 
 
 def last_layer(model: PeftModel | PreTrainedModel) -> nn.Linear:

@@ -28,6 +28,10 @@ BINS = 10
 """Groups of like numbers that are spread over the splits evenly."""
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers are stored in float32."""
+
+
 class Kind(Protocol):
     noun: str
     needed_in: tuple[str, ...]
@@ -177,7 +181,7 @@ class Numbers:
             number = float(text)
         except ValueError:
             number = np.nan
-        if not abs(number) < np.finfo(np.float32).max:
+        if not abs(number) < LARGEST:
             raise ValueError(f"expected a finite number in column {column!r}, found {value!r}")
         return number
 

@@ -1,0 +1,73 @@
+"""What the tests of the kinds of problem share: a folder in which every stage ran on made-up rows."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_params
+from peft import AutoPeftModelForSequenceClassification
+from ruamel.yaml import YAML
+from transformers import AutoTokenizer, pipeline, set_seed
+
+from stages import baseline, encode, evaluate, export, predict, prepare, report, train
+from stages.common import classifier, paths, sources
+
+STAGES = (prepare, encode, baseline, train, evaluate, report)
+
+
+@contextmanager
+def ran(folder: Path, rows: pd.DataFrame, model: Path, **sections: dict) -> Iterator[Path]:
+    """Enters `folder` after every stage has run there on the rows and the model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sources, "fetch", lambda **_: sources.Fetched(path=folder / "rows.jsonl", license="MIT"))
+        rows.to_json(folder / "rows.jsonl", orient="records", lines=True)
+        params = tiny_params(**sections)
+        YAML().dump(params, paths.PARAMS)
+        shutil.copytree(model, paths.BASE_MODEL)
+        source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
+        (paths.BASE_MODEL / "source.json").write_text(json.dumps(source))
+        patch.setattr(sys, "argv", ["stage"])
+        for stage in STAGES:
+            stage.main()
+        yield folder
+
+
+def read(path: Path) -> dict:
+    """A file of JSON."""
+    return json.loads(path.read_text())
+
+
+def predicted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> pd.DataFrame:
+    """What `predict` makes of the test rows."""
+    pd.read_csv(paths.TEST_PREDICTIONS)[["text"]].to_csv(tmp_path / "in.csv", index=False)
+    files = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    monkeypatch.setattr(sys, "argv", ["predict", *files, *arguments])
+    predict.main()
+    return pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+
+
+def plain_logits(texts: list[str]) -> np.ndarray:
+    """The saved adapter's logits, (texts, outputs), with nothing but PEFT and transformers."""
+    set_seed(99)  # what is not in the file starts otherwise than in training
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        paths.ADAPTER, **classifier.load_labels(paths.ADAPTER)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
+    with torch.inference_mode():
+        return np.concatenate([model.eval()(**tokenizer(text, return_tensors="pt")).logits.numpy() for text in texts])
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: object) -> Callable:
+    """What transformers' pipeline says of texts, with the merged model, loaded by its path alone."""
+    monkeypatch.setattr(sys, "argv", ["export", "--output", str(tmp_path / "merged")])
+    export.main()
+    classify = pipeline("text-classification", str(tmp_path / "merged"), device="cpu")
+    return lambda texts: classify(texts, **options)

@@ -1,0 +1,371 @@
+"""Texts with a number, through every stage and out again."""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import problems
+import pytest
+from conftest import tiny_params
+from families import BAD, GOOD
+from ruamel.yaml import YAML
+from scipy.stats import rankdata
+
+from stages import predict, report, train
+from stages.common import classifier, paths, regression, rows, scoring, store
+from stages.common.errors import ParamsError, PipelineError
+from stages.common.params import Gate, Params
+
+DATA = {"problem": "regression", "format": None, "label": "stars", "classes": None}
+SECTIONS = {
+    "data": DATA | {"limit": {"train": 150, "validation": 40, "test": 60}},
+    "encode": {"template": "{text}"},
+    "train": {"epochs": 10, "lr": 6e-3},
+}
+
+
+def rated(count):
+    """Texts whose words give away a number, about 40 or about 20."""
+    generator = np.random.default_rng(0)
+    texts = []
+    for number in range(count):
+        words = generator.choice((BAD, GOOD)[number % 2], 3)
+        text = " ".join(["Number", str(number), "says:", *words, "and that is", *words])
+        texts.append({"text": text, "stars": round(20 + 20 * (number % 2) + generator.normal(), 2)})
+    return pd.DataFrame(texts)
+
+
+@pytest.fixture(scope="module", params=["llama", "bert"])
+def ran(request, tmp_path_factory, saved_model):
+    """A decoder, whose head has no bias, and an encoder, whose head has one."""
+    model = saved_model(request.param)
+    with problems.ran(tmp_path_factory.mktemp(request.param), rated(400), model, **SECTIONS) as folder:
+        yield folder
+
+
+@pytest.fixture
+def inside(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    return pd.read_csv(paths.TEST_PREDICTIONS)
+
+
+def test_the_model_learns_and_every_rival_is_scored_alike(inside):
+    baseline, tuned = problems.read(paths.BASELINE_METRICS), problems.read(paths.EVALUATE_METRICS)
+    assert list(baseline) == ["median", "bag_of_words", "untrained", "linear_probe"]
+    assert tuned["mae"] < baseline["median"]["mae"] / 2
+    scores = {"mae", "mse", "rmse", "r2", "pearson", "spearman", "interval"}
+    assert set(tuned) == scores | {"gain", "gain_low", "gain_high", "p_value"}
+    for name, rival in baseline.items():
+        assert set(rival) == scores
+        assert tuned["gain"][name] == pytest.approx(rival["mae"] - tuned["mae"])
+        low, high = rival["interval"]["mae"].values()
+        assert 0 < low <= rival["mae"] <= high
+    assert tuned["gain"]["strongest_rival"] == min(tuned["gain"][name] for name in baseline)
+    assert baseline["median"]["pearson"] == baseline["median"]["spearman"] == 0
+
+
+def test_the_recorded_scores_are_those_of_the_recorded_answers(inside):
+    scores = problems.read(paths.BASELINE_METRICS) | {"tuned": problems.read(paths.EVALUATE_METRICS)}
+    for name, expected in scores.items():
+        assert (inside[name] - inside["label"]).abs().mean() == pytest.approx(expected["mae"], rel=1e-5)
+    train_numbers = pd.read_parquet(paths.PREPARED / "train.parquet")["label"]
+    np.testing.assert_allclose(inside["median"], train_numbers.median(), rtol=1e-6)
+
+
+def test_predict_evaluate_plain_peft_and_a_pipeline_give_the_same_numbers_in_their_own_scale(
+    inside, monkeypatch, tmp_path
+):
+    texts = inside["text"].tolist()
+    np.testing.assert_allclose(problems.plain_logits(texts)[:, 0], inside["tuned"], atol=1e-3)
+    answers = problems.predicted(monkeypatch, tmp_path)
+    assert list(answers) == ["text", "value"]
+    np.testing.assert_allclose(answers["value"], inside["tuned"], atol=1e-3)
+    found = problems.piped(monkeypatch, tmp_path)(texts)
+    assert {one["label"] for one in found} == {"value"}
+    np.testing.assert_allclose([one["score"] for one in found], inside["tuned"], atol=1e-3)
+
+
+def test_predict_prints_the_value(inside, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["predict", "--compare", "Number 7 says: good warm good and that is good warm good"]
+    )
+    predict.main()
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "text\tvalue\tuntouched_value"
+    assert 20 < float(row.split("\t")[1]) < 60
+
+
+def test_the_validation_error_is_in_the_numbers_own_scale(inside):
+    validation = pd.read_parquet(paths.PREPARED / "validation.parquet")
+    answers = problems.plain_logits(validation["text"].tolist())[:, 0]
+    metrics = problems.read(paths.TRAIN_METRICS)
+    assert metrics["validation"]["mae"] == pytest.approx(np.abs(answers - validation["label"]).mean(), rel=1e-3)
+    assert set(metrics["validation"]) == {"mae", "loss"}
+    assert "temperature" not in metrics
+
+
+def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
+    labels = problems.read(paths.ADAPTER / "labels.json")
+    assert (labels["problem_type"], labels["num_labels"], labels["id2label"]) == ("regression", 1, {"0": "value"})
+    card, told = paths.CARD.read_text(), paths.REPORT.read_text()
+    assert "# Text regression: stars" in card
+    assert "Validation MAE at the kept epoch: " in card
+    assert "The `score` is the number itself." in card
+    assert "| Spearman correlation | " in card
+    assert " minus tuned is " in told
+    assert " of MAE, 95 % interval " in told
+    assert "| numbers | train | validation | test |" in told
+    assert "Tuning came nearer than the linear probe on " in told
+    assert "MAE, by length" in told
+    names = {path.stem for path in paths.EVALUATE_PLOTS.iterdir()}
+    models = (*problems.read(paths.BASELINE_METRICS), "tuned")
+    assert names == {"numbers", "length", "errors"} | {f"error_characteristic_{model}" for model in models}
+    assert paths.SUMMARY.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_counts_are_those_of_the_rows_and_the_rows_add_up(inside):
+    counts = problems.read(paths.DATA_METRICS)
+    assert sum(counts["rows"][split] for split in paths.SPLITS) + sum(counts["dropped"].values()) == 400
+    for split in paths.SPLITS:
+        numbers = pd.read_parquet(paths.PREPARED / f"{split}.parquet")["label"]
+        assert counts[split] == pytest.approx({"mean": numbers.mean(), "standard_deviation": np.std(numbers)})
+        stored = np.load(paths.ENCODED / split / "labels.npy")
+        assert (stored.dtype, stored.shape) == (np.float32, numbers.shape)
+        np.testing.assert_allclose(stored, numbers, rtol=1e-6)
+
+
+def test_the_head_starts_at_the_mean_of_the_labels(inside):
+    params, about = Params.load(), store.About.load(paths.ENCODED)
+    given = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
+    scaled, unit = train.in_units(given, "regression")
+    assert unit == pytest.approx(given["train"].labels.std())
+    assert scaled["train"].labels.std() == pytest.approx(1)
+    np.testing.assert_allclose(unit * scaled["validation"].labels, given["validation"].labels, rtol=1e-6)
+    model, _ = train.build(params, about, scaled["train"])
+    logits = classifier.logits(model, scaled["train"], batch_size=16, progress="")
+    assert logits.mean() == pytest.approx(scaled["train"].labels.mean(), abs=1e-3)
+    assert logits.std() < 0.5
+
+
+def options(**changes):
+    return Params.model_validate(tiny_params(data=DATA | changes)).data
+
+
+def table(numbers):
+    """Rows with these numbers."""
+    texts = [f"text {number}" for number in range(len(numbers))]
+    return pd.DataFrame({"row": range(1, len(texts) + 1), "text": texts, "label": numbers})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            '"many"',
+            "expected a finite number in column 'stars', found 'many' in row 1; correct it, or take the row out",
+        ),
+        ("true", "expected a finite number in column 'stars', found True in row 1"),
+        ('"inf"', "expected a finite number in column 'stars', found 'inf' in row 1"),
+        ("1e39", "expected a finite number in column 'stars', found 1e+39 in row 1"),
+        ("null", "expected a label in every row, found 1 without one, the first in row 1 of column 'stars'"),
+        ('"nan"', "expected a label in every row, found 1 without one, the first in row 1 of column 'stars'"),
+        ("[1.0]", "expected text, numbers or booleans in column 'stars' (data.label), found list in row 1"),
+    ],
+)
+def test_a_label_that_is_no_number_is_one_clear_line(tmp_path, value, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "x", "stars": ' + value + "}")
+    with pytest.raises(PipelineError) as caught:
+        rows.read(path, options())
+    assert str(caught.value).startswith(f"rows.jsonl: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_are_read_as_text_and_as_numbers(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "x", "stars": " 1e1 "}\n{"text": "y", "stars": -0.5}')
+    assert rows.read(tmp_path / "rows.jsonl", options())["label"].tolist() == [10.0, -0.5]
+
+
+def test_a_text_with_two_numbers_is_a_contradiction():
+    dropped = Counter()
+    given = table([1.0, 1.0, 2.0, 3.0])
+    given["text"] = ["same", "same", "odd", "odd"]
+    assert rows.clean_rows(given, dropped)["text"].tolist() == ["same"]
+    assert (dropped["conflicting_labels"], dropped["duplicate"]) == (2, 1)
+
+
+def test_every_split_holds_the_whole_range_of_the_numbers():
+    numbers = np.random.default_rng(0).exponential(size=400)
+    splits = rows.split({"train": table(numbers.tolist())}, options())
+    for split in splits.values():
+        tenths = np.searchsorted(np.quantile(numbers, np.arange(1, 10) / 10), split["label"])
+        shares = np.bincount(tenths, minlength=10) / len(split)
+        np.testing.assert_allclose(shares, 0.1, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "changes", "message"),
+    [
+        ([3.0] * 30, {}, "expected numbers that differ, found 3 in every row"),
+        ([], {}, "expected numbers that differ, found no usable row"),
+        (
+            [1.0, 2.0],
+            {},
+            "split 'test': expected rows, found none; raise data.limit.test or data.split, or add rows",
+        ),
+        ([1.0, 2.0] * 9, {"limit": {"train": 1, "validation": 1, "test": 1}}, "expected numbers that differ, found "),
+    ],
+)
+def test_numbers_that_nothing_can_be_learned_from_are_one_clear_line(numbers, changes, message):
+    with pytest.raises(PipelineError) as caught:
+        rows.limit(rows.split({"train": table(numbers)}, options()), options(**changes), Counter())
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        (
+            "data",
+            {"classes": {"a": 0, "b": 1}},
+            "data.classes: expected None with data.problem: regression, which has no",
+        ),
+        (
+            "data",
+            {"label": ["a", "b"]},
+            "data.label: expected one column with data.problem: regression, found ['a', 'b']",
+        ),
+        (
+            "encode",
+            {"label_words": {"a": "x"}},
+            "encode.label_words: expected None with data.problem: regression, which",
+        ),
+        (
+            "train",
+            {"select_by": "accuracy"},
+            "train.select_by: expected 'loss' with data.problem: regression, which has",
+        ),
+        (
+            "train",
+            {"class_weights": "balanced"},
+            "train.class_weights: expected None with data.problem: regression, which",
+        ),
+        ("train", {"label_smoothing": 0.1}, "train.label_smoothing: expected 0.0 with data.problem: regression"),
+        (
+            "evaluate",
+            {"gate": {"min_accuracy": 0.5}},
+            "evaluate.gate.min_accuracy: expected None with data.problem: regression, which has no such setting",
+        ),
+    ],
+)
+def test_what_has_no_meaning_here_is_refused_before_anything_runs(tmp_path, section, changes, message):
+    params = tiny_params(data=DATA)
+    if "gate" in changes:
+        changes = {"gate": params["evaluate"]["gate"] | changes["gate"]}
+    params[section] |= changes
+    YAML().dump(params, tmp_path / "params.yaml")
+    with pytest.raises(ParamsError) as caught:
+        Params.load(tmp_path / "params.yaml")
+    assert f"has 1 problem(s):\n  {message}" in str(caught.value)
+
+
+def test_a_gate_takes_gains_in_any_unit(tmp_path):
+    params = tiny_params(data=DATA)
+    params["evaluate"]["gate"] |= {"min_gain": 5.0, "max_drop": 2.0}
+    YAML().dump(params, tmp_path / "params.yaml")
+    assert Params.load(tmp_path / "params.yaml").evaluate.gate.min_gain == 5
+
+
+def drawn(seed):
+    generator = np.random.default_rng(seed)
+    numbers = generator.normal(3, 2, size=40).round(seed % 3)  # with ties
+    return numbers.astype(np.float32), numbers + generator.normal(size=40)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_score_agrees_with_its_definition_on_random_cases(seed):
+    true, found = drawn(seed)
+    error = found - true.astype(float)
+
+    def correlation(one, other):
+        one, other = one - one.mean(), other - other.mean()
+        return one @ other / np.sqrt((one @ one) * (other @ other))
+
+    expected = {
+        "mae": np.abs(error).mean(),
+        "mse": (error**2).mean(),
+        "rmse": np.sqrt((error**2).mean()),
+        "r2": 1 - (error**2).sum() / np.square(true - true.astype(float).mean()).sum(),
+        "pearson": correlation(true.astype(float), found),
+        "spearman": correlation(rankdata(true), rankdata(found)),
+    }
+    assert scoring.score(regression, true, found) == pytest.approx(expected, rel=1e-6)
+    intervals = scoring.intervals(regression, true, found, 200)
+    assert intervals.keys() == expected.keys()
+    assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in expected.items())
+
+
+@pytest.mark.parametrize(("true", "found"), [([1, 2, 3], [5, 5, 5]), ([5, 5, 5], [1, 2, 3]), ([4], [4])])
+def test_where_one_side_is_constant_the_correlations_are_0(true, found, recwarn):
+    scores = regression.scores(np.array(true, dtype=np.float32), np.array(found, dtype=float))
+    assert scores["pearson"] == scores["spearman"] == 0
+    assert np.isfinite(list(scores.values())).all()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gain_is_the_rivals_error_minus_the_tuned_ones(seed):
+    true, tuned = drawn(seed)
+    rival = drawn(seed + 50)[1]
+    values = scoring.gain(regression, true, tuned, rival, 500)
+    assert values["gain"] == pytest.approx(np.abs(rival - true).mean() - np.abs(tuned - true).mean())
+    assert values["gain_low"] <= values["gain"] <= values["gain_high"]
+    assert scoring.gain(regression, true, rival, tuned, 500)["gain"] == pytest.approx(-values["gain"])
+
+
+def test_a_mean_that_a_few_rows_make_against_the_others_proves_nothing():
+    true, rival = np.zeros(20), np.full(20, 1.0)
+    tuned = np.full(20, 1.1)
+    rival[0] = 50.0  # the mean gains by one row, the other nineteen lose
+    values = scoring.gain(regression, true, tuned, rival, 100)
+    assert values["gain"] > 2
+    assert values["p_value"] == 1
+
+
+MAE = {"median": {"mae": 9.0}, "bag_of_words": {"mae": 3.0}}
+TUNED = {
+    "mae": 2.5,
+    "gain": {"strongest_rival": 0.5},
+    "gain_low": {"strongest_rival": 0.1},
+    "gain_high": {"strongest_rival": 0.9},
+    "p_value": {"strongest_rival": 0.01},
+    "interval": {"mae": {"low": 2.0, "high": 2.9}},
+}
+OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None)
+
+
+def test_the_verdict_speaks_of_errors():
+    assert report.verdict(MAE, TUNED, regression) == (
+        "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
+        "+0.9, p = 0.01 (exact sign test)."
+    )
+
+
+@pytest.mark.parametrize(("words", "warned"), [(2.8, True), (2.9, True), (3.0, False)])
+def test_a_bag_of_words_that_keeps_up_is_a_warning(words, warned):
+    told = report.leak_warning({"bag_of_words": {"mae": words}}, TUNED, regression)
+    assert ("within the tuned model's interval (to 2.9)" in told) == warned
+
+
+@pytest.mark.parametrize(
+    ("bound", "before", "missed"),
+    [
+        ({"max_drop": 0.2}, {"mae": 2.0}, ["expected a rise in MAE of at most 0.2, found 0.5"]),
+        ({"max_drop": 0.2}, {"mae": 2.4}, []),
+        ({"max_drop": 0.2}, {"accuracy": 0.9}, []),
+        ({"min_gain": 1.0}, None, ["expected a gain over the strongest rival of at least 1, found 0.5"]),
+    ],
+)
+def test_the_gate_is_in_the_units_of_the_numbers(bound, before, missed):
+    assert report.misses(OPEN.model_copy(update=bound), TUNED, before, regression) == missed
