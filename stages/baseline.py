@@ -41,7 +41,7 @@ def main() -> None:
     prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}
-    labels = {name: split.labels for name, split in rows.items()}
+    labels = {name: split.text_labels for name, split in rows.items()}
 
     name, constant = problem.constant()
     rivals = {
@@ -76,10 +76,11 @@ def model_rivals(
     prefix.splice(model, about.depth)
     untrained, features = {}, {}
     for name, split in rows.items():
-        untrained[name], features[name] = classifier.logits_and_features(
+        logits, states = classifier.logits_and_features(
             model, split, batch_size=params.baseline.batch_size, progress=f"baseline, {name} rows"
         )
-        features[name] = features[name].astype(np.float64)  # in float32, scikit-learn's probabilities miss a sum of 1
+        untrained[name] = split.pooled(logits)
+        features[name] = split.pooled(states.astype(np.float64))  # scikit-learn's sums to 1 are too inexact in float32
     rivals = {"untrained": {name: problem.predictions(logits) for name, logits in untrained.items()}}
     if classifier.scores_words(model):
         head = classifier.label_word_head(paths.BASE_MODEL, arguments, params.encode.label_words).numpy()

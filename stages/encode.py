@@ -51,7 +51,8 @@ def main() -> None:
     metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
         for name, split in prepared.items():
-            store.save_tokens(folder / name, arrays(tokenized(tokenizer, split, metrics[name]), about))
+            chunks = tokenized(tokenizer, split, metrics[name], params.encode.window_stride)
+            store.save_tokens(folder / name, arrays(chunks, about))
         if warning := cut_warning(sum(metrics.values(), Counter()), params.encode.max_length):
             print(warning)
         if model:
@@ -62,26 +63,32 @@ def main() -> None:
 
 
 def tokenized(
-    tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter
-) -> Iterator[tuple[list[list[int]], list]]:
-    """A split's tokens and labels, a chunk of rows at a time; counts the tokens, and what was cut to fit."""
+    tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter, stride: int | None = None
+) -> Iterator[tuple[list[list[list[int]]], list]]:
+    """The tokens of each text's rows and its label, a chunk of texts at a time; counts the tokens, and what was cut.
+
+    Args:
+        stride: see `template.fitted`.
+    """
     for chunk in split.iter_batches(CHUNK):
         inputs = texts.as_inputs(chunk.to_pandas())
-        tokens = tokenizer(inputs, verbose=False)["input_ids"]
-        long = [row for row, whole in enumerate(tokens) if len(whole) > tokenizer.model_max_length]
-        before = sum(map(len, tokens))
-        if long:
-            cut = tokenizer([inputs[row] for row in long], truncation=True)["input_ids"]
-            for row, ids in zip(long, cut, strict=True):
-                tokens[row] = ids
-        kept = sum(map(len, tokens))
-        counts.update(tokens=kept, truncated_rows=len(long), truncated_tokens=before - kept)
-        yield tokens, chunk["label"].to_pylist()
+        whole = tokenizer(inputs, verbose=False)["input_ids"]
+        rows = [[tokens] for tokens in whole]
+        if long := [text for text, tokens in enumerate(whole) if len(tokens) > tokenizer.model_max_length]:
+            for text, fitted in zip(
+                long, template.fitted(tokenizer, [inputs[text] for text in long], stride), strict=True
+            ):
+                rows[text] = fitted
+        counts["tokens"] += sum(len(tokens) for fitted in rows for tokens in fitted)
+        if stride is None:
+            counts["truncated_rows"] += len(long)
+            counts["truncated_tokens"] += sum(len(whole[text]) - len(rows[text][0]) for text in long)
+        yield rows, chunk["label"].to_pylist()
 
 
 def arrays(
-    chunks: Iterable[tuple[list[list[int]], list]], about: store.About
-) -> Iterator[tuple[list[list[int]], np.ndarray]]:
+    chunks: Iterable[tuple[list[list[list[int]]], list]], about: store.About
+) -> Iterator[tuple[list[list[list[int]]], np.ndarray]]:
     """The same, with the labels as they are trained on."""
     for tokens, stored in chunks:
         yield tokens, labels.KINDS[about.problem].array(stored, about.class_names)
@@ -94,7 +101,7 @@ def cut_warning(counts: Counter, max_length: int) -> str:
         return ""
     return (
         f"warning: {share:.1%} of the tokens were cut off, from {counts['truncated_rows']:,} rows: raise "
-        f"encode.max_length, now {max_length}, or keep another part with encode.truncation"
+        f"encode.max_length, now {max_length}, or set encode.truncation: windows, which cuts nothing off"
     )
 
 

@@ -28,6 +28,7 @@ def main() -> None:
     about = store.About.load(paths.ENCODED)
     problem, names = PROBLEMS[about.problem], about.class_names
     rows = store.load_rows(paths.ENCODED / "test", about)
+    labels = rows.text_labels
     given = pd.read_parquet(paths.PREPARED / "test.parquet").filter(texts.COLUMNS)
     rivals = {name: np.stack(column) for name, column in pd.read_parquet(paths.BASELINE_PREDICTIONS).items()}
 
@@ -37,14 +38,14 @@ def main() -> None:
     predictions = rivals | {"tuned": problem.decide(problem.predictions(logits), thresholds)}
     # as they were before the temperature was divided out of the head
     before = problem.decide(problem.predictions(logits * fitted.get("temperature", 1)), thresholds)
-    metrics = measure(problem, rows.labels, predictions["tuned"], before, rivals, names, options.resamples)
-    curves = {name: problem.curves(rows.labels, values, options.curve_points) for name, values in predictions.items()}
-    uncalibrated = problem.curves(rows.labels, before, options.curve_points)
+    metrics = measure(problem, labels, predictions["tuned"], before, rivals, names, options.resamples)
+    curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
+    uncalibrated = problem.curves(labels, before, options.curve_points)
     curves["tuned_uncalibrated"] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
-    table = answers(problem, rows.labels, predictions, names)
+    table = answers(problem, labels, predictions, names)
 
-    save_plots(problem, table, row_scores(problem, rows.labels, predictions), rows.lengths, curves)
-    output.write_bytes(paths.SUMMARY, figure.summary(about.problem, rows.labels, predictions, curves, names))
+    save_plots(problem, table, row_scores(problem, labels, predictions), rows.text_lengths, curves)
+    output.write_bytes(paths.SUMMARY, figure.summary(about.problem, labels, predictions, curves, names))
     for column, values in problem.confidence(predictions["tuned"]).items():
         table.insert(2, column, values)
     output.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
@@ -52,12 +53,12 @@ def main() -> None:
 
 
 def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
-    """The saved adapter's logits, (rows, outputs), from the depth that it was trained from."""
+    """The saved adapter's logits, (texts, outputs), from the depth that it was trained from."""
     model = classifier.load_adapter(paths.ADAPTER)
     prefix.splice(model, depth)
     if not depth:
         rows = replace(rows, states=None)
-    return classifier.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows")
+    return rows.pooled(classifier.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
 
 
 def measure(

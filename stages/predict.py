@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import classifier, errors, formats, output, parallel, paths, single_label, texts
+from stages.common import classifier, errors, formats, output, parallel, paths, single_label, store, template, texts
 from stages.common.device import device
 from stages.common.problems import of_run
 from stages.common.scoring import Problem
@@ -40,7 +40,13 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     labels = classifier.load_labels(paths.ADAPTER)
     tuned = classifier.load_adapter(paths.ADAPTER)
-    given = {"tokenizer": tokenizer, "inputs": inputs, "batch_size": options.batch_size, "problem": of_run(made)}
+    given = {
+        "tokenizer": tokenizer,
+        "inputs": inputs,
+        "batch_size": options.batch_size,
+        "stride": made["encode"]["stride"] if made["encode"]["truncation"] == "windows" else None,
+        "problem": of_run(made),
+    }
     table = table.join(answers(tuned, **given, thresholds=thresholds))
     if options.compare:
         untouched = classifier.load_base(
@@ -92,21 +98,24 @@ def answers(
     tokenizer: PreTrainedTokenizerBase,
     inputs: list[str] | list[tuple[str, str]],
     batch_size: int,
+    stride: int | None = None,
     problem: Problem = single_label,
     thresholds: Sequence[float] = (),
 ) -> pd.DataFrame:
     """Each text's or pair's answer, its probability, and the probability of every class or label; or its number."""
-    tokens = tokenizer(inputs, truncation=True)["input_ids"]
+    fitted = template.fitted(tokenizer, inputs, stride)
+    tokens = [row for rows in fitted for row in rows]
     order = np.argsort([-len(row) for row in tokens], kind="stable")
-    logits = np.empty((len(inputs), model.config.num_labels), dtype=np.float32)
+    logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, rows: np.ndarray) -> None:
         batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
         logits[rows] = classifier.array(model(**batch.to(device())).logits)
 
-    batches = [order[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
+    batches = [order[start : start + batch_size] for start in range(0, len(tokens), batch_size)]
     parallel.each_batch(model, compute, batches, progress="predict")
-    predictions = problem.decide(problem.predictions(logits), thresholds)
+    pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted)]))
+    predictions = problem.decide(problem.predictions(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     answered = {problem.ANSWER: problem.answers(predictions, names)}
     return pd.DataFrame(answered | problem.confidence(predictions) | problem.detail(predictions, names))

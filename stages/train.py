@@ -28,6 +28,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
+    EvalPrediction,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -159,12 +160,20 @@ def fit(
     Raises:
         PipelineError: the loss is not finite.
     """
-    counts = Counter()
+    counts, evaluated = Counter(), []
 
     def collate(items: list[dict]) -> dict[str, torch.Tensor]:
-        batch = rows[items[0]["split"]].batch([item["number"] for item in items])
+        split, numbers = items[0]["split"], [item["number"] for item in items]
+        batch = rows[split].batch(numbers)
+        if split == "validation":
+            evaluated.extend(numbers)
         counts.update(tokens=int(batch["attention_mask"].sum()), places=batch["attention_mask"].numel())
         return batch
+
+    def measured(given: EvalPrediction) -> validation.Measured:
+        order = np.argsort(evaluated)  # batches of like length came in another
+        evaluated.clear()
+        return measure(rows["validation"].pooled(given.predictions[order]), rows["validation"].text_labels)
 
     best = Best(options.select_by)
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
@@ -175,7 +184,7 @@ def fit(
             train_dataset=numbered(rows, "train"),
             eval_dataset=numbered(rows, "validation"),
             data_collator=collate,
-            compute_metrics=lambda given: measure(given.predictions, given.label_ids),
+            compute_metrics=measured,
             compute_loss_func=balanced_loss(model, rows["train"].labels, options.label_smoothing)
             if options.class_weights
             else None,

@@ -146,7 +146,7 @@ def measure(base: Path, folder: Path) -> Measured:
     texts, ratings = zip(*sentences(12), strict=True)
     encoded, classes = tokenizer(list(texts))["input_ids"], [int(rating > 0) for rating in ratings]
     for split, count in zip(paths.SPLITS, (12, 2, 2), strict=True):
-        store.save_tokens(folder / split, [(encoded[:count], classes[:count])])
+        store.save_tokens(folder / split, [([[row] for row in encoded[:count]], classes[:count])])
     if lower:
         encode.encode_states(lower, folder, about, params.encode)
     rows = store.load_rows(folder / "train", about)

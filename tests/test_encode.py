@@ -29,7 +29,7 @@ def test_tokens_come_in_chunks_and_cut_rows_are_counted(saved_model, tmp_path, m
     counts = Counter()
     chunks = list(encode.tokenized(tokenizer, pq.ParquetFile(tmp_path / "rows.parquet"), counts))
     assert [labels for _, labels in chunks] == [[0, 1, 0], [1, 0, 1], [0]]
-    tokens = [row for rows, _ in chunks for row in rows]
+    tokens = [row for texts, _ in chunks for (row,) in texts]
     assert tokens == [tokenizer(text, truncation=True)["input_ids"] for text in texts]
     lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
     assert counts["truncated_rows"] == sum(length > 64 for length in lengths) > 0
@@ -43,8 +43,8 @@ def test_hard_texts_are_encoded(saved_model, tmp_path, family, text):
     pq.write_table(pa.table({"text": [text], "label": [0]}), tmp_path / "rows.parquet")
     tokenizer = template.load_tokenizer(saved_model(family), template="Review: {text}\nSentiment:", max_length=64)
     ((tokens, _),) = encode.tokenized(tokenizer, pq.ParquetFile(tmp_path / "rows.parquet"), Counter())
-    assert tokens == [tokenizer(text, truncation=True)["input_ids"]]
-    assert len(tokens[0]) <= 64
+    assert tokens == [[tokenizer(text, truncation=True)["input_ids"]]]
+    assert len(tokens[0][0]) <= 64
 
 
 @pytest.mark.parametrize(("cut", "warns"), [(5, False), (6, True)])

@@ -59,7 +59,7 @@ def encoded(saved_model, tmp_path, monkeypatch):
         for name, count in (("train", 48), ("validation", 16), ("test", 10)):
             labels = np.arange(count) % 2
             tokens = [[10 + label, *generator.integers(20, 60, size=generator.integers(2, 9))] for label in labels]
-            store.save_tokens(paths.ENCODED / name, [(tokens, labels)])
+            store.save_tokens(paths.ENCODED / name, [([[row] for row in tokens], labels)])
         lower, _ = encode.load_lower(paths.BASE_MODEL, 2)
         encode.encode_states(lower, paths.ENCODED, about, write_params("lora").encode)
         AutoTokenizer.from_pretrained(paths.BASE_MODEL).save_pretrained(paths.ENCODED / "tokenizer")

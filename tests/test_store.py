@@ -7,6 +7,8 @@ import torch
 from stages.common import store
 
 TOKENS = [[5, 6, 7], [8], [9, 10]]
+ROWS = [[row] for row in TOKENS]
+"""The same as texts of one row each."""
 
 
 def about(**changes):
@@ -16,7 +18,7 @@ def about(**changes):
 
 def written(folder, description):
     """A split of three rows; the states of token t are t, t, t, t."""
-    store.save_tokens(folder, [(TOKENS[:2], [0, 1]), (TOKENS[2:], [1])])
+    store.save_tokens(folder, [(ROWS[:2], [0, 1]), (ROWS[2:], [1])])
     rows = store.load_rows(folder, description)
     states = store.create_states(folder, tokens=6, about=description)
     for numbers in rows.by_length(2):
@@ -49,7 +51,7 @@ def test_batches_by_length_hold_every_row_once_longest_first(tmp_path):
 
 
 def test_without_states_a_batch_has_tokens_only(tmp_path):
-    store.save_tokens(tmp_path / "train", [(TOKENS, [0, 1, 1])])
+    store.save_tokens(tmp_path / "train", [(ROWS, [0, 1, 1])])
     assert set(store.load_rows(tmp_path / "train", about(depth=0)).batch([0])) == {
         "input_ids",
         "attention_mask",
@@ -60,3 +62,21 @@ def test_without_states_a_batch_has_tokens_only(tmp_path):
 def test_what_all_splits_share_survives_the_disk(tmp_path):
     about().save(tmp_path)
     assert store.About.load(tmp_path) == about()
+
+
+def test_a_text_of_several_rows_has_their_mean_and_one_label(tmp_path):
+    store.save_tokens(tmp_path / "train", [([[TOKENS[0]], TOKENS[1:]], [0, 1]), ([[[11]]], [0])])
+    rows = store.load_rows(tmp_path / "train", about())
+    assert rows.labels.tolist() == [0, 1, 1, 0]
+    assert rows.text_labels.tolist() == [0, 1, 0]
+    assert rows.text_lengths.tolist() == [3, 3, 1]
+    assert rows.pooled(np.array([[1.0], [2.0], [4.0], [8.0]], dtype=np.float32)).tolist() == [[1], [3], [8]]
+
+
+def test_texts_of_one_row_each_are_their_rows(tmp_path):
+    store.save_tokens(tmp_path / "train", [(ROWS, [0, 1, 1])])
+    rows, values = store.load_rows(tmp_path / "train", about()), np.ones((3, 2))
+    assert not (tmp_path / "train/windows.npy").exists()
+    assert rows.pooled(values) is values
+    assert rows.text_labels is rows.labels
+    assert rows.text_lengths is rows.lengths

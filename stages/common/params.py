@@ -216,12 +216,18 @@ class Data(Origin):
 
 class Encode(Section):
     template: str
-    truncation: Literal["head", "tail"]
+    truncation: Literal["head", "tail", "windows"]
+    stride: Annotated[int, Field(ge=0)]
     label_words: dict[Text, Text] | None
     max_length: Count
     dtype: Literal["float32", "bfloat16"]
     max_gb: Positive
     batch_size: Count
+
+    @property
+    def window_stride(self) -> int | None:
+        """Tokens that neighbouring windows share; None: there are none."""
+        return self.stride if self.truncation == "windows" else None
 
     @field_validator("template")
     @classmethod
@@ -386,6 +392,7 @@ def contradictions(values: Any) -> list[str]:
         data, encode = values["data"], values["encode"]
         classes, words = data["classes"], encode["label_words"]
         pairs, template = data["text_pair"] is not None, str(encode["template"])
+        windows = encode["truncation"] == "windows"
     except (KeyError, TypeError):
         return []
     lines = []
@@ -395,6 +402,8 @@ def contradictions(values: Any) -> list[str]:
         lines.append(f"encode.template: expected {{text_pair}} too, or {{text}} alone, for pairs, found {template!r}")
     if not pairs and "{text_pair}" in template:
         lines.append(f"encode.template: expected {{text}} only, data.text_pair being null, found {template!r}")
+    if pairs and windows:
+        lines.append("encode.truncation: expected head or tail for pairs, found 'windows', which are of one text")
     return lines
 
 

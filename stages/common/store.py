@@ -6,6 +6,7 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
     offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
     labels.npy   (rows,) int64, indices into the class names; (rows, labels) float32, 1 for those that a row has; or
                  (rows,) float32, numbers
+    windows.npy  (texts + 1,) int64; text i is the rows windows[i] to windows[i + 1]; absent where each text is one row
     states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
 """
 
@@ -13,6 +14,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -57,6 +59,7 @@ class Rows:
     labels: np.ndarray
     states: np.ndarray | None
     pad_token_id: int
+    windows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,6 +68,20 @@ class Rows:
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows,)."""
         return np.diff(self.offsets)
+
+    @property
+    def text_labels(self) -> np.ndarray:
+        """The labels of each text, (texts,) or (texts, labels)."""
+        return self.labels if self.windows is None else self.labels[self.windows[:-1]]
+
+    @property
+    def text_lengths(self) -> np.ndarray:
+        """Tokens of each text, those that windows share counted in each, (texts,)."""
+        return self.lengths if self.windows is None else np.add.reduceat(self.lengths, self.windows[:-1])
+
+    def pooled(self, values: np.ndarray) -> np.ndarray:
+        """The mean over the rows of each text, (texts, columns), of values by row, (rows, columns)."""
+        return values if self.windows is None else pooled(values, self.windows)
 
     def by_length(self, batch_size: int) -> Iterator[np.ndarray]:
         """Row numbers in batches of like length, longest first, so that memory runs out at once or never."""
@@ -92,17 +109,26 @@ class Rows:
         return batch
 
 
-def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[int]], np.ndarray]]) -> None:
-    """Write a split to a new folder, a chunk of rows at a time: the rows' tokens, and their labels as an array."""
+def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[list[int]]], np.ndarray]]) -> None:
+    """Write a split to a new folder, a chunk of texts at a time: the tokens of each one's rows, and their labels."""
     folder.mkdir()
-    lengths, labels = [np.zeros(1, dtype=np.int64)], []
+    lengths, counts, labels = [0], [0], []
     with (folder / "tokens.bin").open("wb") as file:
-        for tokens, targets in chunks:
-            np.concatenate(tokens).astype(np.int32).tofile(file)
-            lengths.append(np.asarray([len(row) for row in tokens], dtype=np.int64))
-            labels.append(np.asarray(targets))
-    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
+        for texts, targets in chunks:
+            rows = list(chain.from_iterable(texts))
+            np.concatenate(rows).astype(np.int32).tofile(file)
+            lengths += map(len, rows)
+            counts += map(len, texts)
+            labels.append(np.repeat(np.asarray(targets), list(map(len, texts)), axis=0))
+    np.save(folder / "offsets.npy", np.cumsum(lengths))
     np.save(folder / "labels.npy", np.concatenate(labels))
+    if max(counts) > 1:
+        np.save(folder / "windows.npy", np.cumsum(counts))
+
+
+def pooled(values: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """The mean of `values`, (rows, columns), over the rows windows[i] to windows[i + 1] of each text i."""
+    return np.add.reduceat(values, windows[:-1]) / np.diff(windows)[:, None].astype(values.dtype)
 
 
 def size(tokens: int, about: About) -> int:
@@ -125,11 +151,12 @@ def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: tor
 
 def load_rows(folder: Path, about: About) -> Rows:
     """A split's arrays; tokens and states stay on disk and are read as they are used."""
-    states = folder / "states.npy"
+    states, windows = folder / "states.npy", folder / "windows.npy"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         labels=np.load(folder / "labels.npy"),
         states=np.load(states, mmap_mode="r") if states.exists() else None,
         pad_token_id=about.pad_token_id,
+        windows=np.load(windows) if windows.exists() else None,
     )

@@ -27,12 +27,17 @@ CLEANING = (
 )
 """What `rows.clean` does to a text, for texts that come without it."""
 
-SIDES = {"head": "right", "tail": "left"}
-"""The side at which a long text is cut, by the part that stays."""
+SIDES = {"head": "right", "tail": "left", "windows": "right"}
+"""The side at which a long text is cut, by the part that stays; windows start at its beginning."""
 
 
 def load_tokenizer(
-    base: Path, *, template: str, max_length: int, truncation: Literal["head", "tail"] = "head", pairs: bool = False
+    base: Path,
+    *,
+    template: str,
+    max_length: int,
+    truncation: Literal["head", "tail", "windows"] = "head",
+    pairs: bool = False,
 ) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, which puts every text into `template` before the model sees it.
 
@@ -77,6 +82,32 @@ def load_tokenizer(
         )
     tokenizer.model_max_length = max_length
     return tokenizer
+
+
+def fitted(
+    tokenizer: PreTrainedTokenizerBase, inputs: list[str] | list[tuple[str, str]], stride: int | None
+) -> list[list[list[int]]]:
+    """The tokens of each text or pair in rows of at most `model_max_length`, each within the template.
+
+    Args:
+        stride: tokens that the neighbouring windows of a long text share; None: one row a text, cut to fit.
+
+    Raises:
+        PipelineError: the template and the stride leave no room for more of the text.
+    """
+    if stride is None:
+        return [[tokens] for tokens in tokenizer(inputs, truncation=True)["input_ids"]]
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    if stride >= room:
+        raise PipelineError(
+            f"encode.stride: expected less than the {room} tokens that encode.max_length leaves for the text, "
+            f"found {stride}"
+        )
+    windows = tokenizer(inputs, truncation=True, stride=stride, return_overflowing_tokens=True)
+    rows = [[] for _ in inputs]
+    for text, tokens in zip(windows["overflow_to_sample_mapping"], windows["input_ids"], strict=True):
+        rows[text].append(tokens)
+    return rows
 
 
 def most_tokens(config: PreTrainedConfig) -> float:
