@@ -181,13 +181,11 @@ def fit(
         trainer = FiniteTrainer(
             model=model,
             args=settings,
-            train_dataset=numbered(rows, "train"),
+            train_dataset=numbered(rows, "train", balanced=options.balance == "sampling"),
             eval_dataset=numbered(rows, "validation"),
             data_collator=collate,
             compute_metrics=measured,
-            compute_loss_func=balanced_loss(model, rows["train"].labels, options.label_smoothing)
-            if options.class_weights
-            else None,
+            compute_loss_func=training_loss(model, rows["train"].labels, options),
             optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
             callbacks=[Curves(live), best, *adapters.callbacks(model)],
         )
@@ -206,18 +204,28 @@ def fit(
     }
 
 
-def balanced_loss(model: nn.Module, labels: np.ndarray, smoothing: float) -> Callable[..., torch.Tensor]:
-    """Cross entropy in which all classes weigh the same while `model` trains; on validation rows, all rows do.
+def training_loss(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
+    """Cross entropy, with balanced weights and label smoothing while `model` trains; None: the model's own loss does.
+
+    On validation rows it is plain, so that epochs and runs with other settings can be compared.
 
     Args:
-        labels: (rows,) of the training rows; a class weighs as the inverse of its share.
+        labels: (rows,) of the training rows; with `balance: weights`, a class weighs as the inverse of its share.
     """
-    classes = np.arange(model.config.num_labels)
-    weights = torch.from_numpy(compute_class_weight("balanced", classes=classes, y=labels)).float()
+    if options.balance != "weights" and not options.label_smoothing:
+        return None
+    weights = None
+    if options.balance == "weights":
+        classes = np.arange(model.config.num_labels)
+        weights = torch.from_numpy(compute_class_weight("balanced", classes=classes, y=labels)).float()
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        weight = weights.to(outputs.logits) if model.training else None
-        return nn.functional.cross_entropy(outputs.logits, labels, weight=weight, label_smoothing=smoothing)
+        if not model.training:
+            return nn.functional.cross_entropy(outputs.logits, labels)
+        weight = None if weights is None else weights.to(outputs.logits)
+        return nn.functional.cross_entropy(
+            outputs.logits, labels, weight=weight, label_smoothing=options.label_smoothing
+        )
 
     return loss
 
@@ -250,7 +258,6 @@ def arguments(options: Train, seed: int, scratch: str) -> TrainingArguments:
         adam_beta1=options.adam_beta1,
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
-        label_smoothing_factor=options.label_smoothing,
         use_cpu=not torch.accelerator.is_available(),
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
@@ -335,10 +342,21 @@ class Curves(TrainerCallback):
                 self.live.log_metric(curve, logs[name])
 
 
-def numbered(rows: dict[str, store.Rows], split: str) -> Dataset:
-    """A split's row numbers and lengths, from which the Trainer makes batches of like length."""
-    lengths = rows[split].lengths
-    return Dataset.from_dict({"split": [split] * len(lengths), "number": range(len(lengths)), "length": lengths})
+def numbered(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
+    """A split's row numbers and lengths, from which the Trainer makes batches of like length.
+
+    Balanced: every class is as frequent, as rows of rarer ones come again.
+    """
+    numbers = equally_often(rows[split].labels) if balanced else np.arange(len(rows[split]))
+    lengths = rows[split].lengths[numbers]
+    return Dataset.from_dict({"split": [split] * len(numbers), "number": numbers, "length": lengths})
+
+
+def equally_often(labels: np.ndarray) -> np.ndarray:
+    """Numbers of the rows, (rows,), each class's as many as the most frequent one has."""
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    most = max(map(len, classes))
+    return np.concatenate([np.resize(numbers, most) for numbers in classes])
 
 
 def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:

@@ -251,8 +251,8 @@ def refused(message: str, params: Params, base: Path) -> None:
         (
             "adalora",
             "train",
-            {"class_weights": "balanced"},
-            "train.class_weights: expected None with peft.method: adalora",
+            {"balance": "weights"},
+            "train.balance: expected None with peft.method: adalora",
         ),
         ("prefix", "train", {"activation_checkpointing": True}, "train.activation_checkpointing: expected False with"),
         ("lorra", "lora", {}, "peft.method: expected 'lora', 'adalora', "),
@@ -277,24 +277,45 @@ def test_options_reach_peft(saved_model):
     assert layers["v_proj"].scaling["default"] == 1 / 8
 
 
-def test_balanced_weights_change_the_training_loss_of_rare_classes_alone(saved_model):
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoothing):
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=0)
-    loss = train.balanced_loss(model.train(), np.array([0, 0, 0, 1]), 0.0)
-    output = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
-    each = [torch.nn.functional.cross_entropy(output.logits[[row]], torch.tensor([row])) for row in range(2)]
-    assert loss(output, torch.tensor([0, 1])) == pytest.approx(((each[0] + 3 * each[1]) / 4).item())
+    options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
+    loss = train.training_loss(model.train(), np.array([0, 0, 0, 1]), options)
+    output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
+    entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
+    weights = torch.tensor([4 / 6, 4 / 2])
+    plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / weights.sum()
+    smooth = -(weights * log).sum() / weights.sum() / 2
+    assert loss(output, labels) == pytest.approx(((1 - smoothing) * plain + smoothing * smooth).item())
     model.eval()
-    assert loss(output, torch.tensor([0, 1])) == pytest.approx(((each[0] + each[1]) / 2).item())
+    assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
 
 
-def test_class_weights_bring_a_rare_class_into_the_answers(encoded):
+def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
+    options = Params.model_validate(tiny_params()).train
+    assert (
+        train.training_loss(classifier.load_base(saved_model("llama"), labels=LABELS, seed=0), [0, 1], options) is None
+    )
+
+
+def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
+    labels = np.array([0, 1, 0, 0, 2, 0, 2])
+    numbers = train.equally_often(labels)
+    assert set(numbers) == set(range(7))
+    assert np.bincount(labels[numbers]).tolist() == [4, 4, 4]
+    assert max(np.bincount(numbers)[labels == 2]) == 2
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_balancing_brings_a_rare_class_into_the_answers(balance, encoded):
     rows = encoded("llama")
     rare = np.where(np.arange(48) % 8 == 1, 1, 0)  # among the rows that start like the rare class, one in four is of it
     for split in ("train", "validation"):
         np.save(paths.ENCODED / split / "labels.npy", rare[: len(rows[split])])
     found = []
-    for weights in (None, "balanced"):
-        write_params("lora", train={"class_weights": weights})
+    for chosen in (None, balance):
+        write_params("lora", train={"balance": chosen})
         train.main()
         found.append(int((evaluate.tuned(rows["test"], 2, 10).argmax(axis=1) == 1).sum()))
     assert found[0] == 0 < found[1]

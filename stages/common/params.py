@@ -60,19 +60,19 @@ NEUTRAL = {
     "lora.use_dora": False,
     "train.lora_plus_ratio": None,
     "train.label_smoothing": 0.0,
-    "train.class_weights": None,
+    "train.balance": None,
     "train.activation_checkpointing": False,
 }
 """What some methods have no place for, and the value that asks for nothing; any other would be ignored in silence."""
 
 UNFIT: dict[str, dict[str, Any]] = {
     "single_label": {},
-    "multi_label": {"data.classes": None, "train.label_smoothing": 0.0, "train.class_weights": None},
+    "multi_label": {"data.classes": None, "train.label_smoothing": 0.0, "train.balance": None},
     "regression": {
         "data.classes": None,
         "encode.label_words": None,
         "train.label_smoothing": 0.0,
-        "train.class_weights": None,
+        "train.balance": None,
         "train.select_by": "loss",
         "evaluate.gate.min_accuracy": None,
     },
@@ -308,7 +308,7 @@ class Train(Section):
     adam_beta2: Fraction
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
-    class_weights: Literal["balanced"] | None
+    balance: Literal["weights", "sampling"] | None
     precision: Literal["float32", "bfloat16", "float16"]
     activation_checkpointing: bool
     early_stopping: Count | None
@@ -416,7 +416,7 @@ def unheeded(params: Params) -> list[str]:
     if method == "lora":
         heeded.add("train.lora_plus_ratio")
     if method != "adalora":  # whose own term of the loss needs the model's loss
-        heeded |= {"train.class_weights", "train.label_smoothing"}
+        heeded |= {"train.balance", "train.label_smoothing"}
     if method != "prefix":  # whose keys and values cannot be recomputed block by block
         heeded.add("train.activation_checkpointing")
     lacked = {f"peft.method: {method}": {key: value for key, value in NEUTRAL.items() if key not in heeded}}
