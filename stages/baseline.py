@@ -8,7 +8,7 @@ test rows to data/predictions/baseline.parquet (one column a rival; in each row 
     majority              the class shares of the training rows, whatever the text; of numbers, the `median`
     bag_of_words          TF-IDF and a linear model on the text: logistic regression, one for each of several labels, or
                           ridge regression
-    untrained             the model before tuning, with a fresh random head
+    untrained             the model before tuning, with a fresh random head or the one that it was saved with
     zero_shot             the same, its head filled with the language-model head's rows of the label words
     zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
     linear_probe          a linear model on the model's final hidden states

@@ -110,6 +110,7 @@ def load_lower(base: Path, top_layers: int | str) -> tuple[PreTrainedModel | Non
     config = load_config(base)
     depth = prefix.depth(config.num_hidden_layers, top_layers)
     if not depth:
+        print("encode: no layer is left below the adapters, nothing but tokens is stored")
         return None, 0
     model = AutoModel.from_pretrained(base, dtype=torch.float32)
     if not prefix.splits(model, depth):

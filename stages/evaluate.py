@@ -125,14 +125,15 @@ def save_plots(
 
 def by_length(scores: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
     """Every model's main score on fifths of the rows by length; `tokens` is the longest row of each."""
-    fifths = scores.assign(tokens=lengths).groupby(pd.qcut(lengths, 5, duplicates="drop"), observed=True)
+    longest = np.unique(np.quantile(lengths, np.arange(1, 6) / 5))
+    fifths = scores.assign(tokens=lengths).groupby(np.searchsorted(longest, lengths))
     return fifths.mean().assign(rows=fifths.size(), tokens=fifths["tokens"].max()).set_index("tokens")
 
 
 def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
     """A histogram of the rows, and of every model's errors, by length; `tokens` is the upper edge of each bin."""
-    edges = np.histogram_bin_edges(lengths, bins=HISTOGRAM_BINS)
-    bins = pd.cut(lengths, edges, include_lowest=True, labels=edges[1:].round(1), ordered=False)
+    edges = np.unique(np.linspace(lengths.min() - 1, lengths.max(), HISTOGRAM_BINS + 1).round().astype(int))
+    bins = pd.cut(lengths, edges, labels=edges[1:])
     summed = errors.groupby(bins, observed=False)
     return summed.sum().assign(rows=summed.size()).rename_axis("tokens")
 

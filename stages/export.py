@@ -30,8 +30,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help=f"the folder (default: {paths.MERGED} or {paths.PUBLISHED})")
     options = parser.parse_args()
     folder = options.output or (paths.PUBLISHED if options.adapter else paths.MERGED)
-    marker = folder / ("run.json" if options.adapter else "config.json")
-    if folder.exists() and (not marker.exists() or folder.resolve() in (Path.cwd() / path for path in KEPT)):
+    if folder.exists() and (
+        not (folder / "run.json").exists() or folder.resolve() in (Path.cwd() / path for path in KEPT)
+    ):
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
     made = json.loads((paths.ADAPTER / "run.json").read_text())
     baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
@@ -40,10 +41,13 @@ def main() -> None:
             publish(fresh, made["base_model"])
         else:
             merge(fresh)
+            output.write_json(fresh / "run.json", made)
         said = verdict(baseline, tuned, of_run(made["params"]))
         about = card.tested(made, tuned, said, merged=not options.adapter)
         output.write_text(fresh / "README.md", about)
-    print(f"{folder}: ready to share, how to load it stands in its README.md")
+    print(f"{folder}: how to load it stands in its README.md")
+    if options.adapter and not card.hub_name(made["base_model"]["source"]):
+        print(f"{folder}: its base model is no hub's, so whoever loads it needs {paths.BASE_MODEL} beside it")
 
 
 def publish(folder: Path, base: dict) -> None:

@@ -58,8 +58,7 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
         tables = {split: rows.classify(table, data.classes, dropped) for split, table in tables.items()}
     tables = {split: rows.clean_rows(table, dropped) for split, table in tables.items()}
     splits = rows.split(tables, data)
-    if "test" in tables:
-        rows.refuse_leak(splits, data)
+    rows.refuse_leak(splits, data)
     return rows.limit(rows.separate(splits, data.near_duplicate, dropped), data, dropped)
 
 

@@ -35,11 +35,12 @@ def main() -> None:
     parser.add_argument("--gate", action="store_true", help="fail where evaluate.gate of params.yaml is not passed")
     options = parser.parse_args()
 
-    gate, made = Params.load().evaluate.gate, json.loads((paths.ADAPTER / "run.json").read_text())
-    problem = of_run(made["params"])
-    data, baseline, tuned = (
-        json.loads(path.read_text()) for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
+    gate = Params.load().evaluate.gate
+    data, baseline, tuned, made = (
+        json.loads(path.read_text())
+        for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS, paths.ADAPTER / "run.json")
     )
+    problem = of_run(made["params"])
     missed = misses(gate, tuned, metrics_at(options.rev) if options.rev else None, problem)
     told = sections(data, baseline, tuned, missed, problem)
     if options.rev:
@@ -55,11 +56,12 @@ def main() -> None:
 
 def sections(data: dict, baseline: dict, tuned: dict, missed: list[str], problem: Problem) -> str:
     """The report, but for its title and what is told about a revision."""
-    answers = pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)
+    answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
     return paragraphs(
         verdict(baseline, tuned, problem),
         comparison(baseline, tuned, rows=data["rows"], problem=problem),
         gate_line(missed),
+        calibration_line(tuned),
         leak_warning(baseline, tuned, problem),
         failures(answers) if "probability" in answers else largest_errors(answers),
         by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
@@ -98,17 +100,14 @@ def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], problem: Pr
 
 
 def misses(gate: Gate, tuned: dict, before: dict | None, problem: Problem = single_label) -> list[str]:
-    """What of the gate is not passed, in words.
+    """What of the gate is not passed, in words. The p-value of a loss says nothing for a gain, and counts as 1.
 
     Args:
         before: metrics/evaluate.json of the revision compared with, if any.
     """
     main = problem.MAIN
-    accuracy, gain, p_value = (
-        tuned.get("accuracy"),
-        tuned["gain"]["strongest_rival"],
-        tuned["p_value"]["strongest_rival"],
-    )
+    accuracy, gain = tuned.get("accuracy"), tuned["gain"]["strongest_rival"]
+    p_value = tuned["p_value"]["strongest_rival"] if gain > 0 else 1
     checks = [
         (gate.min_accuracy, accuracy, "an accuracy of at least", lambda bound: accuracy >= bound),
         (gate.min_gain, gain, "a gain over the strongest rival of at least", lambda bound: gain >= bound),
@@ -130,6 +129,17 @@ def gate_line(missed: list[str]) -> str:
     return "Gate: " + (f"failed: {'; '.join(missed)}." if missed else "passed.")
 
 
+def calibration_line(tuned: dict) -> str:
+    """What the temperature did to the tuned model's probabilities; nothing where it has none."""
+    if "calibration_error" not in tuned.get("uncalibrated", {}):
+        return ""
+    before, after = (scores["calibration_error"] for scores in (tuned["uncalibrated"], tuned))
+    return (
+        f"Expected calibration error of the tuned model: {before:.3f} as trained, {after:.3f} with the temperature "
+        "fitted on the validation rows."
+    )
+
+
 def leak_warning(baseline: dict, tuned: dict, problem: Problem = single_label) -> str:
     """What to look into where a rival that sees no word order keeps up with the tuned model; else nothing."""
     main = problem.MAIN
@@ -137,15 +147,15 @@ def leak_warning(baseline: dict, tuned: dict, problem: Problem = single_label) -
     if main.sign * words < main.sign * worst:
         return ""
     return (
-        f"Warning: bag_of_words, which sees no word order, has {main.amount(words)}, within the tuned model's interval "
-        f"({'from' if main.sign > 0 else 'to'} {main.amount(worst)}): single words decide this task, or give the label "
-        "away."
+        f"Warning: bag_of_words, which sees no word order, has {main.amount(words)}, no worse than the end of "
+        f"the tuned model's interval, {main.amount(worst)}: single words decide this task, or give the label away."
     )
 
 
 def failures(answers: pd.DataFrame) -> str:
     """Which rows tuning fixed and broke, its commonest confusions, and the wrong answers that it is surest of."""
     before = "zero_shot" if "zero_shot" in answers else "untrained"
+    answers = answers.astype({"probability": float})
     was_right, is_right = (answers[model] == answers["label"] for model in (before, "tuned"))
     wrong = answers[~is_right]
     confused = wrong.value_counts(["label", "tuned"]).head(SHOWN)
@@ -164,6 +174,7 @@ def failures(answers: pd.DataFrame) -> str:
 
 def largest_errors(answers: pd.DataFrame) -> str:
     """On how many rows tuning came nearer to the number, and where it is the farthest from it."""
+    answers = answers.astype(dict.fromkeys(("label", "linear_probe", "tuned"), float))
     before, after = ((answers[model] - answers["label"]).abs() for model in ("linear_probe", "tuned"))
     farthest = [
         (textwrap.shorten(row.text, 100, placeholder=" …"), *(f"{value:.4g}" for value in (row.label, row.tuned)))
@@ -216,8 +227,12 @@ def changes(rev: str) -> str:
     differences = {
         topic: run(sys.executable, "-m", "dvc", topic, "diff", "--md", rev).strip() for topic in ("params", "metrics")
     }
+    commit = run("git", "rev-parse", "HEAD").strip()
+    changed = run("git", "status", "--porcelain", "--", "params.yaml", "dvc.yaml", "stages")
     return paragraphs(
-        f"Reproduce: `git checkout {run('git', 'rev-parse', 'HEAD').strip()}`, then `make`.",
+        f"Reproduce: commit what differs from {commit} first."
+        if changed
+        else f"Reproduce: `git checkout {commit}`, then `make`.",
         *(f"### {topic.title()} changed since {rev}\n\n{told or 'none'}" for topic, told in differences.items()),
     )
 

@@ -306,8 +306,8 @@ def test_a_label_without_rows_to_learn_from_is_one_clear_line(combinations, chan
         ),
         (
             "train",
-            {"class_weights": "balanced"},
-            "train.class_weights: expected None with data.problem: multi_label, which",
+            {"balance": "weights"},
+            "train.balance: expected None with data.problem: multi_label, which",
         ),
         (
             "train",

@@ -220,14 +220,15 @@ def test_a_params_error_ends_with_status_2(restored):
     refused(restored.stage("evaluate", check=False), "sede: unknown key; did you mean 'seed'?", status=2)
 
 
-def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, index, saved_model):
+def test_an_encoder_without_a_language_model_head_and_classes_that_look_like_numbers_go_all_the_way(
+    tmp_path, index, saved_model
+):
     bert = copy_project(tmp_path / "bert")
     sources = tiny_sources(index, saved_model("bert"))
     sources["data"] |= {"classes": None, "columns": ["id", "label", "text"], "label": "label"}
     kinds = ("bad", "fine", "good")
     rows = "".join(
-        f"{number}\t{kinds[number % 3]}\t{kinds[number % 3]} {text}\n"
-        for number, (text, _) in enumerate(sentences(150))
+        f"{number}\t{number % 3}\t{kinds[number % 3]} {text}\n" for number, (text, _) in enumerate(sentences(150))
     )
     sources["data"]["revision"] = build_wheel(index, "three_classes", {"three.txt": rows.encode()})
     sources["data"] |= {"source": "package:three-classes==1.0", "file": "three.txt"}
@@ -239,11 +240,7 @@ def test_an_encoder_without_a_language_model_head_goes_all_the_way(tmp_path, ind
     assert set(baseline) == {"majority", "bag_of_words", "untrained", "linear_probe"}
     assert json.loads((bert.folder / "metrics/evaluate.json").read_text())["accuracy"] > 0.5
     assert "**tuned**" in (bert.folder / "metrics/report.md").read_text()
-    assert json.loads((bert.folder / "models/adapter/labels.json").read_text())["label2id"] == {
-        "bad": 0,
-        "fine": 1,
-        "good": 2,
-    }
+    assert json.loads((bert.folder / "models/adapter/labels.json").read_text())["label2id"] == {"0": 0, "1": 1, "2": 2}
 
 
 def test_a_model_and_a_file_of_the_users_own_need_few_changes_and_go_all_the_way(tmp_path, saved_model, monkeypatch):

@@ -248,8 +248,8 @@ def test_numbers_that_nothing_can_be_learned_from_are_one_clear_line(numbers, ch
         ),
         (
             "train",
-            {"class_weights": "balanced"},
-            "train.class_weights: expected None with data.problem: regression, which",
+            {"balance": "weights"},
+            "train.balance: expected None with data.problem: regression, which",
         ),
         ("train", {"label_smoothing": 0.1}, "train.label_smoothing: expected 0.0 with data.problem: regression"),
         (
@@ -355,7 +355,7 @@ def test_the_verdict_speaks_of_errors():
 @pytest.mark.parametrize(("words", "warned"), [(2.8, True), (2.9, True), (3.0, False)])
 def test_a_bag_of_words_that_keeps_up_is_a_warning(words, warned):
     told = report.leak_warning({"bag_of_words": {"mae": words}}, TUNED, regression)
-    assert ("within the tuned model's interval (to 2.9)" in told) == warned
+    assert ("no worse than the end of the tuned model's interval, 2.9" in told) == warned
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_the_table_sorts_the_rivals_and_shows_what_was_gained_over_each():
         ({"min_accuracy": 0.9}, {}, "expected an accuracy of at least 0.9, found 0.87"),
         ({"min_gain": 0.05}, {}, "expected a gain over the strongest rival of at least 0.05, found 0.03"),
         ({"max_p_value": 0.05}, {"p_value": 0.3}, "expected a p-value of at most 0.05, found 0.3"),
+        ({"max_p_value": 0.05}, {"gain": -0.1}, "expected a p-value of at most 0.05, found 1"),
         ({"max_drop": 0.01}, {"accuracy": 0.85}, "expected a drop in accuracy of at most 0.01, found 0.03"),
     ],
 )

@@ -199,3 +199,14 @@ def test_intervals_and_tests_agree_with_their_formulas_on_random_cases(seed):
     fixed, broken = (right & ~other).sum(), (other & ~right).sum()
     tail = sum(math.comb(fixed + broken, count) for count in range(min(fixed, broken) + 1)) / 2.0 ** (fixed + broken)
     assert scoring.gain(single_label, labels, probabilities, rival, 100)["p_value"] == pytest.approx(min(1, 2 * tail))
+
+
+def test_intervals_rest_on_every_resample_though_rare_classes_are_missing_from_some(recwarn):
+    labels, probabilities = np.arange(40) % 20, np.full((40, 20), 0.01)
+    probabilities[np.arange(40), (labels + (np.arange(40) < 10)) % 20] = 0.81
+    assert all(single_label.complete(labels[rows], probabilities) for rows in scoring.resampled(40, 200))
+    found = scoring.intervals(single_label, labels, probabilities, 200)
+    scores = scoring.score(single_label, labels, probabilities)
+    assert found.keys() == scores.keys()
+    assert all(values["low"] <= scores[name] <= values["high"] for name, values in found.items())
+    assert not recwarn.list

@@ -82,7 +82,7 @@ def test_a_second_call_tries_other_values_than_the_first(tmp_path, monkeypatch):
 def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_test_rows_alone(project, tmp_path):
     copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
     before = copied.files("metrics"), copied.run("git", "status", "--short").stdout
-    arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2", "train.class_weights=null")
+    arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2", "train.balance=null")
     done = copied.stage(*arguments)
     assert "Running stage 'train'" in done.stdout
     assert "Running stage 'evaluate'" not in done.stdout

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from stages.common import template
 from stages.common.errors import PipelineError
-from stages.common.rows import clean
+from stages.common.texts import clean
 
 PAIRS = (
     "Premise: {text}\nHypothesis: {text_pair}\nEntailment:",

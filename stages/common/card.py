@@ -59,6 +59,11 @@ READING = {
 }
 """What its answer means, where it is not the most probable class."""
 
+WINDOWS = (
+    "A text of more than {max_length} tokens was classified in windows, whose logits are averaged; `truncation=True` "
+    "reads the first alone."
+)
+
 TEMPLATE = "The tokenizer puts every text into the prompt template itself; give it the raw text."
 
 ONE_BY_ONE = "Classify one text at a time: behind virtual tokens, transformers takes the padding of a batch for text."
@@ -127,6 +132,7 @@ def model_card(
             ),
             READING.get(problem, "").format(thresholds=", ".join(f"{label} {at:.3f}" for label, at in chosen.items())),
             TEMPLATE,
+            WINDOWS.format(**params["encode"]) if params["encode"]["truncation"] == "windows" else "",
             ONE_BY_ONE if method in ("prompt", "p_tuning") else "",
         )
         + "\n"

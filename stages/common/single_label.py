@@ -61,15 +61,17 @@ def decide(probabilities: np.ndarray, thresholds: Sequence[float]) -> np.ndarray
 
 def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Accuracy, plain and balanced; macro-averaged precision, recall and F1; MCC; log loss, Brier score, expected
-    calibration error; ROC AUC."""
+    calibration error; ROC AUC, of more than two classes the mean of each against the rest. Means are over the classes
+    that have rows."""
     answers, classes = probabilities.argmax(axis=1), np.arange(probabilities.shape[1])
+    present = np.unique(labels)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, answers, labels=classes, average="macro", zero_division=0
+        labels, answers, labels=present, average="macro", zero_division=0
     )
-    positive = probabilities[:, 1] if len(classes) == 2 else probabilities
+    ranked = present if len(classes) > 2 else classes[1:]
     values = {
         "accuracy": metrics.accuracy_score(labels, answers),
-        "balanced_accuracy": metrics.balanced_accuracy_score(labels, answers),
+        "balanced_accuracy": recall,
         "precision_macro": precision,
         "recall_macro": recall,
         "f1_macro": f1,
@@ -77,7 +79,7 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
         "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
         "brier": metrics.brier_score_loss(labels, probabilities, labels=classes),
         "calibration_error": calibration_error(labels, probabilities),
-        "roc_auc": metrics.roc_auc_score(labels, positive, labels=classes, multi_class="ovr"),
+        "roc_auc": np.mean([metrics.roc_auc_score(labels == name, probabilities[:, name]) for name in ranked]),
     }
     return {name: float(value) for name, value in values.items()}
 
@@ -106,8 +108,8 @@ def by_confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.nda
 
 
 def complete(labels: np.ndarray, probabilities: np.ndarray) -> bool:
-    """Whether every class has rows."""
-    return len(np.unique(labels)) == probabilities.shape[1]
+    """Whether two classes have rows."""
+    return len(np.unique(labels)) > 1
 
 
 def row_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

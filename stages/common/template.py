@@ -25,7 +25,7 @@ CLEANING = (
     normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "),
     normalizers.Strip(),
 )
-"""What `rows.clean` does to a text, for texts that come without it."""
+"""What `texts.clean` does to a text, for texts that come without it."""
 
 SIDES = {"head": "right", "tail": "left", "windows": "right"}
 """The side at which a long text is cut, by the part that stays; windows start at its beginning."""
