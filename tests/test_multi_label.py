@@ -3,18 +3,20 @@
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import problems
 import pytest
+import torch
 from conftest import tiny_params
 from datasets import ClassLabel, Dataset, Features, List, Value
 from families import BAD, GOOD, NOUNS
 from ruamel.yaml import YAML
 from scipy.special import expit
 
-from stages.common import calibration, labels, multi_label, paths, rows, scoring, thresholds
+from stages.common import calibration, classifier, labels, multi_label, paths, rows, scoring, store, thresholds
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.params import Params
 
@@ -129,6 +131,23 @@ def test_predict_agrees_with_evaluate_and_with_the_merged_model_in_a_pipeline(in
         assert {score["label"]: score["score"] for score in scores} == pytest.approx(
             {name: row[name] for name in NAMES}, abs=1e-4
         )
+
+
+def test_the_probability_of_an_answer_is_that_of_all_its_labels():
+    probabilities = np.array([[0.9, 0.2], [0.6, 0.7]])
+    predictions = multi_label.decide(probabilities, [0.5, 0.8])
+    np.testing.assert_allclose(multi_label.confidence(predictions)["probability"], [0.9 * 0.8, 0.6 * 0.3])
+
+
+def test_the_untouched_model_says_how_a_label_word_compares_with_the_others(inside):
+    arguments = classifier.load_labels(paths.ADAPTER)
+    model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=0, head="label_words")
+    words = classifier.label_word_rows(paths.BASE_MODEL, words=classifier.label_words(NAMES, None))
+    torch.testing.assert_close(model.score.weight.data, words - words.mean(dim=0))
+    rows_ = store.load_rows(paths.ENCODED / "test", store.About.load(paths.ENCODED))
+    logits = classifier.logits(model, replace(rows_, states=None), batch_size=16, progress="")
+    rival = np.stack(pd.read_parquet(paths.BASELINE_PREDICTIONS)["zero_shot"])
+    np.testing.assert_allclose(multi_label.parted(rival)[0], expit(logits), atol=1e-5)
 
 
 def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):

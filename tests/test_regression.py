@@ -12,7 +12,7 @@ from families import BAD, GOOD
 from ruamel.yaml import YAML
 from scipy.stats import rankdata
 
-from stages import predict, report, train
+from stages import experiments, predict, report, train
 from stages.common import classifier, paths, regression, rows, scoring, store
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.params import Gate, Params
@@ -369,3 +369,18 @@ def test_a_bag_of_words_that_keeps_up_is_a_warning(words, warned):
 )
 def test_the_gate_is_in_the_units_of_the_numbers(bound, before, missed):
     assert report.misses(OPEN.model_copy(update=bound), TUNED, before, regression) == missed
+
+
+def test_experiments_are_compared_in_the_units_of_the_numbers():
+    runs = pd.DataFrame(
+        {"value": "all", "tuned": [2.5, 2.7], "gain": [0.5, 0.3], "low": 2.0, "high": 3.0, "trainable": 9}
+    )
+    groups = runs.groupby("value")
+    assert experiments.comparison(groups, None, regression.MAIN).splitlines() == [
+        "| experiments | runs | tuned | gain | trained parameters |",
+        "|---|---:|---:|---:|---:|",
+        "| all | 2 | 2.6 ± 0.1414 | +0.4 ± 0.1414 | 9 |",
+    ]
+    (told,) = experiments.spreads(groups, regression.MAIN)
+    assert "the gain over the strongest rival, +0.4 ± 0.1414, exceeds twice its standard deviation" in told
+    assert experiments.drawing(groups, "some.parameter", regression.MAIN).startswith(b"\x89PNG")

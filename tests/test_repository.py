@@ -60,6 +60,7 @@ def test_params_that_stages_name_exist():
 
 def test_importing_stages_of_scoring_never_retrains():
     assert "stages/common/scoring.py" not in STAGES["train"]["deps"]
+    assert "stages/common/problems.py" not in STAGES["train"]["deps"]
     assert "stages/common/classifier.py" not in STAGES["encode"]["deps"]
 
 
