@@ -27,6 +27,9 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
+DEPTHS = (2, 4, 8)
+"""Values of `lora.top_layers` whose reruns are compared."""
+
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
     "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
@@ -95,6 +98,11 @@ class Clone:
             params[section] |= values
         yaml.dump(params, self.folder / "params.yaml")
 
+    def limits(self) -> dict[str, int]:
+        """The committed `data.limit`."""
+        self.set()
+        return YAML(typ="safe").load(self.folder / "params.yaml")["data"]["limit"]
+
     def metric(self, file: str) -> dict:
         """A metrics file of the last run."""
         return json.loads((self.folder / "metrics" / file).read_text())
@@ -108,9 +116,16 @@ def repeated(clone: Clone) -> dict:
 
 def full(clone: Clone) -> dict:
     """All rows of the default run, once."""
-    clone.set()
-    limits = YAML(typ="safe").load(clone.folder / "params.yaml")["data"]["limit"]
-    return {"rows": dict(limits), **compare(clone, limits)}
+    limits = clone.limits()
+    return {"rows": limits, **compare(clone, limits), "depths": [at_depth(clone, layers) for layers in DEPTHS]}
+
+
+def at_depth(clone: Clone, top_layers: int) -> dict[str, float]:
+    """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
+    clone.set(lora={"top_layers": top_layers})
+    clone.python("-m", "dvc", "repro", "baseline")
+    done = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
+    return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
 
 
 def compare(clone: Clone, rows: dict[str, int]) -> dict:
@@ -119,14 +134,14 @@ def compare(clone: Clone, rows: dict[str, int]) -> dict:
     The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
     script's first evaluation belongs to its first run only: a second one need not repeat it.
     """
-    clone.set(data={"limit": dict(rows)})
+    clone.set(data={"limit": rows})
     clone.python("-m", "dvc", "repro", "prepare")
     first = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "encode")
     accuracy = clone.metric("evaluate.json")["accuracy"]
     sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"])]
     plain = clone.python("-m", "benchmarks.plain", *sizes)
     phases = plain.result
-    clone.set(data={"limit": dict(rows)}, lora={"r": 4})
+    clone.set(data={"limit": rows}, lora={"r": 4})
     rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
     return {
         "first_run_s": {"pipeline": first.seconds, "plain": plain.seconds},

@@ -1,10 +1,12 @@
 """What the benchmarks measured: kept as JSON, told as Markdown and as a picture."""
 
 import json
+import os
 from pathlib import Path
 from statistics import median
 
 import matplotlib
+import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -17,38 +19,44 @@ FOLDER = HERE / "results"
 
 
 def save(part: str, values: dict) -> None:
-    """Keep what a part measured."""
-    output.write_json(FOLDER / f"{part}.json", values)
+    """Keep what a part measured, and on what."""
+    hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    output.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "values": values})
 
 
 def report() -> None:
     """Write RESULTS.md, and the pictures, from the parts that have been measured."""
     parts = measured()
     output.write_text(HERE / "RESULTS.md", document(parts))
-    if "full" in parts:
-        draw_accuracy(parts["full"])
-    if "growth" in parts:
-        draw_growth(parts["growth"])
+    for part, draw in {"full": draw_accuracy, "growth": draw_growth}.items():
+        if part in parts:
+            draw(parts[part]["values"])
 
 
 def measured() -> dict[str, dict]:
-    """What each part measured last."""
+    """What each part measured last: its `values`, and the `hardware`."""
     return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
 
 
 def document(parts: dict[str, dict]) -> str:
     """RESULTS.md."""
-    return paragraphs(HEAD, *(SECTIONS[part](parts[part]) for part in SECTIONS if part in parts)) + "\n"
+    sections = [
+        paragraphs(SECTIONS[part](parts[part]["values"]), f"Measured on {parts[part]['hardware']}.")
+        for part in SECTIONS
+        if part in parts
+    ]
+    return paragraphs(HEAD, *sections) + "\n"
 
 
 HEAD = """\
 # Benchmarks
 
-Printed by `make bench` (`python -m benchmarks.bench`) on 2 cores (x86, AVX2), no GPU, float32. The *plain script* is
-`benchmarks/plain.py`: transformers' `Trainer` and PEFT's LoRA on the query and value projections of all layers, dynamic
-padding, random batches. Both sides take the same base model, split, rows and prompt, and train for one epoch, one after
-the other in the same run. The pipeline's times include DVC and every process's start; the plain script's include its
-own start. The pipeline also evaluates six rivals and the validation rows, which the plain script does not."""
+Printed by `make bench` (`python -m benchmarks.bench`, whose parts can be run one by one), no GPU, float32. The *plain
+script* is `benchmarks/plain.py`: transformers' `Trainer` and PEFT's LoRA on the query and value projections of all
+layers, dynamic padding, random batches. Both sides take the same base model, split, rows and prompt, and train for one
+epoch, one after the other in the same run. The pipeline's times include DVC and every process's start; the plain
+script's include its own start. The pipeline also evaluates six rivals and the validation rows, which the plain script
+does not."""
 
 
 def repeated(values: dict) -> str:
@@ -72,8 +80,26 @@ def full(values: dict) -> str:
         f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
         f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
         memory_line(values["peak_mb"]),
+        "Fewer adapted layers train faster and fit less; the rerun, by `lora.top_layers`:",
+        table(
+            ("`lora.top_layers`", "rerun, s", "times faster than the plain script", "test accuracy"), depth_rows(values)
+        ),
         "![Seconds against test accuracy](time_accuracy.png)",
     )
+
+
+def depth_rows(values: dict) -> list[tuple[str, ...]]:
+    """The reruns at other depths, beside the plain script's."""
+    plain = values["rerun_s"]["plain"]
+    return [
+        (
+            str(found["top_layers"]),
+            f"{found['rerun_s']:.0f}",
+            f"{plain / found['rerun_s']:.1f}",
+            f"{found['accuracy']:.1%}",
+        )
+        for found in values["depths"]
+    ]
 
 
 def share(values: dict) -> str:
@@ -151,6 +177,12 @@ def draw_accuracy(values: dict) -> None:
     axes.plot(values["rerun_s"]["plain"], 100 * accuracy["plain"], "D", label="plain script, rerun")
     axes.plot(values["first_run_s"]["pipeline"], 100 * accuracy["pipeline"], "o", label="pipeline, first run")
     axes.plot(values["rerun_s"]["pipeline"], 100 * accuracy["pipeline_rerun"], "^", label="pipeline, rerun")
+    axes.plot(
+        [found["rerun_s"] for found in values["depths"]],
+        [100 * found["accuracy"] for found in values["depths"]],
+        ".-",
+        label=f"the same, {', '.join(str(found['top_layers']) for found in values['depths'])} layers",
+    )
     axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
     axes.legend()
     save_figure(figure, "time_accuracy.png")
