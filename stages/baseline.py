@@ -52,9 +52,8 @@ def main() -> None:
     decided = {name: decide(problem, labels, rival) for name, rival in rivals.items()}
     table = pd.DataFrame({name: list(rival) for name, rival in decided.items()})
     output.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
-    output.write_json(
-        paths.BASELINE_METRICS, {name: measure(problem, labels, rival) for name, rival in decided.items()}
-    )
+    metrics = {name: measure(problem, labels["test"], rival) for name, rival in decided.items()}
+    output.write_json(paths.BASELINE_METRICS, metrics)
 
 
 def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Baseline) -> BySplit:
@@ -64,7 +63,7 @@ def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Bas
         for longest in options.ngrams
         for strength in options.regularization
     )
-    return best(problem, candidates, words, labels)
+    return predicted(problem, best(problem, candidates, words, labels), words)
 
 
 def model_rivals(
@@ -105,17 +104,17 @@ def calibrated(problem: Problem, logits: BySplit, labels: BySplit) -> BySplit:
 def linear_probe(problem: Problem, features: BySplit, labels: BySplit, options: Baseline) -> BySplit:
     """Predictions of a linear model on standardised pooled features (Alain & Bengio 2016)."""
     candidates = (make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization)
-    return best(problem, candidates, features, labels)
+    return predicted(problem, best(problem, candidates, features, labels), features)
 
 
-def best(problem: Problem, candidates: Iterable[BaseEstimator], inputs: BySplit, labels: BySplit) -> BySplit:
-    """Predictions of the candidate, fitted on the training rows, with the lowest loss on the validation rows."""
-    fitted = [predicted(problem, candidate.fit(inputs["train"], labels["train"]), inputs) for candidate in candidates]
-    return min(fitted, key=lambda rival: problem.loss(labels["validation"], rival["validation"]))
+def best(problem: Problem, candidates: Iterable[BaseEstimator], inputs: BySplit, labels: BySplit) -> BaseEstimator:
+    """The candidate, fitted on the training rows, with the lowest loss on the validation rows."""
+    fitted = [candidate.fit(inputs["train"], labels["train"]) for candidate in candidates]
+    return min(fitted, key=lambda one: problem.loss(labels["validation"], problem.fitted(one, inputs["validation"])))
 
 
 def predicted(problem: Problem, model: BaseEstimator, inputs: BySplit) -> BySplit:
-    """What a fitted model says of the rows that it was not fitted on."""
+    """What a fitted model says of the validation rows, from which `decide` takes thresholds, and of the test rows."""
     return {name: problem.fitted(model, inputs[name]) for name in ("validation", "test")}
 
 
@@ -124,10 +123,10 @@ def decide(problem: Problem, labels: BySplit, rival: BySplit) -> np.ndarray:
     return problem.decide(rival["test"], problem.choose(labels["validation"], rival["validation"]))
 
 
-def measure(problem: Problem, labels: BySplit, rival: np.ndarray) -> dict[str, float | dict]:
+def measure(problem: Problem, labels: np.ndarray, rival: np.ndarray) -> dict[str, float | dict]:
     """A rival's scores on the test rows, and the interval of the main one."""
-    interval = {problem.MAIN.key: scoring.main_interval(problem, labels["test"], rival)}
-    return scoring.score(problem, labels["test"], rival) | {"interval": interval}
+    interval = {problem.MAIN.key: scoring.main_interval(problem, labels, rival)}
+    return scoring.score(problem, labels, rival) | {"interval": interval}
 
 
 if __name__ == "__main__":

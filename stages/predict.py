@@ -117,8 +117,10 @@ def answers(
     pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted)]))
     predictions = problem.decide(problem.predictions(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    answered = {problem.ANSWER: problem.answers(predictions, names)}
-    return pd.DataFrame(answered | problem.confidence(predictions) | problem.detail(predictions, names))
+    answered = {problem.ANSWER: problem.answers(predictions, names)} | problem.confidence(predictions)
+    taken = {*texts.COLUMNS, *answered}
+    detail = problem.detail(predictions, [f"class {name}" if name in taken else name for name in names])
+    return pd.DataFrame(answered | detail)
 
 
 def write(table: pd.DataFrame, path: Path | None) -> None:

@@ -16,7 +16,7 @@ import textwrap
 
 import pandas as pd
 
-from stages.common import card, errors, output, paths, single_label
+from stages.common import card, errors, output, paths, single_label, texts
 from stages.common.markdown import paragraphs, table
 from stages.common.params import Gate, Params
 from stages.common.problems import of_run
@@ -153,23 +153,35 @@ def leak_warning(baseline: dict, tuned: dict, problem: Problem = single_label) -
 
 
 def failures(answers: pd.DataFrame) -> str:
-    """Which rows tuning fixed and broke, its commonest confusions, and the wrong answers that it is surest of."""
+    """How many rows tuning fixed and broke, its commonest confusions, and of wrong and fixed answers the surest."""
     before = "zero_shot" if "zero_shot" in answers else "untrained"
     answers = answers.astype({"probability": float})
     was_right, is_right = (answers[model] == answers["label"] for model in (before, "tuned"))
-    wrong = answers[~is_right]
+    fixed, broken, wrong = answers[is_right & ~was_right], answers[was_right & ~is_right], answers[~is_right]
     confused = wrong.value_counts(["label", "tuned"]).head(SHOWN)
-    surest = [
-        (textwrap.shorten(row.text, 100, placeholder=" …"), row.label, row.tuned, f"{row.probability:.3f}")
-        for row in wrong.nlargest(SHOWN, "probability").itertuples()
-    ]
     return paragraphs(
-        f"Against the untouched model ({before}), tuning fixed {(is_right & ~was_right).sum()} of {len(answers):,} "
-        f"test rows and broke {(was_right & ~is_right).sum()}. Its commonest errors: "
+        f"Against the untouched model ({before}), tuning fixed {len(fixed)} of {len(answers):,} test rows and broke "
+        f"{len(broken)}. Its commonest errors: "
         + "; ".join(f"{label} taken for {answer}, {count} rows" for (label, answer), count in confused.items())
         + ". Its surest:",
-        table(("text", "label", "answer", "probability"), surest, names=3),
+        surest(wrong, before),
+        "The surest of those that it fixed:" if len(fixed) else "",
+        surest(fixed, before) if len(fixed) else "",
     )
+
+
+def surest(answers: pd.DataFrame, before: str) -> str:
+    """The rows whose answers have the highest probability."""
+    rows = answers.assign(shown=texts.joined(answers)).nlargest(SHOWN, "probability").to_dict("records")
+    lines = [
+        (shortened(row["shown"]), row["label"], row[before], row["tuned"], f"{row['probability']:.3f}") for row in rows
+    ]
+    return table(("text", "label", before, "tuned", "probability"), lines, names=4)
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, in one line."""
+    return textwrap.shorten(text, 100, placeholder=" …")
 
 
 def largest_errors(answers: pd.DataFrame) -> str:
@@ -177,7 +189,7 @@ def largest_errors(answers: pd.DataFrame) -> str:
     answers = answers.astype(dict.fromkeys(("label", "linear_probe", "tuned"), float))
     before, after = ((answers[model] - answers["label"]).abs() for model in ("linear_probe", "tuned"))
     farthest = [
-        (textwrap.shorten(row.text, 100, placeholder=" …"), *(f"{value:.4g}" for value in (row.label, row.tuned)))
+        (shortened(row.text), *(f"{value:.4g}" for value in (row.label, row.tuned)))
         for row in answers.loc[after.nlargest(SHOWN).index].itertuples()
     ]
     return paragraphs(
@@ -209,7 +221,7 @@ def by_length(lengths: pd.DataFrame, problem: Problem = single_label) -> str:
 def data_counts(data: dict, problem: Problem = single_label) -> str:
     """How the source's rows were used: by split and class, and those that were dropped, by reason."""
     splits = ("train", "validation", "test")
-    lines = [(name.replace("_", " "), *(count(data[split][name]) for split in splits)) for name in data["train"]]
+    lines = [(name, *(count(data[split][name]) for split in splits)) for name in data["train"]]
     dropped = "; ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in data["dropped"].items() if found)
     return paragraphs(
         table((problem.COUNTED, *splits), lines),

@@ -60,7 +60,7 @@ MADE_BY = {"seed", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on."""
 
 CENTRED = 256
-"""Rows that tell where the head of a regression starts: their mean misses that of all by a sixteenth of its unit."""
+"""Rows on which the head of a regression is centred: a fresh head says much the same of all."""
 
 SETS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
 """What PEFT holds in sets, whose order differs from run to run."""

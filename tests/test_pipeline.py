@@ -14,6 +14,7 @@ from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
 from transformers import AutoTokenizer, pipeline
 
+from stages import predict
 from stages.common import classifier
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
@@ -152,6 +153,16 @@ def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
     assert answers["untouched_label"].tolist() == table["zero_shot"].tolist()
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
     np.testing.assert_allclose(answers["negative"] + answers["positive"], 1, atol=1e-6)
+
+
+def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(saved_model):
+    names = ["text", "label", "good"]
+    model = classifier.load_base(saved_model("llama"), labels=classifier.label_arguments(names, 0), seed=1)
+    tokenizer = AutoTokenizer.from_pretrained(saved_model("llama"))
+    tokenizer.pad_token = tokenizer.eos_token
+    found = predict.answers(model, tokenizer, ["good film"], 16)
+    assert list(found) == ["label", "probability", "class text", "class label", "good"]
+    assert found["label"].isin(names).all()
 
 
 def test_predict_takes_lines_and_leaves_blank_ones_out(project):

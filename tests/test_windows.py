@@ -1,18 +1,15 @@
 """Long texts in windows: every token is read, each window within the template, and a text has one answer."""
 
 import json
-import shutil
-import sys
 
 import numpy as np
 import pandas as pd
+import problems
 import pytest
-from conftest import tiny_params
 from families import BAD, GOOD
-from ruamel.yaml import YAML
 
-from stages import baseline, encode, evaluate, predict, prepare, train
-from stages.common import errors, paths, sources, store, template
+from stages import evaluate
+from stages.common import errors, paths, store, template
 
 TEMPLATE = "Review: {text}\nSentiment:"
 LENGTH, STRIDE = 32, 8
@@ -32,20 +29,11 @@ def reviews(count):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, saved_model):
     """A folder in which every stage ran on long texts."""
-    folder = tmp_path_factory.mktemp("windows")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sources, "fetch", lambda **_: sources.Fetched(path=folder / "reviews.csv", license="MIT"))
-        reviews(240).to_csv(folder / "reviews.csv", index=False)
-        data = {"format": None, "text": "text", "label": "label", "classes": None, "near_duplicate": 1.0}
-        windows = {"truncation": "windows", "max_length": LENGTH, "stride": STRIDE}
-        YAML().dump(tiny_params(data=data, encode=windows, train={"epochs": 3}), paths.PARAMS)
-        shutil.copytree(saved_model("llama"), paths.BASE_MODEL)
-        source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
-        (paths.BASE_MODEL / "source.json").write_text(json.dumps(source))
-        for stage in (prepare, encode, baseline, train, evaluate):
-            stage.main()
-    return folder
+    data = {"format": None, "text": "text", "label": "label", "classes": None, "near_duplicate": 1.0}
+    windows = {"truncation": "windows", "max_length": LENGTH, "stride": STRIDE}
+    sections = {"data": data, "encode": windows, "train": {"epochs": 3}}
+    with problems.ran(tmp_path_factory.mktemp("windows"), reviews(240), saved_model("llama"), **sections) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -94,14 +82,8 @@ def test_validation_accuracy_is_that_of_texts_whatever_the_order_of_their_window
     assert found == pytest.approx(made["metrics"]["validation"]["accuracy"])
 
 
-def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch, capsys):
-    table = pd.read_csv(paths.TEST_PREDICTIONS)
-    table[["text"]].to_csv(tmp_path / "in.csv", index=False)
-    monkeypatch.setattr(
-        sys, "argv", ["predict", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
-    )
-    predict.main()
-    answers = pd.read_csv(tmp_path / "out.csv")
+def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
+    table, answers = pd.read_csv(paths.TEST_PREDICTIONS), problems.predicted(monkeypatch, tmp_path)
     assert answers["label"].tolist() == table["tuned"].tolist()
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from stages.common import scoring
+from stages.common import multi_label, scoring
 from stages.common.problems import PROBLEMS
 from stages.common.scoring import Problem
 
@@ -103,7 +103,7 @@ def draw_labels(
     """The F1 of every label, of the models in `DRAWN`."""
     for name in DRAWN:
         if name in predictions:
-            scores = PROBLEMS["multi_label"].class_scores(labels, predictions[name], class_names)
+            scores = multi_label.class_scores(labels, predictions[name], class_names)
             axes.plot([score["f1"] for score in scores.values()], class_names, "o", label=name)
     axes.set(title="F1 by label", xlabel="F1", xlim=(0, 1))
     axes.legend()

@@ -27,12 +27,13 @@ RARE = 10
 BINS = 10
 """Groups of like numbers that are spread over the splits evenly."""
 
-
 LARGEST = float(np.finfo(np.float32).max)
 """Numbers are stored in float32."""
 
 
 class Kind(Protocol):
+    """What the labels of a problem are to `stages.prepare` and `stages.encode`."""
+
     noun: str
     needed_in: tuple[str, ...]
     """The splits in which every name has to have rows."""
