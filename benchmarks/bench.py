@@ -21,6 +21,7 @@ from statistics import median
 from ruamel.yaml import YAML
 
 from benchmarks import results
+from benchmarks.methods import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 3
@@ -156,6 +157,28 @@ def compare(clone: Clone, rows: dict[str, int]) -> dict:
     }
 
 
+def methods(clone: Clone) -> dict:
+    """Every method of PEFT on a sixth of the default training rows: nineteen on all of them would take hours."""
+    limits = clone.limits() | {"train": 500}
+    clone.set(data={"limit": limits})
+    clone.python("-m", "dvc", "repro", "baseline")
+    measured = {"rows": limits, "methods": {}}
+    for name, sections in SETTINGS.items():
+        clone.set(data={"limit": limits}, **sections)
+        done = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
+        tuned = clone.metric("evaluate.json")
+        measured["methods"][name] = {
+            "accuracy": tuned["accuracy"],
+            **tuned["interval"]["accuracy"],
+            "gain": tuned["gain"]["strongest_rival"],
+            "trainable_parameters": clone.metric("train.json")["trainable_parameters"],
+            "seconds": done.seconds,
+            "peak_mb": done.peak_mb,
+        }
+        results.save("methods", measured)  # each as soon as it is known
+    return measured
+
+
 def share(clone: Clone) -> dict:
     """Shares of the machine's matmul rate, on the default rows."""
     clone.set()
@@ -189,7 +212,7 @@ def growth(clone: Clone) -> dict:
     return clone.python("-m", "benchmarks.growth").result
 
 
-PARTS = {part.__name__: part for part in (repeated, full, share, inference, startup, growth)}
+PARTS = {part.__name__: part for part in (repeated, full, methods, share, inference, startup, growth)}
 """In the order in which they run."""
 
 

@@ -102,6 +102,28 @@ def depth_rows(values: dict) -> list[tuple[str, ...]]:
     ]
 
 
+def methods(values: dict) -> str:
+    """Every method's accuracy and cost."""
+    rows = [
+        (
+            name,
+            f"{found['accuracy']:.1%} ({100 * found['low']:.1f} to {100 * found['high']:.1f})",
+            f"{100 * found['gain']:+.1f}",
+            f"{found['trainable_parameters']:,}",
+            f"{found['seconds']:.0f}",
+            f"{found['peak_mb']:,.0f}",
+        )
+        for name, found in values["methods"].items()
+    ]
+    return paragraphs(
+        "## Methods",
+        f"{values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, one epoch; `peft.method`, "
+        "and what `benchmarks/methods.py` sets beside it: usual learning rates, not searched for. Gain: over the "
+        "strongest rival. Seconds: train, evaluate and report, DVC included. Memory: of the largest process.",
+        table(("", "accuracy (95 % interval)", "gain, points", "trained parameters", "seconds", "peak MiB"), rows),
+    )
+
+
 def share(values: dict) -> str:
     """Rates against the machine's own."""
     names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
@@ -142,7 +164,7 @@ def growth(values: dict) -> str:
     return paragraphs(*parts)
 
 
-SECTIONS = {part.__name__: part for part in (repeated, full, share, inference, startup, growth)}
+SECTIONS = {part.__name__: part for part in (repeated, full, methods, share, inference, startup, growth)}
 
 ROWS = {
     "first_run_s": "first full run (encode to comparison; with its evaluation before tuning)",
