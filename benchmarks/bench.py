@@ -99,6 +99,10 @@ class Clone:
             params[section] |= values
         yaml.dump(params, self.folder / "params.yaml")
 
+    def retrain(self) -> Run:
+        """Run train, and what depends on it, though nothing changed."""
+        return self.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
+
     def limits(self) -> dict[str, int]:
         """The committed `data.limit`."""
         self.set()
@@ -125,7 +129,7 @@ def at_depth(clone: Clone, top_layers: int) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
     clone.set(lora={"top_layers": top_layers})
     clone.python("-m", "dvc", "repro", "baseline")
-    done = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
+    done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
 
 
@@ -165,7 +169,7 @@ def methods(clone: Clone) -> dict:
     measured = {"rows": limits, "methods": {}}
     for name, sections in SETTINGS.items():
         clone.set(data={"limit": limits}, **sections)
-        done = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
+        done = clone.retrain()
         tuned = clone.metric("evaluate.json")
         measured["methods"][name] = {
             "accuracy": tuned["accuracy"],

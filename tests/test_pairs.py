@@ -1,18 +1,16 @@
 """Pairs of texts, through every stage and out again."""
 
 import json
-import shutil
 import sys
 
 import numpy as np
 import pandas as pd
+import problems
 import pytest
-from conftest import tiny_params
 from families import BAD, GOOD
-from ruamel.yaml import YAML
 
-from stages import baseline, encode, evaluate, predict, prepare, train
-from stages.common import errors, paths, sources
+from stages import predict
+from stages.common import errors, paths
 
 TEMPLATE = "First: {text}\nSecond: {text_pair}\nThe same:"
 
@@ -38,20 +36,10 @@ def pairs(count):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, saved_model):
     """A folder in which every stage ran on pairs."""
-    folder = tmp_path_factory.mktemp("pairs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sources, "fetch", lambda **_: sources.Fetched(path=folder / "pairs.jsonl", license="MIT"))
-        pairs(160).to_json(folder / "pairs.jsonl", orient="records", lines=True)
-        data = {"format": None, "text": "one", "text_pair": "two", "label": "same", "classes": None}
-        params = tiny_params(data=data, encode={"template": TEMPLATE}, train={"epochs": 1})
-        YAML().dump(params, paths.PARAMS)
-        shutil.copytree(saved_model("llama"), paths.BASE_MODEL)
-        source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
-        (paths.BASE_MODEL / "source.json").write_text(json.dumps(source))
-        for stage in (prepare, encode, baseline, train, evaluate):
-            stage.main()
-    return folder
+    data = {"format": None, "text": "one", "text_pair": "two", "label": "same", "classes": None}
+    sections = {"data": data, "encode": {"template": TEMPLATE}, "train": {"epochs": 1}}
+    with problems.ran(tmp_path_factory.mktemp("pairs"), pairs(160), saved_model("llama"), **sections) as folder:
+        yield folder
 
 
 def predicted(arguments, patch, capsys):
