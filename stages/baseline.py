@@ -25,7 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.common import classifier, errors, output, paths, prefix, scoring, store, texts
+from stages.common import classifier, errors, output, paths, precision, prefix, scoring, store, texts
 from stages.common.params import Baseline, Params
 from stages.common.problems import PROBLEMS
 from stages.common.scoring import Problem
@@ -73,10 +73,15 @@ def model_rivals(
     arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=params.seed)
     prefix.splice(model, about.depth)
+    precision.lower(model, params.precision)
     untrained, features = {}, {}
     for name, split in rows.items():
         logits, states = classifier.logits_and_features(
-            model, split, batch_size=params.baseline.batch_size, progress=f"baseline, {name} rows"
+            model,
+            split,
+            batch_size=params.baseline.batch_size,
+            progress=f"baseline, {name} rows",
+            precision=params.precision,
         )
         untrained[name] = split.pooled(logits)
         features[name] = split.pooled(states.astype(np.float64))  # scikit-learn's sums to 1 are too inexact in float32

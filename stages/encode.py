@@ -18,10 +18,10 @@ import torch
 from datasets import Features
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import errors, labels, output, parallel, paths, prefix, store, template, texts
+from stages.common import errors, labels, output, parallel, paths, precision, prefix, store, template, texts
 from stages.common.base import load_config
 from stages.common.device import device
-from stages.common.params import Encode, Params
+from stages.common.params import Params
 
 CHUNK = 1_000
 """Rows tokenized at once; bounds the memory."""
@@ -40,7 +40,7 @@ def main() -> None:
         max_length=params.encode.max_length,
         truncation=params.encode.truncation,
     )
-    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers)
+    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision)
     about = store.About(
         **labels.described(Features.from_arrow_schema(prepared["train"].schema_arrow)["label"]),
         depth=depth,
@@ -56,7 +56,7 @@ def main() -> None:
         if warning := cut_warning(sum(metrics.values(), Counter()), params.encode.max_length):
             print(warning)
         if model:
-            encode_states(model, folder, about, params.encode)
+            encode_states(model, folder, about, params)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
     output.write_json(paths.ENCODE_METRICS, metrics)
@@ -105,8 +105,13 @@ def cut_warning(counts: Counter, max_length: int) -> str:
     )
 
 
-def load_lower(base: Path, top_layers: int | str) -> tuple[PreTrainedModel | None, int]:
-    """The base model's blocks below its `top_layers`, and how many they are; None and 0: there is nothing to store."""
+def load_lower(base: Path, top_layers: int | str, products: str = "float32") -> tuple[PreTrainedModel | None, int]:
+    """The base model's blocks below its `top_layers`, and how many they are; None and 0: there is nothing to store.
+
+    Args:
+        products: the precision of the matrix products.
+    """
+    precision.check(products)
     config = load_config(base)
     depth = prefix.depth(config.num_hidden_layers, top_layers)
     if not depth:
@@ -117,10 +122,11 @@ def load_lower(base: Path, top_layers: int | str) -> tuple[PreTrainedModel | Non
         print(f"encode: {config.model_type}'s layers cannot be run apart; goes on as with lora.top_layers: all")
         return None, 0
     prefix.capture(model, depth)
+    precision.lower(model, products)
     return model, depth
 
 
-def encode_states(model: PreTrainedModel, folder: Path, about: store.About, options: Encode) -> None:
+def encode_states(model: PreTrainedModel, folder: Path, about: store.About, params: Params) -> None:
     """Run the frozen blocks, `model`, over every split in `folder` and store their output beside its tokens.
 
     Raises:
@@ -129,9 +135,9 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, opti
     splits = {name: store.load_rows(folder / name, about) for name in paths.SPLITS}
     tokens = sum(len(rows.tokens) for rows in splits.values())
     gigabytes = store.size(tokens, about) / 1e9
-    if gigabytes > options.max_gb:
+    if gigabytes > params.encode.max_gb:
         raise errors.PipelineError(
-            f"encode: expected the stored states to fit encode.max_gb = {options.max_gb}, "
+            f"encode: expected the stored states to fit encode.max_gb = {params.encode.max_gb}, "
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
             "or store nothing with lora.top_layers: all"
         )
@@ -139,8 +145,11 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, opti
     for name, rows in splits.items():
         states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
         encode_rows = partial(encode_batch, rows=rows, states=states)
-        batches = list(rows.by_length(options.batch_size))
-        places += sum(parallel.each_batch(model, encode_rows, batches, progress=f"encode, {name} rows"))
+        batches = list(rows.by_length(params.encode.batch_size))
+        done = parallel.each_batch(
+            model, encode_rows, batches, progress=f"encode, {name} rows", precision=params.precision
+        )
+        places += sum(done)
         states.flush()
     print(f"encode: {tokens:,} tokens; {1 - tokens / places:.1%} padding")
 

@@ -52,11 +52,12 @@ from stages.common import (
     validation,
 )
 from stages.common.params import Params, Train
+from stages.common.precision import attend_in_float32, check
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Those whose version can change what the adapter is or does."""
 
-MADE_BY = {"seed", "model", "data", "encode", "lora", "peft", "train"}
+MADE_BY = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on."""
 
 CENTRED = 256
@@ -77,8 +78,7 @@ LOGGED = {
 
 def main() -> None:
     params = Params.load()
-    if params.train.precision == "float16" and not torch.accelerator.is_available():
-        raise errors.PipelineError("train.precision: expected float32 or bfloat16 without a GPU, found float16")
+    check(params.precision)
     about = store.About.load(paths.ENCODED)
     rows = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
     depth = adapters.depth(params.peft.method, about.depth)
@@ -93,7 +93,13 @@ def main() -> None:
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
         metrics |= fit(
-            model, rows, params.train, params.seed, curves, partial(validation.MEASURES[about.problem], unit=unit)
+            model,
+            rows,
+            params.train,
+            params.seed,
+            params.precision,
+            curves,
+            partial(validation.MEASURES[about.problem], unit=unit),
         )
         calibration.scale_head(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
@@ -125,6 +131,8 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
         head=params.lora.head_init,
         words=params.encode.label_words,
     )
+    if params.precision != "float32":
+        attend_in_float32(base)
     before = base.num_parameters()
     prefix.splice(base, about.depth)
     removed = before - base.num_parameters()
@@ -148,12 +156,14 @@ def fit(
     rows: dict[str, store.Rows],
     options: Train,
     seed: int,
+    precision: str,
     curves: Path,
     measure: Callable[..., validation.Measured] = validation.single_label,
 ) -> dict[str, float | dict[str, float]]:
     """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
 
     Args:
+        precision: of the matrix products, see `stages.common.precision`.
         curves: the folder to write them to.
         measure: what logits and labels of the validation rows say; see `stages.common.validation`.
 
@@ -177,7 +187,7 @@ def fit(
 
     best = Best(options.select_by)
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
-        settings = arguments(options, seed, scratch)
+        settings = arguments(options, seed, precision, scratch)
         trainer = FiniteTrainer(
             model=model,
             args=settings,
@@ -242,7 +252,7 @@ def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> 
     )
 
 
-def arguments(options: Train, seed: int, scratch: str) -> TrainingArguments:
+def arguments(options: Train, seed: int, precision: str, scratch: str) -> TrainingArguments:
     """Our options in transformers' terms."""
     return TrainingArguments(
         output_dir=scratch,
@@ -259,8 +269,8 @@ def arguments(options: Train, seed: int, scratch: str) -> TrainingArguments:
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=options.precision == "bfloat16",
-        fp16=options.precision == "float16",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
@@ -285,7 +295,7 @@ class FiniteTrainer(Trainer):
         if not torch.isfinite(loss):
             raise errors.PipelineError(
                 f"train: expected a finite loss, found {loss.item()} at step {self.state.global_step}; "
-                "lower train.lr or lora.alpha, lengthen train.warmup, or set train.precision: float32"
+                "lower train.lr or lora.alpha, lengthen train.warmup, or set precision: float32"
             )
         return result
 

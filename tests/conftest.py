@@ -113,7 +113,7 @@ def no_network(index: Path) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def tiny_params(**sections: dict) -> dict:
+def tiny_params(**sections: dict | str) -> dict:
     """The committed params.yaml with sizes for a tiny run, and the given sections on top."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     tiny = {
@@ -125,7 +125,7 @@ def tiny_params(**sections: dict) -> dict:
     }
     for changes in (tiny, sections):
         for section, values in changes.items():
-            params[section] |= values
+            params[section] = params[section] | values if isinstance(values, dict) else values
     return params
 
 

@@ -148,7 +148,7 @@ def measure(base: Path, folder: Path) -> Measured:
     for split, count in zip(paths.SPLITS, (12, 2, 2), strict=True):
         store.save_tokens(folder / split, [([[row] for row in encoded[:count]], classes[:count])])
     if lower:
-        encode.encode_states(lower, folder, about, params.encode)
+        encode.encode_states(lower, folder, about, params)
     rows = store.load_rows(folder / "train", about)
     tokens = replace(rows, states=None)
 

@@ -104,6 +104,23 @@ def test_under_autocast_the_products_are_autocasts(saved_model):
     torch.testing.assert_close(found[name], expected[name], rtol=0.1, atol=0.02)
 
 
+def test_frozen_weights_are_cast_for_autocast_once(saved_model, monkeypatch):
+    model = tuned(saved_model("llama"))
+    fused.fuse(model, BATCH)
+    frozen = {layer.get_base_layer().weight for layer in layers(model)}
+    casts, cast = [], torch.Tensor.to
+
+    def note(tensor, *args, **kwargs):
+        casts.extend([tensor] * (tensor in frozen))
+        return cast(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        model(**BATCH)
+        model(**BATCH)
+    assert len(casts) == len(frozen)
+
+
 def test_activation_checkpointing_gives_the_same_gradients(saved_model):
     model = tuned(saved_model("llama")).train()
     fused.fuse(model, BATCH)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from stages.common import classifier, parallel, store
+from stages.common import classifier, parallel, precision, store
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 
@@ -24,7 +24,7 @@ def test_logits_and_features_on_a_gpu_are_the_cpus(family, saved_model, monkeypa
     )
     model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
     on_gpu = classifier.logits_and_features(model, rows, batch_size=4, progress="GPU")
-    for module in (classifier, parallel):
+    for module in (classifier, parallel, precision):
         monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
     on_cpu = classifier.logits_and_features(model, rows, batch_size=4, progress="CPU")
     for found, expected in zip(on_gpu, on_cpu, strict=True):

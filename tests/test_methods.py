@@ -61,7 +61,7 @@ def encoded(saved_model, tmp_path, monkeypatch):
             tokens = [[10 + label, *generator.integers(20, 60, size=generator.integers(2, 9))] for label in labels]
             store.save_tokens(paths.ENCODED / name, [([[row] for row in tokens], labels)])
         lower, _ = encode.load_lower(paths.BASE_MODEL, 2)
-        encode.encode_states(lower, paths.ENCODED, about, write_params("lora").encode)
+        encode.encode_states(lower, paths.ENCODED, about, write_params("lora"))
         AutoTokenizer.from_pretrained(paths.BASE_MODEL).save_pretrained(paths.ENCODED / "tokenizer")
         about.save(paths.ENCODED)
         return {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}
@@ -325,7 +325,7 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=0)
     model = adapters.add(model, params, depth=3, base=saved_model("llama"))
-    optimizer = train.lora_plus(model, params.train, train.arguments(params.train, 0, str(tmp_path)))
+    optimizer = train.lora_plus(model, params.train, train.arguments(params.train, 0, "float32", str(tmp_path)))
     rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
     for name, part in model.named_parameters():
         if part.requires_grad:

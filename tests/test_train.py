@@ -7,7 +7,7 @@ from conftest import tiny_params
 from peft import get_peft_model_state_dict
 
 from stages import train
-from stages.common import adapters, classifier, store
+from stages.common import adapters, classifier, fused, store
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -32,22 +32,25 @@ def rows():
     return splits
 
 
-def fitted(rows, base, curves, **changes):
-    params = Params.model_validate(tiny_params(lora={"r": 4}, train=changes))
+def fitted(rows, base, curves, precision="float32", **changes):
+    params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
     model = classifier.load_base(base, labels=classifier.label_arguments(CLASSES, 0), seed=params.seed)
     model = adapters.add(model, params, depth=0, base=base)
-    return model, train.fit(model, rows, params.train, params.seed, curves)
+    fused.fuse(model, rows["train"].batch([0]))
+    return model, train.fit(model, rows, params.train, params.seed, params.precision, curves)
 
 
 def weights(model):
     return get_peft_model_state_dict(model)
 
 
-def test_training_learns_and_equal_runs_end_in_equal_weights(rows, saved_model, tmp_path):
-    runs = [fitted(rows, saved_model("llama"), tmp_path / str(run), epochs=5, lr=1e-2) for run in range(2)]
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_learns_and_equal_runs_end_in_equal_weights(precision, rows, saved_model, tmp_path):
+    runs = [fitted(rows, saved_model("llama"), tmp_path / str(run), precision, epochs=5, lr=1e-2) for run in range(2)]
     (one, scores), (other, same_scores) = runs
     assert scores["validation"]["accuracy"] > 0.9
     assert scores == same_scores
+    assert {weight.dtype for weight in weights(one).values()} == {torch.float32}
     assert all(torch.equal(weight, weights(other)[name]) for name, weight in weights(one).items())
     curves = [{path.name: path.read_bytes() for path in (tmp_path / str(run)).rglob("*.tsv")} for run in range(2)]
     assert curves[0] == curves[1]

@@ -178,7 +178,7 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
 
 
 def logits_and_features(
-    model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
+    model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str, precision: str = "float32"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same logits, and in the same pass the pooled final hidden states, (rows, hidden or what OPT projects it to).
 
@@ -203,7 +203,7 @@ def logits_and_features(
         for number, row in zip(numbers, array(hidden), strict=True):
             features[number] = row
 
-    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress)
+    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress, precision=precision)
     return result, np.stack(features)
 
 

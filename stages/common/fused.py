@@ -75,6 +75,7 @@ class Shared:
         self.layers = layers
         self.input: torch.Tensor | None = None
         self.outputs: dict[Linear, torch.Tensor] = {}
+        self.cast: list = []
         for layer in layers:
             layer.forward = lambda x, layer=layer: self.output(layer, x)
 
@@ -92,18 +93,26 @@ class Shared:
     def compute(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs of all layers, in autocast's dtype where it is on."""
         name = self.layers[0].active_adapters[0]
-        bases = [layer.get_base_layer() for layer in self.layers]
-        tensors = [
-            x,
-            *(base.bias for base in bases),
-            *(base.weight.T if isinstance(base, Conv1D) else base.weight for base in bases),
+        factors = [
             *(layer.lora_A[name].weight for layer in self.layers),
             *(layer.lora_B[name].weight for layer in self.layers),
         ]
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            tensors = [None if tensor is None else tensor.to(dtype) for tensor in tensors]
-        return LowRankUpdates.apply([layer.scaling[name] for layer in self.layers], *tensors)
+            x, factors = x.to(dtype), [factor.to(dtype) for factor in factors]
+        frozen = self.frozen(x.dtype)
+        return LowRankUpdates.apply([layer.scaling[name] for layer in self.layers], x, *frozen, *factors)
+
+    def frozen(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        """The base layers' biases, then their weights; those in another dtype than their own are cast once and kept."""
+        if self.cast[:1] != [dtype]:
+            bases = [layer.get_base_layer() for layer in self.layers]
+            tensors = [
+                *(base.bias for base in bases),
+                *(base.weight.T if isinstance(base, Conv1D) else base.weight for base in bases),
+            ]
+            self.cast = [dtype, *(None if tensor is None else tensor.to(dtype) for tensor in tensors)]
+        return self.cast[1:]
 
 
 class LowRankUpdates(torch.autograd.Function):

@@ -12,13 +12,19 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.common.device import device
+from stages.common.precision import autocast
 
 MOST = 8
 """Batches at once on a machine of many cores; bounds the memory."""
 
 
 def each_batch(
-    model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Sized], *, progress: str
+    model: nn.Module,
+    compute: Callable[[nn.Module, Any], Any],
+    batches: Sequence[Sized],
+    *,
+    progress: str,
+    precision: str = "float32",
 ) -> list[Any]:
     """`compute(model, batch)` for every batch of rows, in order, without gradients.
 
@@ -27,6 +33,7 @@ def each_batch(
 
     Args:
         progress: what the progress bar says; a single batch has none.
+        precision: of the matrix products, see `stages.common.precision`.
     """
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
@@ -38,7 +45,7 @@ def each_batch(
     def work(batch: Any) -> Any:
         replica = replicas.get()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast(precision):
                 return compute(replica, batch)
         finally:
             replicas.put(replica)

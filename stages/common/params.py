@@ -309,7 +309,6 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     balance: Literal["weights", "sampling"] | None
-    precision: Literal["float32", "bfloat16", "float16"]
     activation_checkpointing: bool
     early_stopping: Count | None
     select_by: Literal["loss", "accuracy"]
@@ -341,6 +340,7 @@ class Params(Section):
     """The whole of params.yaml; the comments there say what each key costs and gives."""
 
     seed: Seed
+    precision: Literal["float32", "bfloat16", "float16"]
     model: Model
     data: Data
     encode: Encode

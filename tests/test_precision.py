@@ -1,0 +1,88 @@
+"""16-bit products: close to float32's results, the same from run to run, and refused where they cannot be."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, tiny_params
+from transformers import AutoModelForSequenceClassification
+
+from stages import encode
+from stages.common import classifier, parallel, precision, store
+from stages.common.device import device
+from stages.common.errors import PipelineError
+from stages.common.params import Params
+
+LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+BATCH = {
+    "input_ids": torch.tensor([[2, 5, 9, 4, 7], [2, 8, 6, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three splits of tokens, without states."""
+    tokens = [[row] for row in np.random.default_rng(0).integers(5, 60, size=(6, 9)).tolist()]
+    for split in ("train", "validation", "test"):
+        store.save_tokens(tmp_path / split, [(tokens, np.zeros(6, dtype=np.int64))])
+    return tmp_path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, saved_model, folder):
+    found = {}
+    for products in ("float32", "bfloat16"):
+        model, depth = encode.load_lower(saved_model(family), 2, products)
+        about = store.About(class_names=["a", "b"], depth=depth, hidden_size=32, dtype="float32", pad_token_id=0)
+        encode.encode_states(model, folder, about, Params.model_validate(tiny_params(precision=products)))
+        found[products] = store.load_rows(folder / "train", about).states.copy()
+    assert found["bfloat16"].dtype == np.float32
+    assert not np.array_equal(found["bfloat16"], found["float32"])
+    np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0.05, atol=0.05)
+
+
+def test_only_the_weights_of_linear_layers_are_lowered(saved_model):
+    model = classifier.load_base(saved_model("gpt2"), labels=LABELS, seed=1)
+    precision.lower(model, "bfloat16")
+    kept = {name for name, part in model.named_parameters() if part.dtype == torch.float32}
+    lowered = {name for name, part in model.named_parameters() if part.dtype == torch.bfloat16}
+    assert {"transformer.wte.weight", "transformer.h.0.ln_1.weight"} <= kept
+    assert {"transformer.h.0.attn.c_attn.weight", "transformer.h.0.mlp.c_fc.bias", "score.weight"} <= lowered
+
+
+def test_every_thread_computes_in_the_precision():
+    def compute(model, batch):
+        return torch.is_autocast_enabled(device().type) and torch.get_autocast_dtype(device().type)
+
+    model, batches = torch.nn.Linear(1, 1), [[number] for number in range(8)]
+    for products, expected in (("float32", False), ("bfloat16", torch.bfloat16)):
+        found = parallel.each_batch(model, compute, batches, progress="test", precision=products)
+        assert set(found) == {expected}
+
+
+@pytest.mark.skipif(device().type != "cpu", reason="a GPU attends in 16 bits")
+def test_attention_is_sdpas_and_stays_in_float32_under_autocast(saved_model, monkeypatch, tmp_path):
+    seen = set()
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def note(query, *args, **kwargs):
+        seen.add((query.dtype, torch.is_autocast_enabled("cpu")))
+        return attend(query, *args, **kwargs)
+
+    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    expected = model(**BATCH).logits
+    precision.attend_in_float32(model)
+    torch.testing.assert_close(model(**BATCH).logits, expected)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", note)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(**BATCH).logits.float(), expected, rtol=0.05, atol=0.05)
+    assert seen == {(torch.float32, False)}
+    model.save_pretrained(tmp_path)
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert saved.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.skipif(device().type != "cpu", reason="a GPU computes in float16")
+def test_float16_without_a_gpu_is_refused_with_what_to_choose(saved_model):
+    with pytest.raises(PipelineError, match="precision: expected float32 or bfloat16 without a GPU, found float16"):
+        encode.load_lower(saved_model("llama"), 2, "float16")
