@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from stages.common import classifier, errors, output, paths, precision, prefix, scoring, store, texts
 from stages.common.params import Baseline, Params
 from stages.common.problems import PROBLEMS
-from stages.common.scoring import Problem
+from stages.common.protocol import Problem
 
 BySplit = dict[str, np.ndarray]
 """Labels, inputs or predictions of a split's rows, by its name."""
@@ -40,7 +40,8 @@ def main() -> None:
     problem = PROBLEMS[about.problem]
     prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
-    rows = {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}
+    multiple = precision.multiple_of_tokens(params.precision)
+    rows = {name: store.load_rows(paths.ENCODED / name, about, multiple) for name in paths.SPLITS}
     labels = {name: split.text_labels for name, split in rows.items()}
 
     name, constant = problem.constant()

@@ -18,7 +18,7 @@ import pandas as pd
 from stages.common import classifier, errors, figure, output, paths, prefix, scoring, store, texts
 from stages.common.params import Params
 from stages.common.problems import PROBLEMS
-from stages.common.scoring import Problem
+from stages.common.protocol import Problem
 
 HISTOGRAM_BINS = 20
 

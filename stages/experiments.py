@@ -29,7 +29,7 @@ from stages.common import errors, output, paths
 from stages.common.markdown import paragraphs, table
 from stages.common.params import Params
 from stages.common.problems import PROBLEMS
-from stages.common.scoring import Main
+from stages.common.protocol import Main
 from stages.common.single_label import MAIN
 
 matplotlib.use("Agg")

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from stages.common import classifier, errors, formats, output, parallel, paths, single_label, store, template, texts
 from stages.common.device import device
 from stages.common.problems import of_run
-from stages.common.scoring import Problem
+from stages.common.protocol import Problem
 from stages.common.texts import clean, valid
 
 BATCH_SIZE = 16

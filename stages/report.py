@@ -20,7 +20,7 @@ from stages.common import card, errors, output, paths, single_label, texts
 from stages.common.markdown import paragraphs, table
 from stages.common.params import Gate, Params
 from stages.common.problems import of_run
-from stages.common.scoring import Problem
+from stages.common.protocol import Problem
 
 SHOWN = 5
 """Errors, and kinds of errors, that the report shows."""

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from stages import encode, evaluate, export, train
-from stages.common import adapters, calibration, classifier, output, paths, store
+from stages.common import adapters, calibration, classifier, output, paths, store, training
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.params import Params
 
@@ -281,7 +281,7 @@ def test_options_reach_peft(saved_model):
 def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoothing):
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=0)
     options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
-    loss = train.training_loss(model.train(), np.array([0, 0, 0, 1]), options)
+    loss = training.loss_function(model.train(), np.array([0, 0, 0, 1]), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
     entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
     weights = torch.tensor([4 / 6, 4 / 2])
@@ -295,13 +295,14 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
 def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
     options = Params.model_validate(tiny_params()).train
     assert (
-        train.training_loss(classifier.load_base(saved_model("llama"), labels=LABELS, seed=0), [0, 1], options) is None
+        training.loss_function(classifier.load_base(saved_model("llama"), labels=LABELS, seed=0), [0, 1], options)
+        is None
     )
 
 
 def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
     labels = np.array([0, 1, 0, 0, 2, 0, 2])
-    numbers = train.equally_often(labels)
+    numbers = training.equally_often(labels)
     assert set(numbers) == set(range(7))
     assert np.bincount(labels[numbers]).tolist() == [4, 4, 4]
     assert max(np.bincount(numbers)[labels == 2]) == 2
@@ -325,7 +326,7 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=0)
     model = adapters.add(model, params, depth=3, base=saved_model("llama"))
-    optimizer = train.lora_plus(model, params.train, train.arguments(params.train, 0, "float32", str(tmp_path)))
+    optimizer = training.lora_plus(model, params.train, training.arguments(params.train, 0, "float32", str(tmp_path)))
     rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
     for name, part in model.named_parameters():
         if part.requires_grad:

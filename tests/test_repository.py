@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_importing_stages_of_scoring_never_retrains():
     assert "stages/common/scoring.py" not in STAGES["train"]["deps"]
     assert "stages/common/problems.py" not in STAGES["train"]["deps"]
     assert "stages/common/classifier.py" not in STAGES["encode"]["deps"]
+
+
+@pytest.mark.parametrize("stage", ["fetch", "prepare", "report"])
+def test_a_stage_without_a_model_starts_without_torch(stage):
+    command = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert not subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode
 
 
 def test_every_path_of_dvc_yaml_is_a_constant_of_paths():

@@ -38,6 +38,17 @@ def test_a_batch_holds_its_rows_padded_on_the_right(tmp_path, dtype, torch_dtype
     assert batch["states"][..., 3].tolist() == [[9, 10, 0], [5, 6, 7]]
 
 
+def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):
+    one = written(tmp_path / "train", about())
+    rows = store.load_rows(tmp_path / "train", about(), multiple=8)
+    plain, padded = one.batch([0, 2]), rows.batch([0, 2])
+    assert {tensor.shape[1] for name, tensor in padded.items() if name != "labels"} == {8}
+    for name, tensor in plain.items():
+        if name != "labels":
+            assert torch.equal(padded[name][:, :3], tensor)
+            assert not padded[name][:, 3:].any()
+
+
 def test_bfloat16_halves_the_disk(tmp_path):
     assert store.size(1000, about()) == 1000 * 4 * 4 == 2 * store.size(1000, about(dtype="bfloat16"))
     states = written(tmp_path / "train", about()).states

@@ -6,8 +6,7 @@ import torch
 from conftest import tiny_params
 from peft import get_peft_model_state_dict
 
-from stages import train
-from stages.common import adapters, classifier, fused, store
+from stages.common import adapters, classifier, fused, store, training
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -37,7 +36,7 @@ def fitted(rows, base, curves, precision="float32", **changes):
     model = classifier.load_base(base, labels=classifier.label_arguments(CLASSES, 0), seed=params.seed)
     model = adapters.add(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    return model, train.fit(model, rows, params.train, params.seed, params.precision, curves)
+    return model, training.fit(model, rows, params.train, params.seed, params.precision, curves)
 
 
 def weights(model):

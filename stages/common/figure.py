@@ -11,7 +11,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from stages.common import multi_label, scoring
 from stages.common.problems import PROBLEMS
-from stages.common.scoring import Problem
+from stages.common.protocol import Problem
 
 matplotlib.use("Agg")
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common import single_label, thresholds
-from stages.common.scoring import Main
+from stages.common.protocol import Main
 
 MAIN = Main(
     key="f1_samples",

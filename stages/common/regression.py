@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 
-from stages.common.scoring import Main
+from stages.common.protocol import Main
 from stages.common.single_label import thinned
 
 MAIN = Main(key="mae", name="MAE", sign=-1, factor=1, digits=".4g", mark="", unit="", test="exact sign test")

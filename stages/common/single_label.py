@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
-from stages.common.scoring import Main
+from stages.common.protocol import Main
 
 MAIN = Main(
     key="accuracy",

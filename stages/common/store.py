@@ -11,6 +11,7 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from stages.common import output
 
@@ -60,6 +60,8 @@ class Rows:
     states: np.ndarray | None
     pad_token_id: int
     windows: np.ndarray | None = None
+    multiple: int = 1
+    """Of tokens, to which a batch's rows are padded."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,17 +98,25 @@ class Rows:
             `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,) or (batch, labels), and
             `states` (batch, tokens, hidden) in the stored dtype, where states are stored.
         """
-        spans = [slice(self.offsets[number], self.offsets[number + 1]) for number in numbers]
-        tokens = [torch.from_numpy(self.tokens[span].astype(np.int64)) for span in spans]
+        lengths = self.lengths[numbers]
+        shape = len(lengths), math.ceil(lengths.max() / self.multiple) * self.multiple
         batch = {
-            "input_ids": pad_sequence(tokens, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True),
-            "labels": torch.from_numpy(self.labels[numbers]),
+            "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+            "labels": self.labels[numbers],
         }
         if self.states is not None:
-            states = pad_sequence([torch.from_numpy(self.states[span].copy()) for span in spans], batch_first=True)
-            batch["states"] = states.view(torch.bfloat16) if states.dtype == torch.int16 else states
-        return batch
+            batch["states"] = np.zeros((*shape, self.states.shape[1]), dtype=self.states.dtype)
+        for place, (number, length) in enumerate(zip(numbers, lengths, strict=True)):
+            span = slice(self.offsets[number], self.offsets[number + 1])
+            batch["input_ids"][place, :length] = self.tokens[span]
+            batch["attention_mask"][place, :length] = 1
+            if self.states is not None:
+                batch["states"][place, :length] = self.states[span]
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        if self.states is not None and self.states.dtype == np.int16:
+            tensors["states"] = tensors["states"].view(torch.bfloat16)
+        return tensors
 
 
 def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[list[int]]], np.ndarray]]) -> None:
@@ -149,8 +159,12 @@ def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: tor
         states[rows.offsets[number] : rows.offsets[number + 1]] = row[: rows.lengths[number]]
 
 
-def load_rows(folder: Path, about: About) -> Rows:
-    """A split's arrays; tokens and states stay on disk and are read as they are used."""
+def load_rows(folder: Path, about: About, multiple: int = 1) -> Rows:
+    """A split's arrays; tokens and states stay on disk and are read as they are used.
+
+    Args:
+        multiple: of tokens, to which a batch's rows are padded.
+    """
     states, windows = folder / "states.npy", folder / "windows.npy"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
@@ -159,4 +173,5 @@ def load_rows(folder: Path, about: About) -> Rows:
         states=np.load(states, mmap_mode="r") if states.exists() else None,
         pad_token_id=about.pad_token_id,
         windows=np.load(windows) if windows.exists() else None,
+        multiple=multiple,
     )
