@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import torch
 from ruamel.yaml import YAML
 
 from benchmarks import results
@@ -28,8 +29,11 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (2, 4, 8)
+DEPTHS = (4, 8)
 """Values of `lora.top_layers` whose reruns are compared."""
+
+PRECISIONS = ("float32", "bfloat16") if torch.cpu.get_capabilities().get("amx_tile") else ("float32",)
+"""Of the matrix products on both sides; a CPU without AMX gains nothing by the second."""
 
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
@@ -90,13 +94,13 @@ class Clone:
             sys.exit(f"{' '.join(arguments)} failed:\n{output}")
         return Run(time.perf_counter() - start, usage.ru_maxrss / 1024, output)
 
-    def set(self, **sections: dict) -> None:
+    def set(self, **sections: dict | str) -> None:
         """Put params.yaml back to the committed one, with the given changes."""
         subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=self.folder, check=True)
         yaml = YAML()
         params = yaml.load(self.folder / "params.yaml")
         for section, values in sections.items():
-            params[section] |= values
+            params[section] = params[section] | values if isinstance(values, dict) else values
         yaml.dump(params, self.folder / "params.yaml")
 
     def retrain(self) -> Run:
@@ -115,38 +119,42 @@ class Clone:
 
 def repeated(clone: Clone) -> dict:
     """Few rows, several rounds."""
-    rounds = [compare(clone, FEW) for _ in range(ROUNDS)]
+    rounds = [compare(clone, FEW, "float32") for _ in range(ROUNDS)]
     return {"rows": FEW, "rounds": rounds}
 
 
 def full(clone: Clone) -> dict:
-    """All rows of the default run, once."""
+    """All rows of the default run, once in every precision."""
     limits = clone.limits()
-    return {"rows": limits, **compare(clone, limits), "depths": [at_depth(clone, layers) for layers in DEPTHS]}
+    runs = {}
+    for precision in PRECISIONS:
+        runs[precision] = compare(clone, limits, precision)
+        runs[precision]["depths"] = [at_depth(clone, layers, precision) for layers in DEPTHS]
+    return {"rows": limits, "runs": runs}
 
 
-def at_depth(clone: Clone, top_layers: int) -> dict[str, float]:
+def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
-    clone.set(lora={"top_layers": top_layers})
+    clone.set(precision=precision, lora={"top_layers": top_layers})
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
 
 
-def compare(clone: Clone, rows: dict[str, int]) -> dict:
+def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
     """First full run, plain script, and the rerun after a changed rank, one after the other; one epoch on both sides.
 
     The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
     script's first evaluation belongs to its first run only: a second one need not repeat it.
     """
-    clone.set(data={"limit": rows})
+    clone.set(precision=precision, data={"limit": rows})
     clone.python("-m", "dvc", "repro", "prepare")
     first = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "encode")
     accuracy = clone.metric("evaluate.json")["accuracy"]
     sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"])]
-    plain = clone.python("-m", "benchmarks.plain", *sizes)
+    plain = clone.python("-m", "benchmarks.plain", *sizes, "--precision", precision)
     phases = plain.result
-    clone.set(data={"limit": rows}, lora={"r": 4})
+    clone.set(precision=precision, data={"limit": rows}, lora={"r": 4})
     rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
     return {
         "first_run_s": {"pipeline": first.seconds, "plain": plain.seconds},
@@ -184,10 +192,13 @@ def methods(clone: Clone) -> dict:
 
 
 def share(clone: Clone) -> dict:
-    """Shares of the machine's matmul rate, on the default rows."""
-    clone.set()
-    clone.python("-m", "dvc", "repro", "encode")
-    return clone.python("-m", "benchmarks.share").result
+    """Shares of the machine's matmul rate, on the default rows, in every precision."""
+    measured = {}
+    for precision in PRECISIONS:
+        clone.set(precision=precision)
+        clone.python("-m", "dvc", "repro", "encode")
+        measured[precision] = clone.python("-m", "benchmarks.share").result
+    return measured
 
 
 def inference(clone: Clone) -> dict:

@@ -1,6 +1,6 @@
 """The script that most people would write: transformers' Trainer and PEFT's LoRA on all layers.
 
-    python -m benchmarks.plain --train-rows 3000 --test-rows 1000
+    python -m benchmarks.plain --train-rows 3000 --test-rows 1000 --precision float32
 
 Dynamic padding, random batches, LoRA on the query and value projections (PEFT's default for this architecture), no
 stored states. Reads models/base, data/prepared and the tokenizer of data/encoded: model, split, rows and prompt are
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train-rows", type=int, required=True)
     parser.add_argument("--test-rows", type=int, required=True)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], required=True)
     options = parser.parse_args()
 
     disable_progress_bars()
@@ -50,6 +51,7 @@ def main() -> None:
                 per_device_train_batch_size=16,
                 per_device_eval_batch_size=16,
                 save_strategy="no",
+                bf16=options.precision == "bfloat16",
                 report_to="none",
                 disable_tqdm=True,
             ),

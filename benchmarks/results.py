@@ -51,12 +51,12 @@ def document(parts: dict[str, dict]) -> str:
 HEAD = """\
 # Benchmarks
 
-Printed by `make bench` (`python -m benchmarks.bench`, whose parts can be run one by one), no GPU, float32. The *plain
-script* is `benchmarks/plain.py`: transformers' `Trainer` and PEFT's LoRA on the query and value projections of all
-layers, dynamic padding, random batches. Both sides take the same base model, split, rows and prompt, and train for one
-epoch, one after the other in the same run. The pipeline's times include DVC and every process's start; the plain
-script's include its own start. The pipeline also evaluates six rivals and the validation rows, which the plain script
-does not."""
+Printed by `make bench` (`python -m benchmarks.bench`, whose parts can be run one by one), no GPU, float32 where nothing
+else is said. The *plain script* is `benchmarks/plain.py`: transformers' `Trainer` and PEFT's LoRA on the query and
+value projections of all layers, dynamic padding, random batches. Both sides take the same base model, split, rows and
+prompt, and train for one epoch, one after the other in the same run; in bfloat16, both by autocast (`precision` here,
+`bf16` there). The pipeline's times include DVC and every process's start; the plain script's include its own start.
+The pipeline also evaluates six rivals and the validation rows, which the plain script does not."""
 
 
 def repeated(values: dict) -> str:
@@ -65,40 +65,66 @@ def repeated(values: dict) -> str:
     return paragraphs(
         f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, "
         f"medians of {len(rounds)} rounds",
-        ratio_table({key: medians(rounds, key) for key in ROWS}),
+        ratio_table({title: medians(rounds, key) for key, title in ROWS.items()}),
         memory_line(medians(rounds, "peak_mb")),
     )
 
 
 def full(values: dict) -> str:
-    """The default run beside the plain script."""
-    accuracy = values["accuracy"]
+    """The default run beside the plain script, in every precision."""
+    runs = values["runs"]
+    scores = [
+        (
+            precision,
+            *(f"{run['accuracy'][side]:.1%}" for side in ("pipeline", "pipeline_rerun", "plain")),
+            *(f"{run['peak_mb'][side]:,.0f}" for side in ("pipeline", "plain")),
+            f"{run['plain_train_tokens_per_s']:.0f}",
+        )
+        for precision, run in runs.items()
+    ]
+    columns = (
+        "accuracy",
+        "after the changed rank",
+        "plain script",
+        "peak MiB",
+        "plain script",
+        "its tokens/s in training",
+    )
     return paragraphs(
         f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, once",
-        ratio_table({key: values[key] for key in ROWS}),
-        f"Test accuracy: pipeline {accuracy['pipeline']:.1%} (after the changed rank "
-        f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
-        f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
-        memory_line(values["peak_mb"]),
-        "Fewer adapted layers train faster and fit less; the rerun, by `lora.top_layers`:",
-        table(
-            ("`lora.top_layers`", "rerun, s", "times faster than the plain script", "test accuracy"), depth_rows(values)
+        ratio_table(
+            {f"{title}, {precision}": run[key] for precision, run in runs.items() for key, title in ROWS.items()}
         ),
+        "Accuracy on the test rows, and the largest process:",
+        table(("", *columns), scores),
+        "Fewer adapted layers train faster and fit less; the rerun, by precision and `lora.top_layers`, against the plain "
+        "script in float32:",
+        table(("", "layers", "rerun, s", "times faster", "test accuracy"), depth_rows(runs)),
         "![Seconds against test accuracy](time_accuracy.png)",
     )
 
 
-def depth_rows(values: dict) -> list[tuple[str, ...]]:
-    """The reruns at other depths, beside the plain script's."""
-    plain = values["rerun_s"]["plain"]
+def depth_rows(runs: dict[str, dict]) -> list[tuple[str, ...]]:
+    """The reruns in every precision and depth, beside the plain script's in float32."""
+    plain = runs["float32"]["rerun_s"]["plain"]
+    default = {
+        precision: {
+            "top_layers": "default",
+            "rerun_s": run["rerun_s"]["pipeline"],
+            "accuracy": run["accuracy"]["pipeline_rerun"],
+        }
+        for precision, run in runs.items()
+    }
     return [
         (
+            precision,
             str(found["top_layers"]),
             f"{found['rerun_s']:.0f}",
             f"{plain / found['rerun_s']:.1f}",
             f"{found['accuracy']:.1%}",
         )
-        for found in values["depths"]
+        for precision, run in runs.items()
+        for found in [*run["depths"], default[precision]]
     ]
 
 
@@ -125,16 +151,22 @@ def methods(values: dict) -> str:
 
 
 def share(values: dict) -> str:
-    """Rates against the machine's own."""
+    """Rates against the machine's own, in every precision."""
     names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
-    tokens = {"encode": values["encode_tokens_per_s"], **values["train_tokens_per_s"]}
     rows = [
-        (title, f"{values['gflops'][name]:.0f}", f"{values['share'][name]:.0%}", f"{tokens[name]:,.0f}")
+        (
+            f"{title}, {precision}",
+            f"{found['gflops'][name]:.0f}",
+            f"{found['share'][name]:.0%}",
+            f"{({'encode': found['encode_tokens_per_s']} | found['train_tokens_per_s'])[name]:,.0f}",
+        )
+        for precision, found in values.items()
         for name, title in names.items()
     ]
+    ceilings = [f"{found['gflops']['ceiling']:,.0f} GFLOP/s in {precision}" for precision, found in values.items()]
     return paragraphs(
         "## Share of the machine's matmul rate",
-        f"A large matrix product in the same run: {values['gflops']['ceiling']:.0f} GFLOP/s.",
+        f"A large matrix product in the same run: {', '.join(ceilings)}.",
         table(("", "GFLOP/s", "share", "tokens/s"), rows),
     )
 
@@ -175,8 +207,8 @@ ROWS = {
 def ratio_table(times: dict[str, dict[str, float]]) -> str:
     """Seconds of both sides and their ratio."""
     rows = [
-        (ROWS[key], f"{pair['pipeline']:.0f}", f"{pair['plain']:.0f}", f"{pair['plain'] / pair['pipeline']:.1f}")
-        for key, pair in times.items()
+        (title, f"{pair['pipeline']:.0f}", f"{pair['plain']:.0f}", f"{pair['plain'] / pair['pipeline']:.1f}")
+        for title, pair in times.items()
     ]
     return table(("", "pipeline, s", "plain script, s", "ratio"), rows)
 
@@ -192,21 +224,27 @@ def memory_line(peak: dict[str, float]) -> str:
 
 
 def draw_accuracy(values: dict) -> None:
-    """Seconds against test accuracy: first run and rerun of both sides."""
-    accuracy = values["accuracy"]
+    """Seconds against test accuracy: first run and rerun of both sides, in every precision."""
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(values["first_run_s"]["plain"], 100 * accuracy["plain"], "s", label="plain script, first run")
-    axes.plot(values["rerun_s"]["plain"], 100 * accuracy["plain"], "D", label="plain script, rerun")
-    axes.plot(values["first_run_s"]["pipeline"], 100 * accuracy["pipeline"], "o", label="pipeline, first run")
-    axes.plot(values["rerun_s"]["pipeline"], 100 * accuracy["pipeline_rerun"], "^", label="pipeline, rerun")
-    axes.plot(
-        [found["rerun_s"] for found in values["depths"]],
-        [100 * found["accuracy"] for found in values["depths"]],
-        ".-",
-        label=f"the same, {', '.join(str(found['top_layers']) for found in values['depths'])} layers",
-    )
+    for (precision, run), colour in zip(values["runs"].items(), ("C0", "C1"), strict=False):
+        accuracy, depths = run["accuracy"], run["depths"]
+        points = {
+            "plain script, first run": (run["first_run_s"]["plain"], accuracy["plain"], "s"),
+            "plain script, rerun": (run["rerun_s"]["plain"], accuracy["plain"], "D"),
+            "pipeline, first run": (run["first_run_s"]["pipeline"], accuracy["pipeline"], "o"),
+            "pipeline, rerun": (run["rerun_s"]["pipeline"], accuracy["pipeline_rerun"], "^"),
+        }
+        for title, (seconds, share, marker) in points.items():
+            axes.plot(seconds, 100 * share, marker, color=colour, label=f"{title}, {precision}")
+        axes.plot(
+            [found["rerun_s"] for found in depths],
+            [100 * found["accuracy"] for found in depths],
+            ".-",
+            color=colour,
+            label=f"the same, {' and '.join(str(found['top_layers']) for found in depths)} layers, {precision}",
+        )
     axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
-    axes.legend()
+    axes.legend(fontsize="small")
     save_figure(figure, "time_accuracy.png")
 
 

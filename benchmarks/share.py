@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from peft.tuners.lora import Linear
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
-from stages import train
-from stages.common import fused, parallel, paths, prefix, store
+from stages import encode, train
+from stages.common import fused, parallel, paths, precision, store
 from stages.common.device import device
 from stages.common.params import Params
 
@@ -33,32 +33,34 @@ SIZE = 2048
 def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
-    rows = store.load_rows(paths.ENCODED / "train", about)
+    rows = store.load_rows(paths.ENCODED / "train", about, precision.multiple_of_tokens(params.precision))
     model, _ = train.build(params, about, rows)
     model.to(device()).train()
-    encoder = AutoModel.from_pretrained(paths.BASE_MODEL, dtype=torch.float32).to(device())
-    prefix.capture(encoder, about.depth)
+    encoder, _ = encode.load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision)
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     train_batches = batches(rows, params.train.batch_size)
     encode_batches = batches(rows, params.encode.batch_size)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
-        model(**batch).loss.backward()
+        with precision.autocast(params.precision):
+            loss = model(**batch).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     @torch.no_grad()
-    def encode(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    def run(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
+        with precision.autocast(params.precision):
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     def encode_all() -> None:
-        parallel.each_batch(encoder, encode, encode_batches, progress="encode")
+        parallel.each_batch(encoder, run, encode_batches, progress="encode", precision=params.precision)
 
     train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
-    encode_work = [flops(partial(encode, encoder), batch) for batch in encode_batches]
+    encode_work = [flops(partial(run, encoder), batch) for batch in encode_batches]
     fused.fuse(model, example=train_batches[0])
     fast = {part: part.forward for part in model.modules() if isinstance(part, Linear) and "forward" in vars(part)}
-    square = torch.randn(SIZE, SIZE, device=device())
+    square = torch.randn(SIZE, SIZE, device=device(), dtype=getattr(torch, params.precision))
     seconds: dict[str, list[float]] = {name: [] for name in ("ceiling", "encode", "peft", "fused")}
     for number in [*range(BATCHES)] * ROUNDS:
         seconds["ceiling"].append(timed(torch.mm, square, square) / (2 * SIZE**3))
