@@ -10,6 +10,7 @@ SETTINGS: dict[str, dict[str, dict]] = {
     "pissa": {"lora": {"init": "pissa"}},
     "olora": {"lora": {"init": "olora"}},
     "lora_plus": {"train": {"lora_plus_ratio": 16.0, "lr": 2e-4}},
+    "qlora": {"peft": {"method": "qlora"}},
     "adalora": {"peft": {"method": "adalora"}, "train": {"lr": 3e-3}},
     "vera": {"peft": {"method": "vera"}, "lora": {"r": 256}, "train": {"lr": 1e-2}},
     "ia3": {"peft": {"method": "ia3"}, "train": {"lr": 8e-3}},

@@ -82,23 +82,23 @@ def full(values: dict) -> str:
         )
         for precision, run in runs.items()
     ]
-    columns = (
-        "accuracy",
+    titles = (
+        "",
+        "pipeline",
         "after the changed rank",
         "plain script",
-        "peak MiB",
-        "plain script",
+        "pipeline, MiB",
+        "plain script, MiB",
         "its tokens/s in training",
     )
+    times = {f"{title}, {precision}": run[key] for precision, run in runs.items() for key, title in ROWS.items()}
     return paragraphs(
         f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, once",
-        ratio_table(
-            {f"{title}, {precision}": run[key] for precision, run in runs.items() for key, title in ROWS.items()}
-        ),
+        ratio_table(times),
         "Accuracy on the test rows, and the largest process:",
-        table(("", *columns), scores),
-        "Fewer adapted layers train faster and fit less; the rerun, by precision and `lora.top_layers`, against the plain "
-        "script in float32:",
+        table(titles, scores),
+        "Fewer adapted layers train faster and fit less; the rerun, by precision and `lora.top_layers`, against the "
+        "plain script in float32:",
         table(("", "layers", "rerun, s", "times faster", "test accuracy"), depth_rows(runs)),
         "![Seconds against test accuracy](time_accuracy.png)",
     )

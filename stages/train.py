@@ -29,6 +29,7 @@ from stages.common import (
     paths,
     precision,
     prefix,
+    quantized,
     store,
     training,
     validation,
@@ -108,7 +109,9 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
         precision.attend_in_float32(base)
     before = base.num_parameters()
     prefix.splice(base, about.depth)
-    removed = before - base.num_parameters()
+    if params.peft.method == "qlora":
+        quantized.quantize(base, about.depth, params.precision)
+    removed = before - sum(part.numel() for part in base.parameters())
     if about.problem == "regression":
         centre(base, rows, params.train.batch_size)
     model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)

@@ -1,5 +1,6 @@
 """Every method of PEFT: it learns, its file holds all that it learned, and every way of running it agrees."""
 
+import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -21,7 +22,7 @@ from stages.common.errors import ParamsError, PipelineError
 from stages.common.params import Params
 
 CASES = [
-    *(("llama", method) for method in [*adapters.CONFIGS, "full"]),
+    *(("llama", method) for method in [*adapters.CONFIGS, "full"] if method != "qlora"),
     *(("gpt2", method) for method in ("vera", "ia3", "prompt", "full")),
     *(("bert", method) for method in ("ln_tuning", "prompt", "prefix", "full")),
 ]
@@ -124,6 +125,37 @@ def test_a_method_learns_and_every_way_of_running_what_it_saved_agrees(family, m
         return
     export.merge(paths.MERGED)
     close(one_by_one(AutoModelForSequenceClassification.from_pretrained(paths.MERGED).eval(), test), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_qlora_trains_on_layers_in_four_bits_and_saves_a_plain_adapter(family, encoded, monkeypatch):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    test = encoded(family)["test"]
+    sizes = []
+    for method in ("lora", "qlora"):
+        write_params(method)
+        model = trained(monkeypatch)
+        sizes.append(json.loads(paths.TRAIN_METRICS.read_text()))
+    frozen = [layer for layer in model.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
+    assert frozen
+    assert all(layer.weight.dtype == torch.uint8 and not layer.weight.requires_grad for layer in frozen)
+    for key in ("trainable_parameters", "total_parameters"):
+        assert sizes[0][key] == sizes[1][key]
+    assert sizes[1]["validation"]["accuracy"] > 0.9
+    expected = one_by_one(plain(), test)
+    assert "quant" not in (paths.ADAPTER / "adapter_config.json").read_text()
+    close(evaluate.tuned(test, 2, 4), expected)
+    np.testing.assert_allclose(classifier.logits(model, test, batch_size=4, progress=""), expected, rtol=0, atol=0.5)
+    export.merge(paths.MERGED)
+    close(one_by_one(AutoModelForSequenceClassification.from_pretrained(paths.MERGED).eval(), test), expected)
+
+
+def test_qlora_without_bitsandbytes_says_what_to_install(encoded, monkeypatch):
+    encoded("llama")
+    write_params("qlora")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PipelineError, match=r"peft\.method: qlora: expected bitsandbytes, found it not installed"):
+        train.main()
 
 
 @pytest.mark.parametrize(("method", "weights"), [("adalora", "adapter_model"), ("full", "model")])
@@ -255,7 +287,7 @@ def refused(message: str, params: Params, base: Path) -> None:
             "train.balance: expected None with peft.method: adalora",
         ),
         ("prefix", "train", {"activation_checkpointing": True}, "train.activation_checkpointing: expected False with"),
-        ("lorra", "lora", {}, "peft.method: expected 'lora', 'adalora', "),
+        ("lorra", "lora", {}, "peft.method: expected 'lora', 'qlora', 'adalora', "),
     ],
 )
 def test_a_setting_that_the_method_lacks_is_refused_before_anything_runs(method, section, changes, message, tmp_path):

@@ -1,9 +1,11 @@
 """The search: trials are experiments, scored on the validation rows."""
 
+import io
 import shutil
 import sys
 
 import optuna
+import pandas as pd
 import pytest
 from conftest import Project, tiny_params
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -92,3 +94,20 @@ def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_t
     assert again.splitlines()[2].startswith("| search-0 |")
     assert (copied.folder / "trials.png").read_bytes().startswith(b"\x89PNG")
     assert "found none" in copied.call("experiments", check=False).stderr
+
+
+def test_a_grid_stops_at_train_and_is_ranked_by_the_validation_loss(project, tmp_path):
+    copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
+    before = copied.files("metrics")
+    grid = ("-S", "lora.r=2,4", "-S", "train.lr=1e-3,1e-2")
+    copied.run("dvc", "exp", "run", "--queue", "--name", "grid", *grid, "train")
+    copied.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
+    assert copied.files("metrics") == before
+    loss = "metrics/train.json:validation.loss"
+    table = pd.read_csv(io.StringIO(copied.run("dvc", "exp", "show", "--csv", "--sort-by", loss).stdout))
+    trials = table[table["Experiment"].astype(str).str.startswith("grid")]
+    assert len(trials) == 4
+    assert trials["validation.loss"].is_monotonic_increasing
+    runs = copied.run("dvc", "queue", "logs", "grid-1").stdout
+    assert "Running stage 'train'" in runs
+    assert "Running stage 'evaluate'" not in runs

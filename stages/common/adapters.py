@@ -31,6 +31,7 @@ from stages.common.params import HEEDS, TARGETED, Lora, Params, Peft
 
 CONFIGS: dict[str, type[PeftConfig]] = {
     "lora": peft.LoraConfig,
+    "qlora": peft.LoraConfig,  # on layers that `stages.common.quantized` has put in four bits
     "adalora": peft.AdaLoraConfig,
     "vera": peft.VeraConfig,
     "ia3": peft.IA3Config,

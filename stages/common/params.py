@@ -39,6 +39,13 @@ HEEDS: dict[str, dict[str, str]] = {
         "use_rslora": "use_rslora",
         "use_dora": "use_dora",
     },
+    "qlora": {
+        "r": "r",
+        "alpha": "lora_alpha",
+        "dropout": "lora_dropout",
+        "bias": "bias",
+        "use_rslora": "use_rslora",
+    },
     "adalora": {"r": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout", "bias": "bias"},
     "vera": {"r": "r", "dropout": "vera_dropout", "bias": "bias"},
     "loha": {"r": "r", "alpha": "alpha"},
@@ -48,7 +55,7 @@ HEEDS: dict[str, dict[str, str]] = {
 }
 """Which keys of `lora` a method heeds, and their names in PEFT's configuration; other methods heed none of these."""
 
-TARGETED = ("lora", "adalora", "vera", "ia3", "loha", "lokr", "oft", "boft")
+TARGETED = ("lora", "qlora", "adalora", "vera", "ia3", "loha", "lokr", "oft", "boft")
 """The methods that adapt projections, which `lora.target_modules` names."""
 
 NEUTRAL = {
@@ -277,6 +284,7 @@ class Lora(Section):
 class Peft(Section):
     method: Literal[
         "lora",
+        "qlora",
         "adalora",
         "vera",
         "ia3",
@@ -413,7 +421,7 @@ def unheeded(params: Params) -> list[str]:
     heeded = {f"lora.{key}" for key in HEEDS.get(method, {})}
     if method in TARGETED:
         heeded.add("lora.target_modules")
-    if method == "lora":
+    if method in ("lora", "qlora"):
         heeded.add("train.lora_plus_ratio")
     if method != "adalora":  # whose own term of the loss needs the model's loss
         heeded |= {"train.balance", "train.label_smoothing"}
