@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import torch
 from ruamel.yaml import YAML
 
 from benchmarks import results
@@ -29,11 +28,11 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (4, 8)
+DEPTHS = (2, 4, 8)
 """Values of `lora.top_layers` whose reruns are compared."""
 
-PRECISIONS = ("float32", "bfloat16") if torch.cpu.get_capabilities().get("amx_tile") else ("float32",)
-"""Of the matrix products on both sides; a CPU without AMX gains nothing by the second."""
+PRECISIONS = ("float32", "bfloat16")
+"""In which the shares are measured."""
 
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
@@ -124,13 +123,20 @@ def repeated(clone: Clone) -> dict:
 
 
 def full(clone: Clone) -> dict:
-    """All rows of the default run, once in every precision."""
+    """All rows of the default run, once."""
+    return whole(clone, "float32")
+
+
+def bfloat16(clone: Clone) -> dict:
+    """The same with products in 16 bits on both sides; a CPU without AMX, or a like unit, loses by it."""
+    return whole(clone, "bfloat16")
+
+
+def whole(clone: Clone, precision: str) -> dict:
+    """All rows of the default run, and reruns at other depths."""
     limits = clone.limits()
-    runs = {}
-    for precision in PRECISIONS:
-        runs[precision] = compare(clone, limits, precision)
-        runs[precision]["depths"] = [at_depth(clone, layers, precision) for layers in DEPTHS]
-    return {"rows": limits, "runs": runs}
+    compared = compare(clone, limits, precision)
+    return {"rows": limits, **compared, "depths": [at_depth(clone, layers, precision) for layers in DEPTHS]}
 
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
@@ -227,7 +233,7 @@ def growth(clone: Clone) -> dict:
     return clone.python("-m", "benchmarks.growth").result
 
 
-PARTS = {part.__name__: part for part in (repeated, full, methods, share, inference, startup, growth)}
+PARTS = {part.__name__: part for part in (repeated, full, bfloat16, methods, share, inference, startup, growth)}
 """In the order in which they run."""
 
 

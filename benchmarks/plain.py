@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 
+import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, TaskType, get_peft_model
 from sklearn.metrics import accuracy_score
@@ -51,6 +52,7 @@ def main() -> None:
                 per_device_train_batch_size=16,
                 per_device_eval_batch_size=16,
                 save_strategy="no",
+                use_cpu=not torch.accelerator.is_available(),
                 bf16=options.precision == "bfloat16",
                 report_to="none",
                 disable_tqdm=True,

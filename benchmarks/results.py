@@ -28,9 +28,9 @@ def report() -> None:
     """Write RESULTS.md, and the pictures, from the parts that have been measured."""
     parts = measured()
     output.write_text(HERE / "RESULTS.md", document(parts))
-    for part, draw in {"full": draw_accuracy, "growth": draw_growth}.items():
-        if part in parts:
-            draw(parts[part]["values"])
+    draw_accuracy(parts)
+    if "growth" in parts:
+        draw_growth(parts["growth"]["values"])
 
 
 def measured() -> dict[str, dict]:
@@ -71,61 +71,37 @@ def repeated(values: dict) -> str:
 
 
 def full(values: dict) -> str:
-    """The default run beside the plain script, in every precision."""
-    runs = values["runs"]
-    scores = [
-        (
-            precision,
-            *(f"{run['accuracy'][side]:.1%}" for side in ("pipeline", "pipeline_rerun", "plain")),
-            *(f"{run['peak_mb'][side]:,.0f}" for side in ("pipeline", "plain")),
-            f"{run['plain_train_tokens_per_s']:.0f}",
-        )
-        for precision, run in runs.items()
-    ]
-    titles = (
-        "",
-        "pipeline",
-        "after the changed rank",
-        "plain script",
-        "pipeline, MiB",
-        "plain script, MiB",
-        "its tokens/s in training",
-    )
-    times = {f"{title}, {precision}": run[key] for precision, run in runs.items() for key, title in ROWS.items()}
-    return paragraphs(
-        f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, once",
-        ratio_table(times),
-        "Accuracy on the test rows, and the largest process:",
-        table(titles, scores),
-        "Fewer adapted layers train faster and fit less; the rerun, by precision and `lora.top_layers`, against the "
-        "plain script in float32:",
-        table(("", "layers", "rerun, s", "times faster", "test accuracy"), depth_rows(runs)),
-        "![Seconds against test accuracy](time_accuracy.png)",
-    )
+    """The default run beside the plain script."""
+    return paragraphs(whole(values, "once"), "![Seconds against test accuracy](time_accuracy.png)")
 
 
-def depth_rows(runs: dict[str, dict]) -> list[tuple[str, ...]]:
-    """The reruns in every precision and depth, beside the plain script's in float32."""
-    plain = runs["float32"]["rerun_s"]["plain"]
-    default = {
-        precision: {
-            "top_layers": "default",
-            "rerun_s": run["rerun_s"]["pipeline"],
-            "accuracy": run["accuracy"]["pipeline_rerun"],
-        }
-        for precision, run in runs.items()
-    }
-    return [
+def bfloat16(values: dict) -> str:
+    """The same in 16 bits."""
+    return whole(values, "once, both sides in bfloat16")
+
+
+def whole(values: dict, how: str) -> str:
+    """All rows: both sides' seconds, accuracies and memory, and the reruns at other depths."""
+    accuracy, plain = values["accuracy"], values["rerun_s"]["plain"]
+    depths = [
         (
-            precision,
             str(found["top_layers"]),
             f"{found['rerun_s']:.0f}",
             f"{plain / found['rerun_s']:.1f}",
             f"{found['accuracy']:.1%}",
         )
-        for precision, run in runs.items()
-        for found in [*run["depths"], default[precision]]
+        for found in values["depths"]
     ]
+    return paragraphs(
+        f"## {values['rows']['train']:,} training rows, {values['rows']['test']:,} test rows, {how}",
+        ratio_table({title: values[key] for key, title in ROWS.items()}),
+        f"Test accuracy: pipeline {accuracy['pipeline']:.1%} (after the changed rank "
+        f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
+        f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
+        memory_line(values["peak_mb"]),
+        "Fewer adapted layers train faster and fit less; the rerun, by `lora.top_layers`:",
+        table(("`lora.top_layers`", "rerun, s", "times faster than the plain script", "test accuracy"), depths),
+    )
 
 
 def methods(values: dict) -> str:
@@ -196,7 +172,7 @@ def growth(values: dict) -> str:
     return paragraphs(*parts)
 
 
-SECTIONS = {part.__name__: part for part in (repeated, full, methods, share, inference, startup, growth)}
+SECTIONS = {part.__name__: part for part in (repeated, full, bfloat16, methods, share, inference, startup, growth)}
 
 ROWS = {
     "first_run_s": "first full run (encode to comparison; with its evaluation before tuning)",
@@ -223,10 +199,13 @@ def memory_line(peak: dict[str, float]) -> str:
     return f"Peak memory of a process: pipeline {peak['pipeline']:,.0f} MiB, plain script {peak['plain']:,.0f} MiB."
 
 
-def draw_accuracy(values: dict) -> None:
-    """Seconds against test accuracy: first run and rerun of both sides, in every precision."""
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for (precision, run), colour in zip(values["runs"].items(), ("C0", "C1"), strict=False):
+def draw_accuracy(parts: dict[str, dict]) -> None:
+    """Seconds against test accuracy: first run and rerun of both sides, in every precision that was measured."""
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for part, precision, colour in (("full", "float32", "C0"), ("bfloat16", "bfloat16", "C1")):
+        if part not in parts:
+            continue
+        run = parts[part]["values"]
         accuracy, depths = run["accuracy"], run["depths"]
         points = {
             "plain script, first run": (run["first_run_s"]["plain"], accuracy["plain"], "s"),
@@ -241,7 +220,7 @@ def draw_accuracy(values: dict) -> None:
             [100 * found["accuracy"] for found in depths],
             ".-",
             color=colour,
-            label=f"the same, {' and '.join(str(found['top_layers']) for found in depths)} layers, {precision}",
+            label=f"the same, {', '.join(str(found['top_layers']) for found in depths)} layers, {precision}",
         )
     axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
     axes.legend(fontsize="small")
