@@ -20,7 +20,8 @@ FOLDER = HERE / "results"
 
 def save(part: str, values: dict) -> None:
     """Keep what a part measured, and on what."""
-    hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    units = "with AMX" if torch.cpu.get_capabilities().get("amx_tile") else ""
+    hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
     output.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "values": values})
 
 
