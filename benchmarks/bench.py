@@ -31,9 +31,6 @@ FEW = {"train": 400, "validation": 80, "test": 150}
 DEPTHS = (2, 4, 8)
 """Values of `lora.top_layers` whose reruns are compared."""
 
-PRECISIONS = ("float32", "bfloat16")
-"""In which the shares are measured."""
-
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
     "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
@@ -176,7 +173,7 @@ def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
 
 
 def methods(clone: Clone) -> dict:
-    """Every method of PEFT on a sixth of the default training rows: nineteen on all of them would take hours."""
+    """Every method of PEFT on a sixth of the default training rows: on all of them they would take hours."""
     limits = clone.limits() | {"train": 500}
     clone.set(data={"limit": limits})
     clone.python("-m", "dvc", "repro", "baseline")
@@ -200,7 +197,7 @@ def methods(clone: Clone) -> dict:
 def share(clone: Clone) -> dict:
     """Shares of the machine's matmul rate, on the default rows, in every precision."""
     measured = {}
-    for precision in PRECISIONS:
+    for precision in ("float32", "bfloat16"):
         clone.set(precision=precision)
         clone.python("-m", "dvc", "repro", "encode")
         measured[precision] = clone.python("-m", "benchmarks.share").result

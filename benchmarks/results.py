@@ -135,7 +135,7 @@ def share(values: dict) -> str:
             f"{title}, {precision}",
             f"{found['gflops'][name]:.0f}",
             f"{found['share'][name]:.0%}",
-            f"{({'encode': found['encode_tokens_per_s']} | found['train_tokens_per_s'])[name]:,.0f}",
+            f"{found['tokens_per_s'][name]:,.0f}",
         )
         for precision, found in values.items()
         for name, title in names.items()

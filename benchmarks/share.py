@@ -33,7 +33,7 @@ SIZE = 2048
 def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
-    rows = store.load_rows(paths.ENCODED / "train", about, precision.multiple_of_tokens(params.precision))
+    rows = store.load_rows(paths.ENCODED / "train", about, params.precision)
     model, _ = train.build(params, about, rows)
     model.to(device()).train()
     encoder, _ = encode.load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision)
@@ -54,7 +54,7 @@ def main() -> None:
             model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     def encode_all() -> None:
-        parallel.each_batch(encoder, run, encode_batches, progress="encode", precision=params.precision)
+        parallel.each_batch(encoder, run, encode_batches, progress="encode")
 
     train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
     encode_work = [flops(partial(run, encoder), batch) for batch in encode_batches]
@@ -79,8 +79,11 @@ def main() -> None:
             {
                 "gflops": rates,
                 "share": {name: rates[name] / rates["ceiling"] for name in ("encode", "peft", "fused")},
-                "train_tokens_per_s": {name: rates[name] / train_token for name in ("peft", "fused")},
-                "encode_tokens_per_s": rates["encode"] / encode_token,
+                "tokens_per_s": {
+                    "encode": rates["encode"] / encode_token,
+                    "peft": rates["peft"] / train_token,
+                    "fused": rates["fused"] / train_token,
+                },
             }
         )
     )

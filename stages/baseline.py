@@ -40,8 +40,7 @@ def main() -> None:
     problem = PROBLEMS[about.problem]
     prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
     words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
-    multiple = precision.multiple_of_tokens(params.precision)
-    rows = {name: store.load_rows(paths.ENCODED / name, about, multiple) for name in paths.SPLITS}
+    rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     labels = {name: split.text_labels for name, split in rows.items()}
 
     name, constant = problem.constant()

@@ -132,8 +132,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     Raises:
         PipelineError: the states would take more than `encode.max_gb`.
     """
-    multiple = precision.multiple_of_tokens(params.precision)
-    splits = {name: store.load_rows(folder / name, about, multiple) for name in paths.SPLITS}
+    splits = {name: store.load_rows(folder / name, about, params.precision) for name in paths.SPLITS}
     tokens = sum(len(rows.tokens) for rows in splits.values())
     gigabytes = store.size(tokens, about) / 1e9
     if gigabytes > params.encode.max_gb:

@@ -53,8 +53,8 @@ def main() -> None:
     params = Params.load()
     precision.check(params.precision)
     about = store.About.load(paths.ENCODED)
-    multiple = precision.multiple_of_tokens(params.precision)
-    rows = {name: store.load_rows(paths.ENCODED / name, about, multiple) for name in ("train", "validation")}
+    splits = ("train", "validation")
+    rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in splits}
     depth = adapters.depth(params.peft.method, about.depth)
     if depth < about.depth:
         print(f"train: {params.peft.method} changes the lowest layers too: the whole model runs, from the tokens")
@@ -66,15 +66,7 @@ def main() -> None:
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
-        metrics |= training.fit(
-            model,
-            rows,
-            params.train,
-            params.seed,
-            params.precision,
-            curves,
-            partial(validation.MEASURES[about.problem], unit=unit),
-        )
+        metrics |= training.fit(model, rows, params, curves, partial(validation.MEASURES[about.problem], unit=unit))
         calibration.scale_head(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
     output.write_json(paths.TRAIN_METRICS, metrics)
@@ -111,7 +103,7 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     prefix.splice(base, about.depth)
     if params.peft.method == "qlora":
         quantized.quantize(base, about.depth, params.precision)
-    removed = before - sum(part.numel() for part in base.parameters())
+    removed = before - sum(part.numel() for part in base.parameters())  # as they lie in memory, like `counts`
     if about.problem == "regression":
         centre(base, rows, params.train.batch_size)
     model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)

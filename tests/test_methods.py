@@ -358,7 +358,7 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=0)
     model = adapters.add(model, params, depth=3, base=saved_model("llama"))
-    optimizer = training.lora_plus(model, params.train, training.arguments(params.train, 0, "float32", str(tmp_path)))
+    optimizer = training.lora_plus(model, params.train, training.arguments(params, str(tmp_path)))
     rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
     for name, part in model.named_parameters():
         if part.requires_grad:

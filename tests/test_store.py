@@ -40,7 +40,7 @@ def test_a_batch_holds_its_rows_padded_on_the_right(tmp_path, dtype, torch_dtype
 
 def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):
     one = written(tmp_path / "train", about())
-    rows = store.load_rows(tmp_path / "train", about(), multiple=8)
+    rows = store.load_rows(tmp_path / "train", about(), "bfloat16")
     plain, padded = one.batch([0, 2]), rows.batch([0, 2])
     assert {tensor.shape[1] for name, tensor in padded.items() if name != "labels"} == {8}
     for name, tensor in plain.items():

@@ -36,7 +36,7 @@ def fitted(rows, base, curves, precision="float32", **changes):
     model = classifier.load_base(base, labels=classifier.label_arguments(CLASSES, 0), seed=params.seed)
     model = adapters.add(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    return model, training.fit(model, rows, params.train, params.seed, params.precision, curves)
+    return model, training.fit(model, rows, params, curves)
 
 
 def weights(model):

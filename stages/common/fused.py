@@ -75,7 +75,7 @@ class Shared:
         self.layers = layers
         self.input: torch.Tensor | None = None
         self.outputs: dict[Linear, torch.Tensor] = {}
-        self.cast: list = []
+        self.frozen: dict[torch.dtype, list[torch.Tensor | None]] = {}
         for layer in layers:
             layer.forward = lambda x, layer=layer: self.output(layer, x)
 
@@ -100,19 +100,19 @@ class Shared:
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, factors = x.to(dtype), [factor.to(dtype) for factor in factors]
-        frozen = self.frozen(x.dtype)
-        return LowRankUpdates.apply([layer.scaling[name] for layer in self.layers], x, *frozen, *factors)
+        if x.dtype not in self.frozen:
+            self.frozen[x.dtype] = self.biases_and_weights(x.dtype)
+        scalings = [layer.scaling[name] for layer in self.layers]
+        return LowRankUpdates.apply(scalings, x, *self.frozen[x.dtype], *factors)
 
-    def frozen(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        """The base layers' biases, then their weights; those in another dtype than their own are cast once and kept."""
-        if self.cast[:1] != [dtype]:
-            bases = [layer.get_base_layer() for layer in self.layers]
-            tensors = [
-                *(base.bias for base in bases),
-                *(base.weight.T if isinstance(base, Conv1D) else base.weight for base in bases),
-            ]
-            self.cast = [dtype, *(None if tensor is None else tensor.to(dtype) for tensor in tensors)]
-        return self.cast[1:]
+    def biases_and_weights(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
+        """The base layers' biases, then their weights, (out, in), in that dtype; they never change."""
+        bases = [layer.get_base_layer() for layer in self.layers]
+        tensors = [
+            *(base.bias for base in bases),
+            *(base.weight.T if isinstance(base, Conv1D) else base.weight for base in bases),
+        ]
+        return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 
 class LowRankUpdates(torch.autograd.Function):

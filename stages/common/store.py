@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from stages.common import output
+from stages.common.precision import multiple_of_tokens
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
 """How NumPy, which has no bfloat16, holds each dtype's bits."""
@@ -159,11 +160,11 @@ def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: tor
         states[rows.offsets[number] : rows.offsets[number + 1]] = row[: rows.lengths[number]]
 
 
-def load_rows(folder: Path, about: About, multiple: int = 1) -> Rows:
+def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     """A split's arrays; tokens and states stay on disk and are read as they are used.
 
     Args:
-        multiple: of tokens, to which a batch's rows are padded.
+        precision: of the products that batches go into, see `stages.common.precision`.
     """
     states, windows = folder / "states.npy", folder / "windows.npy"
     return Rows(
@@ -173,5 +174,5 @@ def load_rows(folder: Path, about: About, multiple: int = 1) -> Rows:
         states=np.load(states, mmap_mode="r") if states.exists() else None,
         pad_token_id=about.pad_token_id,
         windows=np.load(windows) if windows.exists() else None,
-        multiple=multiple,
+        multiple=multiple_of_tokens(precision),
     )

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from stages.common import adapters, store, validation
 from stages.common.errors import PipelineError
-from stages.common.params import Train
+from stages.common.params import Params, Train
 
 LOGGED = {
     "loss": "loss",
@@ -43,23 +43,20 @@ LOGGED = {
 def fit(
     model: PeftModel | PreTrainedModel,
     rows: dict[str, store.Rows],
-    options: Train,
-    seed: int,
-    precision: str,
+    params: Params,
     curves: Path,
     measure: Callable[..., validation.Measured] = validation.single_label,
 ) -> dict[str, float | dict[str, float]]:
     """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
 
     Args:
-        precision: of the matrix products, see `stages.common.precision`.
         curves: the folder to write them to.
         measure: what logits and labels of the validation rows say; see `stages.common.validation`.
 
     Raises:
         PipelineError: the loss is not finite.
     """
-    counts, evaluated = Counter(), []
+    options, counts, evaluated = params.train, Counter(), []
 
     def collate(items: list[dict]) -> dict[str, torch.Tensor]:
         split, numbers = items[0]["split"], [item["number"] for item in items]
@@ -76,7 +73,7 @@ def fit(
 
     best = Best(options.select_by)
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
-        settings = arguments(options, seed, precision, scratch)
+        settings = arguments(params, scratch)
         trainer = FiniteTrainer(
             model=model,
             args=settings,
@@ -141,11 +138,12 @@ def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> 
     )
 
 
-def arguments(options: Train, seed: int, precision: str, scratch: str) -> TrainingArguments:
-    """Our options in transformers' terms."""
+def arguments(params: Params, scratch: str) -> TrainingArguments:
+    """Our parameters in transformers' terms."""
+    options = params.train
     return TrainingArguments(
         output_dir=scratch,
-        seed=seed,
+        seed=params.seed,
         num_train_epochs=options.epochs,
         learning_rate=options.lr,
         per_device_train_batch_size=options.batch_size,
@@ -158,8 +156,8 @@ def arguments(options: Train, seed: int, precision: str, scratch: str) -> Traini
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
+        bf16=params.precision == "bfloat16",
+        fp16=params.precision == "float16",
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
