@@ -142,7 +142,7 @@ def test_the_probability_of_an_answer_is_that_of_all_its_labels():
 def test_the_untouched_model_says_how_a_label_word_compares_with_the_others(inside):
     arguments = classifier.load_labels(paths.ADAPTER)
     model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=0, head="label_words")
-    words = classifier.label_word_rows(paths.BASE_MODEL, words=classifier.label_words(NAMES, None))
+    words = classifier.label_word_rows(model, paths.BASE_MODEL, classifier.label_words(NAMES, None))
     torch.testing.assert_close(model.score.weight.data, words - words.mean(dim=0))
     rows_ = store.load_rows(paths.ENCODED / "test", store.About.load(paths.ENCODED))
     logits = classifier.logits(model, replace(rows_, states=None), batch_size=16, progress="")

@@ -53,12 +53,19 @@ def scores_words(model: PreTrainedModel) -> bool:
     return scores and causal is not None and causal.__name__ in (model.config.architectures or [])
 
 
-def label_word_rows(base: Path, *, words: dict[str, str]) -> torch.Tensor:
-    """The language-model head's rows for the words of each class, (classes, hidden); several tokens: their mean."""
+def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -> torch.Tensor:
+    """The language-model head's rows for the words of each class, (classes, hidden); several tokens: their mean.
+
+    Args:
+        model: the classifier made from `base`; many a language model's head is its token embeddings, which it has.
+    """
+    if model.config.tie_word_embeddings:
+        head = model.get_input_embeddings()
+    else:
+        head = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_output_embeddings()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_output_embeddings().weight.detach()
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]
-    return torch.stack([rows[tokens].mean(dim=0) for tokens in ids])
+    return torch.stack([head.weight.detach()[tokens].mean(dim=0) for tokens in ids])
 
 
 def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[str, str]:
@@ -74,14 +81,18 @@ def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[st
     return {name: words[name] for name in class_names}
 
 
-def label_word_head(base: Path, labels: dict, words: dict[str, str] | None) -> torch.Tensor:
+def label_word_head(model: PreTrainedModel, base: Path, words: dict[str, str] | None) -> torch.Tensor:
     """The weights with which a head scores the label words, (classes, hidden).
 
     A softmax reads how logits differ. A sigmoid reads each by itself, and a language model's all lie far from 0: there
     the weights are centred, so that a label's logit says how its word compares with the others.
+
+    Args:
+        model: see `label_word_rows`.
+        words: each class's word; None: its own name.
     """
-    rows = label_word_rows(base, words=label_words(list(labels["label2id"]), words))
-    return rows - rows.mean(dim=0) if labels.get("problem_type") == PROBLEM_TYPES["multi_label"] else rows
+    rows = label_word_rows(model, base, label_words(list(model.config.label2id), words))
+    return rows - rows.mean(dim=0) if model.config.problem_type == PROBLEM_TYPES["multi_label"] else rows
 
 
 def label_arguments(class_names: list[str], pad_token_id: int, problem: str = "single_label") -> dict:
@@ -127,7 +138,7 @@ def load_base(
     if is_causal(config):
         pooled.narrow(model)
     if head == "label_words" and scores_words(model):
-        model.score.weight.data.copy_(label_word_head(base, labels, words))
+        model.score.weight.data.copy_(label_word_head(model, base, words))
     return model
 
 

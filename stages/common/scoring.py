@@ -7,6 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 import pandas as pd
+import sklearn
 from scipy import stats
 
 from stages.common.protocol import Problem
@@ -52,11 +53,12 @@ def intervals(
     They are percentiles over bootstrap resamples of the rows (Efron 1979); the main score's is `main_interval`'s. A
     resample on which not every metric is defined, as it lacks some class, is left out.
     """
-    drawn = (
-        problem.scores(labels[rows], predictions[rows])
-        for rows in resampled(len(labels), resamples)
-        if problem.complete(labels[rows], predictions[rows])
-    )
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # `score` checks the same rows
+        drawn = [
+            problem.scores(labels[rows], predictions[rows])
+            for rows in resampled(len(labels), resamples)
+            if problem.complete(labels[rows], predictions[rows])
+        ]
     table = pd.DataFrame(drawn).quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
     return result | {problem.MAIN.key: main_interval(problem, labels, predictions)}
