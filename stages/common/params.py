@@ -29,23 +29,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Source = Annotated[str, Field(pattern=r"^(package|hub|path):.+$")]
 Text = Annotated[str, Field(min_length=1)]
 
+LOW_RANK = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "bias": "bias", "use_rslora": "use_rslora"}
+
 HEEDS: dict[str, dict[str, str]] = {
-    "lora": {
-        "r": "r",
-        "alpha": "lora_alpha",
-        "dropout": "lora_dropout",
-        "bias": "bias",
-        "init": "init_lora_weights",
-        "use_rslora": "use_rslora",
-        "use_dora": "use_dora",
-    },
-    "qlora": {
-        "r": "r",
-        "alpha": "lora_alpha",
-        "dropout": "lora_dropout",
-        "bias": "bias",
-        "use_rslora": "use_rslora",
-    },
+    "lora": LOW_RANK | {"init": "init_lora_weights", "use_dora": "use_dora"},
+    "qlora": LOW_RANK,
     "adalora": {"r": "target_r", "alpha": "lora_alpha", "dropout": "lora_dropout", "bias": "bias"},
     "vera": {"r": "r", "dropout": "vera_dropout", "bias": "bias"},
     "loha": {"r": "r", "alpha": "alpha"},
