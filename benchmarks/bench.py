@@ -28,8 +28,11 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (2, 4, 8)
+DEPTHS = (4, 6, 8)
 """Values of `lora.top_layers` whose reruns are compared."""
+
+CHOSEN = {"lora": {"r": 16}, "train": {"lr": 1.5e-3}}
+"""What goes with them: chosen at 6 layers, on rows that are neither trained on nor tested."""
 
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "
@@ -58,12 +61,20 @@ class Run:
     seconds: float
     peak_mb: float
     """Largest resident memory of any one of its processes."""
-    output: str
+    lines: list[tuple[float, str]]
+    """What it printed, and after how many seconds."""
 
     @property
     def result(self) -> dict:
         """The JSON of the last line that it printed."""
-        return json.loads(self.output.splitlines()[-1])
+        return json.loads(self.lines[-1][1])
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage that a `dvc repro` ran."""
+        begun = [(line.split("'")[1], after) for after, line in self.lines if line.startswith("Running stage")]
+        ended = [after for _, after in begun[1:]] + [self.seconds]
+        return {name: end - after for (name, after), end in zip(begun, ended, strict=True)}
 
 
 class Clone:
@@ -80,15 +91,16 @@ class Clone:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+            env=os.environ
+            | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,
         )
-        output = process.stdout.read()
+        lines = [(time.perf_counter() - start, line) for line in process.stdout]
         _, status, usage = os.wait4(process.pid, 0)
         if status:
-            sys.exit(f"{' '.join(arguments)} failed:\n{output}")
-        return Run(time.perf_counter() - start, usage.ru_maxrss / 1024, output)
+            sys.exit(f"{' '.join(arguments)} failed:\n{''.join(line for _, line in lines)}")
+        return Run(time.perf_counter() - start, usage.ru_maxrss / 1024, lines)
 
     def set(self, **sections: dict | str) -> None:
         """Put params.yaml back to the committed one, with the given changes."""
@@ -133,12 +145,13 @@ def whole(clone: Clone, precision: str) -> dict:
     """All rows of the default run, and reruns at other depths."""
     limits = clone.limits()
     compared = compare(clone, limits, precision)
-    return {"rows": limits, **compared, "depths": [at_depth(clone, layers, precision) for layers in DEPTHS]}
+    depths = [at_depth(clone, layers, precision) for layers in DEPTHS]
+    return {"rows": limits, **compared, "chosen": CHOSEN, "depths": depths}
 
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
-    clone.set(precision=precision, lora={"top_layers": top_layers})
+    clone.set(precision=precision, **CHOSEN | {"lora": CHOSEN["lora"] | {"top_layers": top_layers}})
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
@@ -161,6 +174,7 @@ def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
     rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
     return {
         "first_run_s": {"pipeline": first.seconds, "plain": plain.seconds},
+        "stages_s": first.stages,
         "rerun_s": {"pipeline": rerun.seconds, "plain": plain.seconds - phases["before_s"]},
         "peak_mb": {"pipeline": max(first.peak_mb, rerun.peak_mb), "plain": plain.peak_mb},
         "accuracy": {
