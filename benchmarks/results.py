@@ -89,7 +89,9 @@ def bfloat16(values: dict) -> str:
 def whole(values: dict, how: str) -> str:
     """All rows: both sides' seconds, accuracies and memory, and the reruns at other depths."""
     accuracy, plain = values["accuracy"], values["rerun_s"]["plain"]
-    chosen = [f"`{section}.{key}={value}`" for section, keys in values["chosen"].items() for key, value in keys.items()]
+    chosen = " and".join(
+        f" with `{section}.{key}={value}`" for section, keys in values["chosen"].items() for key, value in keys.items()
+    )
     depths = [
         (
             str(found["top_layers"]),
@@ -106,7 +108,7 @@ def whole(values: dict, how: str) -> str:
         f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
         f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
         memory_line(values["peak_mb"]),
-        f"Fewer adapted layers train faster and fit less; the rerun, by {', '.join(['`lora.top_layers`', *chosen])}:",
+        f"Fewer adapted layers train faster and fit less; the rerun, by `lora.top_layers`{chosen}:",
         table(("`lora.top_layers`", "rerun, s", "times faster than the plain script", "test accuracy"), depths),
     )
 
