@@ -87,7 +87,7 @@ def model_rivals(
         features[name] = split.pooled(states.astype(np.float64))  # scikit-learn's sums to 1 are too inexact in float32
     rivals = {"untrained": {name: problem.predictions(logits) for name, logits in untrained.items()}}
     if classifier.scores_words(model):
-        head = classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words).numpy()
+        head = classifier.array(classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words))
         zero_shot = {name: pooled @ head.T for name, pooled in features.items()}
         rivals["zero_shot"] = {name: problem.predictions(logits) for name, logits in zero_shot.items()}
         rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)

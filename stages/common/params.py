@@ -30,6 +30,7 @@ Source = Annotated[str, Field(pattern=r"^(package|hub|path):.+$")]
 Text = Annotated[str, Field(min_length=1)]
 
 LOW_RANK = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "bias": "bias", "use_rslora": "use_rslora"}
+"""What LoRA heeds on any layers, those in four bits too."""
 
 HEEDS: dict[str, dict[str, str]] = {
     "lora": LOW_RANK | {"init": "init_lora_weights", "use_dora": "use_dora"},
