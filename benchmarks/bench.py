@@ -91,8 +91,7 @@ class Clone:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=os.environ
-            | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -151,7 +150,7 @@ def whole(clone: Clone, precision: str) -> dict:
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
-    clone.set(precision=precision, **CHOSEN | {"lora": CHOSEN["lora"] | {"top_layers": top_layers}})
+    clone.set(precision=precision, lora={"top_layers": top_layers} | CHOSEN["lora"], train=CHOSEN["train"])
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
