@@ -36,7 +36,7 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "train", about, params.precision)
     model, _ = train.build(params, about, rows)
     model.to(device()).train()
-    encoder, _ = encode.load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision)
+    encoder, _ = encode.load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     train_batches = batches(rows, params.train.batch_size)
     encode_batches = batches(rows, params.encode.batch_size)

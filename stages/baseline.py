@@ -11,7 +11,7 @@ test rows to data/predictions/baseline.parquet (one column a rival; in each row 
     untrained             the model before tuning, with a fresh random head or the one that it was saved with
     zero_shot             the same, its head filled with the language-model head's rows of the label words
     zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
-    linear_probe          a linear model on the model's final hidden states
+    linear_probe          a linear model on the states that the tuned model's head reads
 
 Whatever a rival can choose, it chooses on the validation rows; so every label's threshold.
 """
@@ -24,8 +24,10 @@ from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from transformers import PreTrainedModel
 
 from stages.common import classifier, errors, output, paths, precision, prefix, scoring, store, texts
+from stages.common.base import lowest
 from stages.common.params import Baseline, Params
 from stages.common.problems import PROBLEMS
 from stages.common.protocol import Problem
@@ -69,12 +71,38 @@ def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Bas
 def model_rivals(
     problem: Problem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
 ) -> dict[str, BySplit]:
-    """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head."""
-    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
+    """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head.
+
+    The linear probe reads the states that the tuned model's head reads, those above `model.layers`. The others are the
+    model as it came, with all of its layers, and need no training rows.
+    """
+    kept = lowest(paths.BASE_MODEL, about.layers)
+    model, logits, features = run(rows, about, params, kept)
+    probe = linear_probe(problem, features, labels, params.baseline)
+    if kept:
+        model, logits, features = run({name: rows[name] for name in ("validation", "test")}, about, params, {})
+    rivals = {"untrained": {name: problem.predictions(values) for name, values in logits.items()}}
+    if classifier.scores_words(model):
+        head = classifier.array(classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words))
+        zero_shot = {name: pooled @ head.T for name, pooled in features.items()}
+        rivals["zero_shot"] = {name: problem.predictions(values) for name, values in zero_shot.items()}
+        rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
+    return rivals | {"linear_probe": probe}
+
+
+def run(
+    rows: dict[str, store.Rows], about: store.About, params: Params, changes: dict
+) -> tuple[PreTrainedModel, BySplit, BySplit]:
+    """The model with a random head; its logits and its pooled final states for the texts of each split.
+
+    Args:
+        changes: of the base model's configuration.
+    """
+    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem) | changes
     model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=params.seed)
     prefix.splice(model, about.depth)
     precision.lower(model, params.precision)
-    untrained, features = {}, {}
+    pooled_logits, pooled_states = {}, {}
     for name, split in rows.items():
         logits, states = classifier.logits_and_features(
             model,
@@ -83,16 +111,9 @@ def model_rivals(
             progress=f"baseline, {name} rows",
             precision=params.precision,
         )
-        untrained[name] = split.pooled(logits)
-        features[name] = split.pooled(states.astype(np.float64))  # scikit-learn's sums to 1 are too inexact in float32
-    rivals = {"untrained": {name: problem.predictions(logits) for name, logits in untrained.items()}}
-    if classifier.scores_words(model):
-        head = classifier.array(classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words))
-        zero_shot = {name: pooled @ head.T for name, pooled in features.items()}
-        rivals["zero_shot"] = {name: problem.predictions(logits) for name, logits in zero_shot.items()}
-        rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
-    rivals["linear_probe"] = linear_probe(problem, features, labels, params.baseline)
-    return rivals
+        pooled_logits[name] = split.pooled(logits)
+        pooled_states[name] = split.pooled(states.astype(np.float64))  # float32 is too inexact for scikit-learn's sums
+    return model, pooled_logits, pooled_states
 
 
 def calibrated(problem: Problem, logits: BySplit, labels: BySplit) -> BySplit:

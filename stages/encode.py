@@ -19,7 +19,7 @@ from datasets import Features
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.common import errors, labels, output, parallel, paths, precision, prefix, store, template, texts
-from stages.common.base import load_config
+from stages.common.base import load_config, lowest
 from stages.common.device import device
 from stages.common.params import Params
 
@@ -40,13 +40,14 @@ def main() -> None:
         max_length=params.encode.max_length,
         truncation=params.encode.truncation,
     )
-    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision)
+    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
     about = store.About(
         **labels.described(Features.from_arrow_schema(prepared["train"].schema_arrow)["label"]),
         depth=depth,
         hidden_size=load_config(paths.BASE_MODEL).hidden_size,
         dtype=params.encode.dtype,
         pad_token_id=tokenizer.pad_token_id,
+        layers=params.model.layers,
     )
     metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
@@ -105,19 +106,22 @@ def cut_warning(counts: Counter, max_length: int) -> str:
     )
 
 
-def load_lower(base: Path, top_layers: int | str, products: str = "float32") -> tuple[PreTrainedModel | None, int]:
+def load_lower(
+    base: Path, top_layers: int | str, products: str = "float32", layers: int | None = None
+) -> tuple[PreTrainedModel | None, int]:
     """The base model's blocks below its `top_layers`, and how many they are; None and 0: there is nothing to store.
 
     Args:
         products: the precision of the matrix products.
+        layers: see `stages.common.base.lowest`.
     """
     precision.check(products)
-    config = load_config(base)
+    config = load_config(base, **lowest(base, layers))
     depth = prefix.depth(config.num_hidden_layers, top_layers)
     if not depth:
         print("encode: no layer is left below the adapters, nothing but tokens is stored")
         return None, 0
-    model = AutoModel.from_pretrained(base, dtype=torch.float32)
+    model = AutoModel.from_pretrained(base, config=config, dtype=torch.float32)
     if not prefix.splits(model, depth):
         print(f"encode: {config.model_type}'s layers cannot be run apart; goes on as with lora.top_layers: all")
         return None, 0

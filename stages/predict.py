@@ -49,8 +49,11 @@ def main() -> None:
     }
     table = table.join(answers(tuned, **given, thresholds=thresholds))
     if options.compare:
+        whole = classifier.label_arguments(
+            list(labels["id2label"].values()), labels["pad_token_id"], made["data"]["problem"]
+        )
         untouched = classifier.load_base(
-            paths.BASE_MODEL, labels=labels, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
+            paths.BASE_MODEL, labels=whole, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
         )
         table = table.join(answers(untouched, **given).add_prefix("untouched_"))
     write(table, options.output)

@@ -34,6 +34,7 @@ from stages.common import (
     training,
     validation,
 )
+from stages.common.base import lowest
 from stages.common.params import Params
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
@@ -92,7 +93,7 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     """
     base = classifier.load_base(
         paths.BASE_MODEL,
-        labels=classifier.label_arguments(about.class_names, about.pad_token_id, about.problem),
+        labels=arguments(about),
         seed=params.seed,
         head=params.lora.head_init,
         words=params.encode.label_words,
@@ -112,6 +113,12 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     return model, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
+def arguments(about: store.About) -> dict:
+    """With which `from_pretrained` makes the classifier here and wherever it is loaded; saved as labels.json."""
+    labels = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
+    return labels | lowest(paths.BASE_MODEL, about.layers)
+
+
 def centre(model: PreTrainedModel, rows: store.Rows, batch_size: int) -> None:
     """Let the fresh head of a regression answer the mean of the labels, in place, as measured on the first rows."""
     sample = replace(rows, labels=rows.labels[:CENTRED], offsets=rows.offsets[: CENTRED + 1])
@@ -121,13 +128,12 @@ def centre(model: PreTrainedModel, rows: store.Rows, batch_size: int) -> None:
 
 def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
     """Write the adapter and all that it needs elsewhere; `run.json`, written last, says what made it."""
-    labels = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
     if config.exists():
         output.write_json(config, ordered(json.loads(config.read_text())))
     shutil.copytree(paths.ENCODED / "tokenizer", folder, dirs_exist_ok=True)
-    output.write_json(folder / "labels.json", labels)
+    output.write_json(folder / "labels.json", arguments(about))
     run = {
         "depth": about.depth,
         "params": params.model_dump(include=MADE_BY),

@@ -117,6 +117,7 @@ def tiny_params(**sections: dict | str) -> dict:
     """The committed params.yaml with sizes for a tiny run, and the given sections on top."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     tiny = {
+        "model": {"layers": None},
         "data": {"format": "tsv", "limit": {"train": 60, "validation": 12, "test": 24}},
         "encode": {"max_length": 64, "batch_size": 16},
         "baseline": {"batch_size": 16, "regularization": [0.1, 1.0], "ngrams": [1]},
@@ -226,7 +227,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path, saved_model: 
     with FileLock(shared / "tiny.lock"):
         if not made.exists():
             project = copy_project(home / "making")
-            project.write_params(tiny_params(**tiny_sources(wheels, saved_model("llama"))))
+            sources = tiny_sources(wheels, saved_model("llama"))
+            sources["model"]["layers"] = LAYERS - 1
+            project.write_params(tiny_params(**sources))
             project.commit("Describe the pipeline")
             project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
             project.commit("Run the pipeline")

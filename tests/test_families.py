@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from families import LAYERS, MODELS, measure, sentences
 from transformers import (
@@ -23,7 +24,7 @@ from transformers import (
 
 from stages import encode
 from stages.common import classifier, prefix, store, template
-from stages.common.base import load_config
+from stages.common.base import load_config, lowest
 from stages.common.errors import PipelineError
 
 LANGUAGE_MODELS = [
@@ -167,3 +168,33 @@ def test_a_folder_without_a_tokenizer_is_refused_in_one_line(saved_model, tmp_pa
     with pytest.raises(PipelineError, match=r"expected a tokenizer that transformers can read, found: ") as error:
         template.load_tokenizer(tmp_path, template="{text}", max_length=64)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", [family for family in MODELS if family != "albert"])
+def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family, saved_model, tmp_path):
+    base, labels = saved_model(family), classifier.label_arguments(["bad", "good"], pad_token_id=0)
+    rows = {"input_ids": torch.arange(5, 25).view(2, 10), "attention_mask": torch.ones(2, 10).long()}
+
+    def states(folder, **changes):
+        """What the block below the top one hands on, and how many blocks there are."""
+        model = AutoModelForSequenceClassification.from_pretrained(folder, **changes).eval()
+        model.save_pretrained(tmp_path)
+        seen, blocks = [], prefix.blocks(model)
+        blocks[LAYERS - 2].register_forward_hook(lambda block, args, output: seen.append(output))
+        with torch.inference_mode():
+            model(**rows)
+        return seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0], len(blocks)
+
+    whole, _ = states(base, **labels)
+    lowest_alone, count = states(base, **labels | lowest(base, LAYERS - 1))
+    assert count == LAYERS - 1
+    torch.testing.assert_close(lowest_alone, whole, rtol=0, atol=0)
+    again, _ = states(tmp_path)
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
+def test_more_layers_than_the_model_has_are_refused(saved_model):
+    assert lowest(saved_model("gpt2"), None) == {}
+    message = rf"model.layers: expected at most the model's {LAYERS} layers, or null for all of them, found 22"
+    with pytest.raises(PipelineError, match=message):
+        lowest(saved_model("gpt2"), 22)

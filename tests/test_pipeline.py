@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from conftest import LAYERS, build_wheel, copy_project, sentences, tiny_params, tiny_sources
 from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
 from transformers import AutoTokenizer, pipeline
 
 from stages import predict
-from stages.common import classifier
+from stages.common import classifier, prefix
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
 
@@ -124,11 +124,30 @@ def test_the_recorded_scores_are_those_of_the_recorded_predictions(project):
     pd.testing.assert_frame_equal(answers, table[answers.columns])
 
 
-def test_the_train_metrics_count_the_parameters_of_the_whole_model(project):
+def test_the_train_metrics_count_the_parameters_of_all_layers_in_use(project):
     metrics = json.loads((project.folder / "metrics/train.json").read_text())
-    assert 0 < metrics["trainable_parameters"] < metrics["total_parameters"]
+    trained, total = metrics["trainable_parameters"], metrics["total_parameters"]
     config = json.loads((project.folder / "models/base/config.json").read_text())
-    assert metrics["total_parameters"] > config["vocab_size"] * 32 + 4 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    layer, norm, start_of_head = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32, 32, 2 * 32
+    assert trained > 0
+    assert total - trained == config["vocab_size"] * 32 + (LAYERS - 1) * layer + norm + start_of_head
+
+
+def test_the_model_before_tuning_is_whole_and_the_tuned_one_has_the_layers_in_use(project):
+    labels = json.loads((project.folder / "models/adapter/labels.json").read_text())
+    assert labels["num_hidden_layers"] == LAYERS - 1
+    tokenizer = AutoTokenizer.from_pretrained(project.folder / "models/adapter")
+    untuned = classifier.load_base(
+        project.folder / "models/base",
+        labels=classifier.label_arguments(["negative", "positive"], tokenizer.pad_token_id),
+        seed=42,
+        head="label_words",
+    )
+    assert len(prefix.blocks(untuned)) == LAYERS
+    table = pd.read_csv(project.folder / "data/predictions/test.csv")
+    answers = predict.answers(untuned, tokenizer, table["text"].tolist(), 16)
+    recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["zero_shot"]
+    np.testing.assert_allclose(answers[["negative", "positive"]], np.stack(recorded), atol=1e-5)
 
 
 def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):

@@ -57,7 +57,7 @@ def test_more_top_layers_than_layers_are_refused():
     assert prefix.depth(30, 10) == 20
     assert prefix.depth(30, 30) == 0
     assert prefix.depth(30, "all") == 0
-    with pytest.raises(PipelineError, match=r"lora.top_layers: expected at most the model's 30 layers, found 31"):
+    with pytest.raises(PipelineError, match=r"lora.top_layers: expected at most the 30 layers in use, found 31"):
         prefix.depth(30, 31)
 
 

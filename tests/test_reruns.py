@@ -22,6 +22,7 @@ def test_a_second_repro_runs_nothing(project):
         ("evaluate.curve_points=20", ["evaluate", "report"]),
         ("evaluate.gate.min_gain=0.1", ["report"]),
         ("precision=bfloat16", ["encode", "baseline", "train", "evaluate", "report"]),
+        ("model.layers=null", ["encode", "baseline", "train", "evaluate", "report"]),
         ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
         ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate", "report"]),
     ],

@@ -1,6 +1,7 @@
 """The base model's folder."""
 
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
@@ -30,6 +31,24 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
             f"found {config.model_type}, {reason}; choose another model.source"
         )
     return config
+
+
+def lowest(base: Path, layers: int | None) -> dict[str, Any]:
+    """What changes in the base model's configuration where it keeps its lowest `layers` alone; None: it keeps all.
+
+    Raises:
+        PipelineError: it has fewer.
+    """
+    if layers is None:
+        return {}
+    config = load_config(base)
+    if layers > config.num_hidden_layers:
+        raise PipelineError(
+            f"model.layers: expected at most the model's {config.num_hidden_layers} layers, or null for all of them, "
+            f"found {layers}"
+        )
+    kinds = getattr(config, "layer_types", None)
+    return {"num_hidden_layers": layers} | ({"layer_types": kinds[:layers]} if kinds else {})
 
 
 def unfit(config: PreTrainedConfig) -> str | None:

@@ -94,6 +94,7 @@ def model_card(
         "lora": f"A LoRA adapter (rank {lora['r']}, top layers: {lora['top_layers']}) on",
         "full": "A copy, tuned as a whole, of",
     }
+    kept = f"the lowest {layers} layers of " if (layers := params["model"]["layers"]) else ""
     example = '{"text": "…", "text_pair": "…"}' if data["text_pair"] else '"A warm, funny and wise film."'
     problem, chosen = data["problem"], run["metrics"].get("thresholds", {})
     name = f"{TITLES[problem]}: {', '.join(class_names)}" if problem in TITLES else f"Text regression: {data['label']}"
@@ -122,8 +123,8 @@ def model_card(
         paragraphs(
             f"---\n{front.to_yaml()}\n---",
             f"# {name}",
-            f"{made.get(method, f'A PEFT adapter ({method}) on')} `{base['source']}` (revision `{base['revision']}`, "
-            f"licence {base['license']}), trained on `{data['source']}`. Validation "
+            f"{made.get(method, f'A PEFT adapter ({method}) on')} {kept}`{base['source']}` "
+            f"(revision `{base['revision']}`, licence {base['license']}), trained on `{data['source']}`. Validation "
             f"{(REPORTED | ALSO)[selected]} at the kept epoch: {score:.4f}. Every parameter and version stands in "
             "`run.json`.",
             results,

@@ -96,7 +96,7 @@ def label_word_head(model: PreTrainedModel, base: Path, words: dict[str, str] | 
 
 
 def label_arguments(class_names: list[str], pad_token_id: int, problem: str = "single_label") -> dict:
-    """The keyword arguments with which `from_pretrained` makes a head for these classes; saved as labels.json."""
+    """The keyword arguments with which `from_pretrained` makes a head for these classes."""
     labels = {
         "num_labels": len(class_names),
         "id2label": dict(enumerate(class_names)),
@@ -114,7 +114,7 @@ def load_base(
     `fresh_modules` of the returned model names the modules whose weights the base lacks.
 
     Args:
-        labels: see `label_arguments`.
+        labels: see `label_arguments`; also the changes of `stages.common.base.lowest`.
         seed: of a random head.
         head: "random", or "label_words": that of a model with a language-model head starts from its rows for the label
             words, which makes it a zero-shot classifier; any other model's is random.

@@ -113,6 +113,8 @@ class Origin(Section):
 class Model(Origin):
     """The pretrained model."""
 
+    layers: Count | None
+
 
 class Split(Section):
     validation: Share
@@ -365,7 +367,7 @@ class Params(Section):
         lines = contradictions(values)
         try:
             params = cls.model_validate(values)
-            lines += unheeded(params) + beyond_shares(params)
+            lines += unheeded(params) + beyond_layers(params) + beyond_shares(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
@@ -423,6 +425,14 @@ def unheeded(params: Params) -> list[str]:
         for key, neutral in values.items()
         if (found := operator.attrgetter(key)(params)) != neutral
     ]
+
+
+def beyond_layers(params: Params) -> list[str]:
+    """More layers to train than `model.layers` keeps."""
+    kept, trained = params.model.layers, params.lora.top_layers
+    if kept is None or trained == "all" or trained <= kept:
+        return []
+    return [f"lora.top_layers: expected at most model.layers = {kept}, found {trained}"]
 
 
 def beyond_shares(params: Params) -> list[str]:

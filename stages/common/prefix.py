@@ -53,15 +53,15 @@ def adapted(model: nn.Module, depth: int) -> nn.Module:
 
 
 def depth(layers: int, top_layers: int | str) -> int:
-    """How many of a model's blocks lie below the top ones that are trained.
+    """How many of the blocks in use lie below the top ones that are trained.
 
     Raises:
-        PipelineError: there are more top layers than layers.
+        PipelineError: there are fewer in all.
     """
     if top_layers == "all":
         return 0
     if top_layers > layers:
-        raise PipelineError(f"lora.top_layers: expected at most the model's {layers} layers, found {top_layers}")
+        raise PipelineError(f"lora.top_layers: expected at most the {layers} layers in use, found {top_layers}")
     return layers - top_layers
 
 

@@ -42,6 +42,8 @@ class About:
     pad_token_id: int
     problem: str = "single_label"
     """The value of `data.problem`."""
+    layers: int | None = None
+    """The value of `model.layers`."""
 
     def save(self, folder: Path) -> None:
         output.write_json(folder / "about.json", vars(self))
