@@ -28,11 +28,11 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (4, 6, 8)
+DEPTHS = (4,)
 """Values of `lora.top_layers` whose reruns are compared."""
 
 CHOSEN = {"lora": {"r": 16}, "train": {"lr": 1.5e-3}}
-"""What goes with them: chosen at 6 layers, on rows that are neither trained on nor tested."""
+"""What goes with them: chosen on rows that are neither trained on nor tested."""
 
 LOAD = (
     "import stages.evaluate; from stages.common import classifier, paths; "

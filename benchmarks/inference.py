@@ -16,7 +16,7 @@ from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
 from stages import predict
-from stages.common import classifier, paths
+from stages.common import adapters, classifier, paths
 from stages.common.device import device
 
 PORTIONS = 3
@@ -25,7 +25,7 @@ PORTIONS = 3
 def main() -> None:
     texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1000]
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
-    tuned = classifier.load_adapter(paths.ADAPTER)
+    tuned = adapters.load(paths.ADAPTER)
     plain = AutoPeftModelForSequenceClassification.from_pretrained(
         paths.ADAPTER, **classifier.load_labels(paths.ADAPTER)
     )

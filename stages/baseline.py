@@ -11,7 +11,7 @@ test rows to data/predictions/baseline.parquet (one column a rival; in each row 
     untrained             the model before tuning, with a fresh random head or the one that it was saved with
     zero_shot             the same, its head filled with the language-model head's rows of the label words
     zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
-    linear_probe          a linear model on the states that the tuned model's head reads
+    linear_probe          a linear model on the frozen states above `model.layers`
 
 Whatever a rival can choose, it chooses on the validation rows; so every label's threshold.
 """
@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
 from stages.common import classifier, errors, output, paths, precision, prefix, scoring, store, texts
-from stages.common.base import lowest
+from stages.common.base import load_config, lowest
 from stages.common.params import Baseline, Params
 from stages.common.problems import PROBLEMS
 from stages.common.protocol import Problem
@@ -73,47 +73,55 @@ def model_rivals(
 ) -> dict[str, BySplit]:
     """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head.
 
-    The linear probe reads the states that the tuned model's head reads, those above `model.layers`. The others are the
-    model as it came, with all of its layers, and need no training rows.
+    The linear probe reads the states above `model.layers`, as the tuned model's head does. The others are the model as
+    it came, with all of its layers, and need no training rows.
     """
-    kept = lowest(paths.BASE_MODEL, about.layers)
-    model, logits, features = run(rows, about, params, kept)
-    probe = linear_probe(problem, features, labels, params.baseline)
-    if kept:
-        model, logits, features = run({name: rows[name] for name in ("validation", "test")}, about, params, {})
+    layers = load_config(paths.BASE_MODEL).num_hidden_layers
+    probed = about.layers or layers
+    scored = {name: rows[name] for name in ("validation", "test")}
+    model, logits, (features, final) = run(scored, about, params, layers=layers, states=(probed - layers - 1, -1))
+    # the training rows run one layer further than the probe reads, for the norm that follows a model's last one
+    run_to = min(probed + 1, layers)
+    _, _, (trained_on,) = run({"train": rows["train"]}, about, params, layers=run_to, states=(probed - run_to - 1,))
+
     rivals = {"untrained": {name: problem.predictions(values) for name, values in logits.items()}}
     if classifier.scores_words(model):
         head = classifier.array(classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words))
-        zero_shot = {name: pooled @ head.T for name, pooled in features.items()}
+        zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
         rivals["zero_shot"] = {name: problem.predictions(values) for name, values in zero_shot.items()}
         rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
-    return rivals | {"linear_probe": probe}
+    rivals["linear_probe"] = linear_probe(problem, features | trained_on, labels, params.baseline)
+    return rivals
 
 
 def run(
-    rows: dict[str, store.Rows], about: store.About, params: Params, changes: dict
-) -> tuple[PreTrainedModel, BySplit, BySplit]:
-    """The model with a random head; its logits and its pooled final states for the texts of each split.
+    rows: dict[str, store.Rows], about: store.About, params: Params, *, layers: int, states: tuple[int, ...]
+) -> tuple[PreTrainedModel, BySplit, list[BySplit]]:
+    """The model of the lowest `layers` with a random head; its logits and pooled states for the texts of each split.
 
     Args:
-        changes: of the base model's configuration.
+        states: which, see `classifier.logits_and_features`.
     """
-    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem) | changes
-    model = classifier.load_base(paths.BASE_MODEL, labels=arguments, seed=params.seed)
+    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
+    model = classifier.load_base(
+        paths.BASE_MODEL, labels=arguments | lowest(paths.BASE_MODEL, layers), seed=params.seed
+    )
     prefix.splice(model, about.depth)
     precision.lower(model, params.precision)
-    pooled_logits, pooled_states = {}, {}
+    logits, features = {}, [{} for _ in states]
     for name, split in rows.items():
-        logits, states = classifier.logits_and_features(
+        outputs, pooled = classifier.logits_and_features(
             model,
             split,
             batch_size=params.baseline.batch_size,
             progress=f"baseline, {name} rows",
             precision=params.precision,
+            states=states,
         )
-        pooled_logits[name] = split.pooled(logits)
-        pooled_states[name] = split.pooled(states.astype(np.float64))  # float32 is too inexact for scikit-learn's sums
-    return model, pooled_logits, pooled_states
+        logits[name] = split.pooled(outputs)
+        for kept, values in zip(features, pooled, strict=True):
+            kept[name] = split.pooled(values.astype(np.float64))  # float32 is too inexact for scikit-learn's sums
+    return model, logits, features
 
 
 def calibrated(problem: Problem, logits: BySplit, labels: BySplit) -> BySplit:

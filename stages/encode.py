@@ -41,14 +41,7 @@ def main() -> None:
         truncation=params.encode.truncation,
     )
     model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
-    about = store.About(
-        **labels.described(Features.from_arrow_schema(prepared["train"].schema_arrow)["label"]),
-        depth=depth,
-        hidden_size=load_config(paths.BASE_MODEL).hidden_size,
-        dtype=params.encode.dtype,
-        pad_token_id=tokenizer.pad_token_id,
-        layers=params.model.layers,
-    )
+    about = described(params, prepared["train"], depth, tokenizer.pad_token_id)
     metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
     with output.replacing(paths.ENCODED) as folder:
         for name, split in prepared.items():
@@ -61,6 +54,18 @@ def main() -> None:
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
     output.write_json(paths.ENCODE_METRICS, metrics)
+
+
+def described(params: Params, split: pq.ParquetFile, depth: int, pad_token_id: int) -> store.About:
+    """What `about.json` says of all splits."""
+    return store.About(
+        **labels.described(Features.from_arrow_schema(split.schema_arrow)["label"]),
+        depth=depth,
+        hidden_size=load_config(paths.BASE_MODEL).hidden_size,
+        dtype=params.encode.dtype,
+        pad_token_id=pad_token_id,
+        layers=params.model.layers,
+    )
 
 
 def tokenized(

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from stages.common import classifier, errors, figure, output, paths, prefix, scoring, store, texts
+from stages.common import adapters, classifier, errors, figure, output, paths, prefix, scoring, store, texts
 from stages.common.params import Params
 from stages.common.problems import PROBLEMS
 from stages.common.protocol import Problem
@@ -54,7 +54,7 @@ def main() -> None:
 
 def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
     """The saved adapter's logits, (texts, outputs), from the depth that it was trained from."""
-    model = classifier.load_adapter(paths.ADAPTER)
+    model = adapters.load(paths.ADAPTER)
     prefix.splice(model, depth)
     if not depth:
         rows = replace(rows, states=None)

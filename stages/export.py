@@ -16,7 +16,7 @@ from pathlib import Path
 from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer
 
-from stages.common import card, classifier, errors, output, paths
+from stages.common import adapters, card, errors, output, paths
 from stages.common.problems import of_run
 from stages.report import verdict
 
@@ -66,7 +66,7 @@ def merge(folder: Path) -> None:
     Raises:
         PipelineError: the adapter is one of virtual tokens.
     """
-    model = classifier.load_adapter(paths.ADAPTER)
+    model = adapters.load(paths.ADAPTER)
     if isinstance(model, PeftModel):
         raise errors.PipelineError(
             f"{paths.ADAPTER}: expected an adapter that can be merged into the base model, found virtual tokens "

@@ -19,7 +19,19 @@ import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import classifier, errors, formats, output, parallel, paths, single_label, store, template, texts
+from stages.common import (
+    adapters,
+    classifier,
+    errors,
+    formats,
+    output,
+    parallel,
+    paths,
+    single_label,
+    store,
+    template,
+    texts,
+)
 from stages.common.device import device
 from stages.common.problems import of_run
 from stages.common.protocol import Problem
@@ -39,7 +51,7 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     labels = classifier.load_labels(paths.ADAPTER)
-    tuned = classifier.load_adapter(paths.ADAPTER)
+    tuned = adapters.load(paths.ADAPTER)
     given = {
         "tokenizer": tokenizer,
         "inputs": inputs,

@@ -122,7 +122,7 @@ def arguments(about: store.About) -> dict:
 def centre(model: PreTrainedModel, rows: store.Rows, batch_size: int) -> None:
     """Let the fresh head of a regression answer the mean of the labels, in place, as measured on the first rows."""
     sample = replace(rows, labels=rows.labels[:CENTRED], offsets=rows.offsets[: CENTRED + 1])
-    logits, features = classifier.logits_and_features(model, sample, batch_size=batch_size, progress="train, mean")
+    logits, (features,) = classifier.logits_and_features(model, sample, batch_size=batch_size, progress="train, mean")
     calibration.shift_head(model, float(rows.labels.mean() - logits.mean()), features)
 
 

@@ -1,6 +1,7 @@
 """Any model family: the whole way through the stages' code, and one clear line where a model cannot be used."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_the_features_that_the_head_reads_score_the_label_words(family, saved_mo
         states=None,
         pad_token_id=1,
     )
-    logits, features = classifier.logits_and_features(model, rows, batch_size=3, progress="test")
+    logits, (features,) = classifier.logits_and_features(model, rows, batch_size=3, progress="test")
     expected = features @ classifier.array(classifier.label_word_rows(model, base, words)).T
     assert expected.std() > 1e-3
     np.testing.assert_allclose(logits, expected, atol=1e-4)
@@ -191,6 +192,35 @@ def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family,
     torch.testing.assert_close(lowest_alone, whole, rtol=0, atol=0)
     again, _ = states(tmp_path)
     torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", [family for family in MODELS if family != "albert"])
+def test_states_between_layers_are_the_same_in_a_spliced_model_and_in_one_of_fewer_layers(family, saved_model):
+    base = saved_model(family)
+    pad_token_id = load_config(base).pad_token_id or 0
+    labels = classifier.label_arguments(["bad", "good"], pad_token_id)
+    lengths = [7, 4, 9]
+    rows = store.Rows(
+        tokens=np.random.default_rng(0).integers(5, 40, sum(lengths)).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        labels=np.zeros(len(lengths), dtype=np.int64),
+        states=None,
+        pad_token_id=pad_token_id,
+    )
+    lower = AutoModel.from_pretrained(base).eval()
+    prefix.capture(lower, 1)
+    with torch.inference_mode():
+        stored = [lower(**classifier.inputs(rows, [row]))[0].numpy() for row in range(len(rows))]
+    spliced, kept = (classifier.load_base(base, labels=labels | lowest(base, layers), seed=1) for layers in (LAYERS, 3))
+    prefix.splice(spliced, 1)
+    options = {"batch_size": 3, "progress": "test"}
+    _, (between, final) = classifier.logits_and_features(
+        spliced, replace(rows, states=np.concatenate(stored)), states=(-3, -1), **options
+    )
+    _, (expected,) = classifier.logits_and_features(kept, rows, states=(-2,), **options)
+    assert between.std() > 1e-3
+    np.testing.assert_allclose(between, expected, rtol=0, atol=1e-5)
+    assert final.shape != between.shape or not np.allclose(final, between, atol=1e-3)
 
 
 def test_more_layers_than_the_model_has_are_refused(saved_model):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from conftest import LAYERS, build_wheel, copy_project, sentences, tiny_params, tiny_sources
 from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModel, AutoTokenizer, pipeline
 
-from stages import predict
-from stages.common import classifier, prefix
+from stages import baseline, predict
+from stages.common import classifier, prefix, single_label, store
+from stages.common.params import Params
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
 
@@ -148,6 +150,25 @@ def test_the_model_before_tuning_is_whole_and_the_tuned_one_has_the_layers_in_us
     answers = predict.answers(untuned, tokenizer, table["text"].tolist(), 16)
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["zero_shot"]
     np.testing.assert_allclose(answers[["negative", "positive"]], np.stack(recorded), atol=1e-5)
+
+
+def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
+    about = store.About.load(project.folder / "data/encoded")
+    model = AutoModel.from_pretrained(project.folder / "models/base").eval()
+    features, labels = {}, {}
+    for name in ("train", "validation", "test"):
+        rows = store.load_rows(project.folder / "data/encoded" / name, about)
+        with torch.inference_mode():
+            states = [
+                model(**classifier.inputs(replace(rows, states=None), [row]), output_hidden_states=True)
+                for row in range(len(rows))
+            ]
+        features[name] = np.stack([one.hidden_states[LAYERS - 1][0, -1].double().numpy() for one in states])
+        labels[name] = rows.labels
+    options = Params.load(project.folder / "params.yaml").baseline
+    expected = baseline.linear_probe(single_label, features, labels, options)["test"]
+    recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["linear_probe"]
+    np.testing.assert_allclose(np.stack(recorded), expected, atol=1e-3)
 
 
 def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):

@@ -17,15 +17,24 @@ from typing import Any
 
 import peft
 import torch
-from peft import PeftConfig, PeftModel, PeftType, TaskType, get_peft_model
+from peft import AutoPeftModelForSequenceClassification, PeftConfig, PeftModel, PeftType, TaskType, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.modeling_outputs import ModelOutput
 from transformers.pytorch_utils import Conv1D
 
 from stages.common import classifier, pooled, prefix
+from stages.common.base import load_config
 from stages.common.errors import PipelineError
 from stages.common.params import HEEDS, TARGETED, Lora, Params, Peft
 
@@ -101,6 +110,30 @@ def add(model: PreTrainedModel, params: Params, *, depth: int, base: Path) -> Pe
     if method in PROMPTS and classifier.is_causal(model.config):
         pooled.read_last(adapted.get_base_model())
     return adapted
+
+
+def load(folder: Path) -> PreTrainedModel | PeftModel:
+    """The tuned classifier, loaded as anyone would, with what makes it fast.
+
+    An adapter is merged into its base model where it can be; one of virtual tokens cannot. A folder without an adapter
+    holds a whole model.
+    """
+    labels = classifier.load_labels(folder)
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    causal = classifier.is_causal(load_config(Path(adapter.active_peft_config.base_model_name_or_path)))
+    if adapter.active_peft_config.is_prompt_learning:
+        if causal:
+            pooled.read_last(adapter.get_base_model())
+        return adapter
+    model = adapter.merge_and_unload()
+    for name, part in list(model.named_modules()):
+        if isinstance(part, ModulesToSaveWrapper):  # where PEFT's merging of layer norms leaves the head
+            model.set_submodule(name, part.unload_and_optionally_merge_module(True, False, None))
+    if causal:
+        pooled.narrow(model)
+    return model
 
 
 def check_options(chosen: Peft) -> None:

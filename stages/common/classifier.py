@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from peft import AutoPeftModelForSequenceClassification, PeftModel
-from peft.utils import ModulesToSaveWrapper
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -148,30 +146,6 @@ def load_labels(folder: Path) -> dict:
     return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}
 
 
-def load_adapter(folder: Path) -> PreTrainedModel | PeftModel:
-    """The tuned classifier, loaded as anyone would, with what makes it fast.
-
-    An adapter is merged into its base model where it can be; one of virtual tokens cannot. A folder without an adapter
-    holds a whole model.
-    """
-    labels = load_labels(folder)
-    if not (folder / "adapter_config.json").exists():
-        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
-    adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
-    causal = is_causal(load_config(Path(adapter.active_peft_config.base_model_name_or_path)))
-    if adapter.active_peft_config.is_prompt_learning:
-        if causal:
-            pooled.read_last(adapter.get_base_model())
-        return adapter
-    model = adapter.merge_and_unload()
-    for name, part in list(model.named_modules()):
-        if isinstance(part, ModulesToSaveWrapper):  # where PEFT's merging of layer norms leaves the head
-            model.set_submodule(name, part.unload_and_optionally_merge_module(True, False, None))
-    if causal:
-        pooled.narrow(model)
-    return model
-
-
 def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
     """The model's logits for every row, (rows, classes) float32.
 
@@ -189,33 +163,44 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
 
 
 def logits_and_features(
-    model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str, precision: str = "float32"
-) -> tuple[np.ndarray, np.ndarray]:
-    """The same logits, and in the same pass the pooled final hidden states, (rows, hidden or what OPT projects it to).
+    model: PreTrainedModel,
+    rows: Rows,
+    *,
+    batch_size: int,
+    progress: str,
+    precision: str = "float32",
+    states: tuple[int, ...] = (-1,),
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The same logits, and in the same pass pooled hidden states, (rows, hidden); OPT may project its final ones.
 
     Pooled is the state of the last token in a causal model, which alone has seen the whole text, and the mean over the
     tokens in an encoder (Reimers & Gurevych 2019).
+
+    Args:
+        states: which, in transformers' `hidden_states`: -1 are the final ones, after the model's last norm; -2 are what
+            the last block gets.
     """
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    features: list[np.ndarray] = [np.empty(0)] * len(rows)
+    features = [[np.empty(0)] * len(rows) for _ in states]
     causal = is_causal(model.config)
 
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
         batch = inputs(rows, numbers)
         output = model(**batch, output_hidden_states=True)
-        hidden = output.hidden_states[-1]
-        if causal:
-            last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
-            hidden = hidden[torch.arange(len(numbers)), last]
-        else:
-            mask = batch["attention_mask"].unsqueeze(-1)
-            hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
+        mask = batch["attention_mask"].unsqueeze(-1)
         result[numbers] = array(output.logits)
-        for number, row in zip(numbers, array(hidden), strict=True):
-            features[number] = row
+        for state, kept in zip(states, features, strict=True):
+            hidden = output.hidden_states[state]
+            if causal:
+                hidden = hidden[torch.arange(len(numbers)), last]
+            else:
+                hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+            for number, row in zip(numbers, array(hidden), strict=True):
+                kept[number] = row
 
     parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress, precision=precision)
-    return result, np.stack(features)
+    return result, [np.stack(kept) for kept in features]
 
 
 def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:
