@@ -90,6 +90,7 @@ def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
     params = yaml.load(ROOT / "params.yaml")
     params["data"]["limit"] = {"train": None, "validation": None, "test": None}
     params["encode"]["max_gb"] = 100
+    params["model"]["layers"] = None
     params["lora"]["top_layers"] = 1 if model.name == "stub" else 30 - REAL_LAYERS
     yaml.dump(params, folder / "params.yaml")
     write_made_up(folder / ROWS, count, words)

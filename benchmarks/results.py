@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from stages.common import output
 from stages.common.markdown import paragraphs, table
+from stages.common.params import Params
 
 matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
@@ -19,10 +20,12 @@ FOLDER = HERE / "results"
 
 
 def save(part: str, values: dict) -> None:
-    """Keep what a part measured, and on what."""
+    """Keep what a part measured, on what, and at which of the settings that time depends on most."""
     units = "with AMX" if torch.cpu.get_capabilities().get("amx_tile") else ""
     hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
-    output.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "values": values})
+    params = Params.load()
+    settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
+    output.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "settings": settings, "values": values})
 
 
 def report() -> None:
@@ -35,18 +38,22 @@ def report() -> None:
 
 
 def measured() -> dict[str, dict]:
-    """What each part measured last: its `values`, and the `hardware`."""
+    """What each part measured last: its `values`, the `hardware` and the `settings`."""
     return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
 
 
 def document(parts: dict[str, dict]) -> str:
     """RESULTS.md."""
     sections = [
-        paragraphs(SECTIONS[part](parts[part]["values"]), f"Measured on {parts[part]['hardware']}.")
-        for part in SECTIONS
-        if part in parts
+        paragraphs(SECTIONS[part](parts[part]["values"]), conditions(parts[part])) for part in SECTIONS if part in parts
     ]
     return paragraphs(HEAD, *sections) + "\n"
+
+
+def conditions(part: dict) -> str:
+    """On what a part was measured, and how deep the pipeline ran."""
+    settings = " and ".join(f"`{key}: {json.dumps(value)}`" for key, value in part["settings"].items())
+    return f"Measured on {part['hardware']}, with {settings} where nothing else is said."
 
 
 HEAD = """\
@@ -108,7 +115,7 @@ def whole(values: dict, how: str) -> str:
         f"{accuracy['pipeline_rerun']:.1%}), plain script {accuracy['plain']:.1%}. The plain script trains on "
         f"{values['plain_train_tokens_per_s']:.0f} tokens/s.",
         memory_line(values["peak_mb"]),
-        f"Fewer adapted layers train faster and fit less; the rerun, by `lora.top_layers`{chosen}:",
+        f"The rerun with adapters on other numbers of layers, by `lora.top_layers`{chosen}:",
         table(("`lora.top_layers`", "rerun, s", "times faster than the plain script", "test accuracy"), depths),
     )
 
@@ -224,12 +231,13 @@ def draw_accuracy(parts: dict[str, dict]) -> None:
         }
         for title, (seconds, share, marker) in points.items():
             axes.plot(seconds, 100 * share, marker, color=colour, label=f"{title}, {precision}")
+        numbers = ", ".join(str(found["top_layers"]) for found in depths)
         axes.plot(
             [found["rerun_s"] for found in depths],
             [100 * found["accuracy"] for found in depths],
             ".-",
             color=colour,
-            label=f"the same, {', '.join(str(found['top_layers']) for found in depths)} layers, {precision}",
+            label=f"pipeline, rerun, adapters on {numbers} layers, {precision}",
         )
     axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
     axes.legend(fontsize="small")

@@ -11,7 +11,7 @@ test rows to data/predictions/baseline.parquet (one column a rival; in each row 
     untrained             the model before tuning, with a fresh random head or the one that it was saved with
     zero_shot             the same, its head filled with the language-model head's rows of the label words
     zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
-    linear_probe          a linear model on the frozen states above `model.layers`
+    linear_probe          a linear model on what the lowest `model.layers`, untuned, make of the text
 
 Whatever a rival can choose, it chooses on the validation rows; so every label's threshold.
 """
@@ -73,16 +73,15 @@ def model_rivals(
 ) -> dict[str, BySplit]:
     """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head.
 
-    The linear probe reads the states above `model.layers`, as the tuned model's head does. The others are the model as
-    it came, with all of its layers, and need no training rows.
+    The linear probe reads what the lowest `model.layers` make of a text, as the tuned model's head does. The others are
+    the model as it came, with all of its layers, and need no training rows.
     """
-    layers = load_config(paths.BASE_MODEL).num_hidden_layers
-    probed = about.layers or layers
-    scored = {name: rows[name] for name in ("validation", "test")}
-    model, logits, (features, final) = run(scored, about, params, layers=layers, states=(probed - layers - 1, -1))
-    # the training rows run one layer further than the probe reads, for the norm that follows a model's last one
-    run_to = min(probed + 1, layers)
-    _, _, (trained_on,) = run({"train": rows["train"]}, about, params, layers=run_to, states=(probed - run_to - 1,))
+    every = load_config(paths.BASE_MODEL).num_hidden_layers
+    used = about.layers or every
+    scored, trained = {name: rows[name] for name in ("validation", "test")}, {"train": rows["train"]}
+    model, logits, (features, final) = run(scored, about, params, layers=every, after=(used, every))
+    # one layer more than is read: what a model's last layer makes is had through the final norm alone
+    _, _, (train_features,) = run(trained, about, params, layers=min(used + 1, every), after=(used,))
 
     rivals = {"untrained": {name: problem.predictions(values) for name, values in logits.items()}}
     if classifier.scores_words(model):
@@ -90,17 +89,17 @@ def model_rivals(
         zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
         rivals["zero_shot"] = {name: problem.predictions(values) for name, values in zero_shot.items()}
         rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
-    rivals["linear_probe"] = linear_probe(problem, features | trained_on, labels, params.baseline)
+    rivals["linear_probe"] = linear_probe(problem, train_features | features, labels, params.baseline)
     return rivals
 
 
 def run(
-    rows: dict[str, store.Rows], about: store.About, params: Params, *, layers: int, states: tuple[int, ...]
+    rows: dict[str, store.Rows], about: store.About, params: Params, *, layers: int, after: tuple[int, ...]
 ) -> tuple[PreTrainedModel, BySplit, list[BySplit]]:
     """The model of the lowest `layers` with a random head; its logits and pooled states for the texts of each split.
 
     Args:
-        states: which, see `classifier.logits_and_features`.
+        after: which states, see `classifier.logits_and_features`.
     """
     arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     model = classifier.load_base(
@@ -108,7 +107,7 @@ def run(
     )
     prefix.splice(model, about.depth)
     precision.lower(model, params.precision)
-    logits, features = {}, [{} for _ in states]
+    logits, features = {}, [{} for _ in after]
     for name, split in rows.items():
         outputs, pooled = classifier.logits_and_features(
             model,
@@ -116,7 +115,7 @@ def run(
             batch_size=params.baseline.batch_size,
             progress=f"baseline, {name} rows",
             precision=params.precision,
-            states=states,
+            after=after,
         )
         logits[name] = split.pooled(outputs)
         for kept, values in zip(features, pooled, strict=True):

@@ -215,9 +215,9 @@ def test_states_between_layers_are_the_same_in_a_spliced_model_and_in_one_of_few
     prefix.splice(spliced, 1)
     options = {"batch_size": 3, "progress": "test"}
     _, (between, final) = classifier.logits_and_features(
-        spliced, replace(rows, states=np.concatenate(stored)), states=(-3, -1), **options
+        spliced, replace(rows, states=np.concatenate(stored)), after=(LAYERS - 2, LAYERS), **options
     )
-    _, (expected,) = classifier.logits_and_features(kept, rows, states=(-2,), **options)
+    _, (expected,) = classifier.logits_and_features(kept, rows, after=(LAYERS - 2,), **options)
     assert between.std() > 1e-3
     np.testing.assert_allclose(between, expected, rtol=0, atol=1e-5)
     assert final.shape != between.shape or not np.allclose(final, between, atol=1e-3)

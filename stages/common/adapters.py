@@ -1,4 +1,4 @@
-"""The adapters: what each method of PEFT trains, put on the base model with its head.
+"""The adapters: what each method of PEFT trains, put on the base model with its head, and loaded again.
 
 What is saved from here loads with plain PEFT; `full`, which has no adapter, with plain transformers.
 """

@@ -1,7 +1,4 @@
-"""The classifier: base model and its head, tuned or not; made, loaded and run.
-
-What is saved from here loads with plain transformers and PEFT.
-"""
+"""The classifier: the base model and its head; made, and run, tuned or not."""
 
 import json
 from pathlib import Path
@@ -169,7 +166,7 @@ def logits_and_features(
     batch_size: int,
     progress: str,
     precision: str = "float32",
-    states: tuple[int, ...] = (-1,),
+    after: tuple[int, ...] | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The same logits, and in the same pass pooled hidden states, (rows, hidden); OPT may project its final ones.
 
@@ -177,11 +174,11 @@ def logits_and_features(
     tokens in an encoder (Reimers & Gurevych 2019).
 
     Args:
-        states: which, in transformers' `hidden_states`: -1 are the final ones, after the model's last norm; -2 are what
-            the last block gets.
+        after: how many of the model's layers; after all of them comes its final norm. None: after all, alone.
     """
+    count = model.config.num_hidden_layers
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    features = [[np.empty(0)] * len(rows) for _ in states]
+    features = {layers: [np.empty(0)] * len(rows) for layers in after or (count,)}
     causal = is_causal(model.config)
 
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
@@ -190,8 +187,8 @@ def logits_and_features(
         last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
         mask = batch["attention_mask"].unsqueeze(-1)
         result[numbers] = array(output.logits)
-        for state, kept in zip(states, features, strict=True):
-            hidden = output.hidden_states[state]
+        for layers, kept in features.items():
+            hidden = output.hidden_states[layers - count - 1]  # from the end: a spliced model has fewer
             if causal:
                 hidden = hidden[torch.arange(len(numbers)), last]
             else:
@@ -200,7 +197,7 @@ def logits_and_features(
                 kept[number] = row
 
     parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress, precision=precision)
-    return result, [np.stack(kept) for kept in features]
+    return result, [np.stack(features[layers]) for layers in after or (count,)]
 
 
 def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:
