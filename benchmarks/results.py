@@ -21,7 +21,8 @@ FOLDER = HERE / "results"
 
 def save(part: str, values: dict) -> None:
     """Keep what a part measured, on what, and at which of the settings that time depends on most."""
-    units = "with AMX" if torch.cpu.get_capabilities().get("amx_tile") else ""
+    has = torch.cpu.get_capabilities()
+    units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
     hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
     params = Params.load()
     settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
