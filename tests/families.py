@@ -178,6 +178,17 @@ def measure(base: Path, folder: Path) -> Measured:
     )
 
 
+def unlabelled(tokens: list, pad_token_id: int) -> store.Rows:
+    """Rows of these tokens, all of the first class, nothing stored."""
+    return store.Rows(
+        tokens=np.concatenate(tokens).astype(np.int32),
+        offsets=np.cumsum([0, *map(len, tokens)]),
+        labels=np.zeros(len(tokens), dtype=np.int64),
+        states=None,
+        pad_token_id=pad_token_id,
+    )
+
+
 def logits(model: torch.nn.Module, rows: store.Rows, batch_size: int = 8) -> np.ndarray:
     return classifier.logits(model, rows, batch_size=batch_size, progress="logits")
 
@@ -370,6 +381,9 @@ MODELS = {
         ENCODER | {"local_attention": 8, "layer_types": TWO_KINDS["layer_types"]},
     ),
 }
+
+SPLIT = [name for name in MODELS if name != "albert"]
+"""Those whose layers can be run apart; ALBERT's share their weights."""
 """Every family that is tested."""
 
 

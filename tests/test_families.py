@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from families import LAYERS, MODELS, measure, sentences
+from families import LAYERS, MODELS, SPLIT, measure, sentences, unlabelled
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from stages import encode
-from stages.common import classifier, prefix, store, template
+from stages.common import classifier, prefix, template
 from stages.common.base import load_config, lowest
 from stages.common.errors import PipelineError
 
@@ -54,13 +54,7 @@ def test_the_features_that_the_head_reads_score_the_label_words(family, saved_mo
     model = classifier.load_base(base, labels=labels, seed=1, head="label_words", words=words)
     texts = [text for text, _ in sentences(6)]
     tokens = AutoTokenizer.from_pretrained(base)(texts)["input_ids"]
-    rows = store.Rows(
-        tokens=np.concatenate(tokens).astype(np.int32),
-        offsets=np.cumsum([0, *map(len, tokens)]),
-        labels=np.zeros(len(texts), dtype=np.int64),
-        states=None,
-        pad_token_id=1,
-    )
+    rows = unlabelled(tokens, pad_token_id=1)
     logits, (features,) = classifier.logits_and_features(model, rows, batch_size=3, progress="test")
     expected = features @ classifier.array(classifier.label_word_rows(model, base, words)).T
     assert expected.std() > 1e-3
@@ -171,7 +165,7 @@ def test_a_folder_without_a_tokenizer_is_refused_in_one_line(saved_model, tmp_pa
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("family", [family for family in MODELS if family != "albert"])
+@pytest.mark.parametrize("family", SPLIT)
 def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family, saved_model, tmp_path):
     base, labels = saved_model(family), classifier.label_arguments(["bad", "good"], pad_token_id=0)
     rows = {"input_ids": torch.arange(5, 25).view(2, 10), "attention_mask": torch.ones(2, 10).long()}
@@ -194,19 +188,13 @@ def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family,
     torch.testing.assert_close(again, whole, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("family", [family for family in MODELS if family != "albert"])
+@pytest.mark.parametrize("family", SPLIT)
 def test_states_between_layers_are_the_same_in_a_spliced_model_and_in_one_of_fewer_layers(family, saved_model):
     base = saved_model(family)
     pad_token_id = load_config(base).pad_token_id or 0
     labels = classifier.label_arguments(["bad", "good"], pad_token_id)
-    lengths = [7, 4, 9]
-    rows = store.Rows(
-        tokens=np.random.default_rng(0).integers(5, 40, sum(lengths)).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=np.zeros(len(lengths), dtype=np.int64),
-        states=None,
-        pad_token_id=pad_token_id,
-    )
+    draw = np.random.default_rng(0)
+    rows = unlabelled([draw.integers(5, 40, length) for length in (7, 4, 9)], pad_token_id)
     lower = AutoModel.from_pretrained(base).eval()
     prefix.capture(lower, 1)
     with torch.inference_mode():

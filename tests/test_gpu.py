@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES
+from families import unlabelled
 
-from stages.common import classifier, parallel, precision, store
+from stages.common import classifier, parallel, precision
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 
@@ -14,14 +15,8 @@ pytestmark = pytest.mark.skipif(not torch.accelerator.is_available(), reason="ne
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_and_features_on_a_gpu_are_the_cpus(family, saved_model, monkeypatch):
-    lengths = np.arange(3, 15)
-    rows = store.Rows(
-        tokens=np.random.default_rng(0).integers(5, 50, lengths.sum()).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=np.zeros(len(lengths), dtype=np.int64),
-        states=None,
-        pad_token_id=0,
-    )
+    draw = np.random.default_rng(0)
+    rows = unlabelled([draw.integers(5, 50, length) for length in range(3, 15)], pad_token_id=0)
     model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
     on_gpu = classifier.logits_and_features(model, rows, batch_size=4, progress="GPU")
     for module in (classifier, parallel, precision):

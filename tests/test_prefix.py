@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import LAYERS, sentences
-from families import MODELS
+from families import SPLIT
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.common import prefix
@@ -25,11 +25,8 @@ def classifier(folder, pad_token_id):
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, pad_token_id=pad_token_id).eval()
 
 
-FAMILIES = [family for family in MODELS if family != "albert"]
-
-
 @pytest.mark.parametrize("depth", [1, LAYERS - 1])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SPLIT)
 def test_logits_from_stored_states_equal_the_full_models(family, depth, batch, saved_model):
     pad_token_id, inputs = batch
     with torch.inference_mode():
