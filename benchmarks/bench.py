@@ -136,7 +136,7 @@ def full(clone: Clone) -> dict:
 
 
 def bfloat16(clone: Clone) -> dict:
-    """The same with products in 16 bits on both sides; a CPU without AMX, or a like unit, loses by it."""
+    """The same with products in 16 bits on both sides; a CPU without AMX or AVX512-BF16 loses by it."""
     return whole(clone, "bfloat16")
 
 

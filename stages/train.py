@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 
 from stages.common import (
     adapters,
-    calibration,
     card,
     classifier,
     errors,
     fused,
+    head,
     output,
     paths,
     precision,
@@ -42,9 +42,6 @@ PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safete
 
 MADE_BY = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on."""
-
-CENTRED = 256
-"""Rows on which the head of a regression is centred: a fresh head says much the same of all."""
 
 SETS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
 """What PEFT holds in sets, whose order differs from run to run."""
@@ -68,7 +65,7 @@ def main() -> None:
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
     with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
         metrics |= training.fit(model, rows, params, curves, partial(validation.MEASURES[about.problem], unit=unit))
-        calibration.scale_head(model, metrics.get("temperature", 1) / unit)
+        head.scale(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
     output.write_json(paths.TRAIN_METRICS, metrics)
 
@@ -76,8 +73,8 @@ def main() -> None:
 def in_units(rows: dict[str, store.Rows], problem: str) -> tuple[dict[str, store.Rows], float]:
     """The rows with numbers as labels in units of the training rows' standard deviation, and that unit.
 
-    So numbers of any size train alike. They keep their mean: the head starts there (see `centre`), as that of a decoder
-    has no bias to which it could be added after the training.
+    So numbers of any size train alike. They keep their mean: the head starts there, as that of a decoder has no bias to
+    which it could be added after the training.
     """
     if problem != "regression":
         return rows, 1.0
@@ -89,7 +86,7 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     """The base model with its head and adapters, taking stored states; and how many parameters it has when whole.
 
     Args:
-        rows: those of train, on which the head of a regression is centred.
+        rows: those of train, on some of which the head is fitted.
     """
     base = classifier.load_base(
         paths.BASE_MODEL,
@@ -105,8 +102,8 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     if params.peft.method == "qlora":
         quantized.quantize(base, about.depth, params.precision)
     removed = before - sum(part.numel() for part in base.parameters())  # as they lie in memory, like `counts`
-    if about.problem == "regression":
-        centre(base, rows, params.train.batch_size)
+    if about.problem == "regression" or (params.lora.head_init == "probe" and head.is_fresh(base)):
+        head.fit(base, rows, batch_size=params.train.batch_size, precision=params.precision, seed=params.seed)
     model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
@@ -117,13 +114,6 @@ def arguments(about: store.About) -> dict:
     """With which `from_pretrained` makes the classifier here and wherever it is loaded; saved as labels.json."""
     labels = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
     return labels | lowest(paths.BASE_MODEL, about.layers)
-
-
-def centre(model: PreTrainedModel, rows: store.Rows, batch_size: int) -> None:
-    """Let the fresh head of a regression answer the mean of the labels, in place, as measured on the first rows."""
-    sample = replace(rows, labels=rows.labels[:CENTRED], offsets=rows.offsets[: CENTRED + 1])
-    logits, (features,) = classifier.logits_and_features(model, sample, batch_size=batch_size, progress="train, mean")
-    calibration.shift_head(model, float(rows.labels.mean() - logits.mean()), features)
 
 
 def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:

@@ -85,8 +85,8 @@ code makes of a tiny random model of each family, {LAYERS} layers high, with LoR
 
 - **split**: the lower layers run once and their states are stored. no: the layers share their weights; `encode` says so
   and stores nothing, and LoRA adapts them all, as with `lora.top_layers: all`.
-- **head**: what the classification head starts from with `lora.head_init: label_words`. random: the model was saved
-  without a head that scores the next word.
+- **head**: what `zero_shot`, and the head with `lora.head_init: label_words`, score. -: the model was saved without
+  a head that scores the next word, and has no such rival.
 - **stored states**: largest difference of the logits from stored states to those of the whole model in transformers.
 - **batch**: the same of a batch of unequal lengths to one row at a time.
 - **loss**: before and after {STEPS} steps of LoRA.
@@ -121,7 +121,7 @@ class Measured:
             name,
             f"`{self.classifier}`",
             "yes" if self.depth else "no",
-            "label words" if self.scores_words else "random",
+            "label words" if self.scores_words else "-",
             f"{self.stored:.0e}" if self.depth else "-",
             f"{self.batch:.0e}",
             "{:.2f} → {:.2f}".format(*self.losses),

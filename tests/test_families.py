@@ -55,7 +55,7 @@ def test_the_features_that_the_head_reads_score_the_label_words(family, saved_mo
     texts = [text for text, _ in sentences(6)]
     tokens = AutoTokenizer.from_pretrained(base)(texts)["input_ids"]
     rows = unlabelled(tokens, pad_token_id=1)
-    logits, (features,) = classifier.logits_and_features(model, rows, batch_size=3, progress="test")
+    logits, (features,) = classifier.logits_and_features(model, rows, after=(LAYERS,), batch_size=3, progress="test")
     expected = features @ classifier.array(classifier.label_word_rows(model, base, words)).T
     assert expected.std() > 1e-3
     np.testing.assert_allclose(logits, expected, atol=1e-4)

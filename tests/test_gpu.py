@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES
+from conftest import FAMILIES, LAYERS
 from families import unlabelled
 
 from stages.common import classifier, parallel, precision
@@ -18,9 +18,9 @@ def test_logits_and_features_on_a_gpu_are_the_cpus(family, saved_model, monkeypa
     draw = np.random.default_rng(0)
     rows = unlabelled([draw.integers(5, 50, length) for length in range(3, 15)], pad_token_id=0)
     model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
-    on_gpu = classifier.logits_and_features(model, rows, batch_size=4, progress="GPU")
+    on_gpu = classifier.logits_and_features(model, rows, after=(LAYERS,), batch_size=4, progress="GPU")
     for module in (classifier, parallel, precision):
         monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
-    on_cpu = classifier.logits_and_features(model, rows, batch_size=4, progress="CPU")
+    on_cpu = classifier.logits_and_features(model, rows, after=(LAYERS,), batch_size=4, progress="CPU")
     for found, expected in zip(on_gpu, on_cpu, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from stages import encode, evaluate, export, train
-from stages.common import adapters, calibration, classifier, output, paths, store, training
+from stages.common import adapters, classifier, head, output, paths, store, training
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.params import Params
 
@@ -185,7 +185,7 @@ def test_the_best_epoch_is_saved_though_later_ones_are_worse(method, encoded, mo
     flipped = 1 - np.load(paths.ENCODED / "validation/labels.npy")  # learning makes it worse
     np.save(paths.ENCODED / "validation/labels.npy", flipped)
     write_params(method, train={"epochs": 4})
-    monkeypatch.setattr(calibration, "scale_head", lambda *_: None)
+    monkeypatch.setattr(head, "scale", lambda *_: None)
     train.main()
     scores = json.loads(paths.TRAIN_METRICS.read_text())
     assert scores["best_epoch"] < 4

@@ -163,41 +163,43 @@ def logits_and_features(
     model: PreTrainedModel,
     rows: Rows,
     *,
+    after: tuple[int, ...],
     batch_size: int,
     progress: str,
     precision: str = "float32",
-    after: tuple[int, ...] | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """The same logits, and in the same pass pooled hidden states, (rows, hidden); OPT may project its final ones.
 
-    Pooled is the state of the last token in a causal model, which alone has seen the whole text, and the mean over the
-    tokens in an encoder (Reimers & Gurevych 2019).
-
     Args:
-        after: how many of the model's layers; after all of them comes its final norm. None: after all, alone.
+        after: how many of the model's layers they are read after; after all of them comes its final norm.
     """
-    count = model.config.num_hidden_layers
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    features = {layers: [np.empty(0)] * len(rows) for layers in after or (count,)}
-    causal = is_causal(model.config)
+    features = {layers: [np.empty(0)] * len(rows) for layers in after}
 
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
         batch = inputs(rows, numbers)
         output = model(**batch, output_hidden_states=True)
-        last = pooled.last_tokens(batch["input_ids"], model.config.pad_token_id)
-        mask = batch["attention_mask"].unsqueeze(-1)
         result[numbers] = array(output.logits)
         for layers, kept in features.items():
-            hidden = output.hidden_states[layers - count - 1]  # from the end: a spliced model has fewer
-            if causal:
-                hidden = hidden[torch.arange(len(numbers)), last]
-            else:
-                hidden = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-            for number, row in zip(numbers, array(hidden), strict=True):
+            place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer
+            states = array(pooled_states(output.hidden_states[place], batch, model.config))
+            for number, row in zip(numbers, states, strict=True):
                 kept[number] = row
 
     parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress, precision=precision)
-    return result, [np.stack(features[layers]) for layers in after or (count,)]
+    return result, [np.stack(features[layers]) for layers in after]
+
+
+def pooled_states(hidden: torch.Tensor, batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> torch.Tensor:
+    """One state for each row, (rows, hidden), of its tokens', (rows, tokens, hidden).
+
+    In a causal model it is the last token's, which alone has seen the whole text; in an encoder the mean over the
+    tokens (Reimers & Gurevych 2019).
+    """
+    if is_causal(config):
+        return hidden[torch.arange(len(hidden)), pooled.last_tokens(batch["input_ids"], config.pad_token_id)]
+    mask = batch["attention_mask"].unsqueeze(-1)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 def inputs(rows: Rows, numbers: np.ndarray) -> dict[str, torch.Tensor]:

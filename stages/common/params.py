@@ -255,7 +255,7 @@ class Lora(Section):
     use_rslora: bool
     init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"]
     use_dora: bool
-    head_init: Literal["label_words", "random"]
+    head_init: Literal["probe", "label_words", "random"]
 
     @field_validator("init")
     @classmethod

@@ -1,4 +1,4 @@
-"""Products in 16 bits: several times faster where the machine has units for them, as GPUs do, and CPUs with AMX."""
+"""Products in 16 bits: faster where the machine has units for them, as GPUs do, and CPUs with AMX or AVX512-BF16."""
 
 from typing import Any
 

@@ -1,0 +1,85 @@
+"""The head: it starts as a linear probe, and carries what is scaled into it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, LAYERS, tiny_params
+from families import MODELS
+
+from stages.common import adapters, classifier, head, store
+from stages.common.params import Params
+
+CLASSES = ["bad", "fine", "good"]
+LABELS = classifier.label_arguments(CLASSES, pad_token_id=0)
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+@pytest.fixture
+def rows():
+    """Rows of unequal lengths, all but one of whose tokens are their class's."""
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(np.arange(90) % 3)
+    tokens = [np.r_[5, np.full(generator.integers(2, 9), 10 + label)] for label in labels]
+    return store.Rows(
+        tokens=np.concatenate(tokens).astype(np.int32),
+        offsets=np.cumsum([0, *map(len, tokens)]),
+        labels=labels,
+        states=None,
+        pad_token_id=0,
+    )
+
+
+def fitted(base, rows, arguments=LABELS):
+    """The logits of a model whose head was fitted."""
+    model = classifier.load_base(base, labels=arguments, seed=1)
+    head.fit(model, rows, batch_size=8, precision="float32", seed=0)
+    return classifier.logits(model, rows, batch_size=8, progress="test")
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_fitted_head_tells_the_classes_apart_by_small_logits(family, saved_model, rows):
+    logits = fitted(saved_model(family), rows)
+    assert (logits.argmax(axis=1) == rows.labels).mean() > 0.9
+    assert np.abs(logits).max() < 1.5
+    np.testing.assert_array_equal(fitted(saved_model(family), rows), logits)
+
+
+def test_a_fitted_head_tells_several_labels_by_their_signs(saved_model, rows):
+    has = np.eye(3, dtype=np.float32)[rows.labels]
+    has[:, 1] = 1 - has[:, 2]  # two of three rows have it
+    arguments = classifier.label_arguments(CLASSES, 0, "multi_label")
+    logits = fitted(saved_model("llama"), replace(rows, labels=has), arguments)
+    assert ((logits > 0) == has).mean() > 0.9
+
+
+def test_a_head_is_fitted_on_no_more_rows_than_that_takes(saved_model, rows, monkeypatch):
+    known = rows.labels.copy()
+    monkeypatch.setattr(head, "ROWS", 60)
+    chosen = np.random.default_rng(0).permutation(90)[:60]
+    rows.labels[np.setdiff1d(np.arange(90), chosen)] = 0  # would teach it that any class may be the first
+    assert (fitted(saved_model("llama"), rows).argmax(axis=1) == known).mean() > 0.9
+
+
+def test_a_class_without_rows_is_never_the_answer(saved_model, rows):
+    rows.labels[rows.labels == 1] = 2
+    assert 1 not in fitted(saved_model("llama"), rows).argmax(axis=1)
+
+
+def test_a_head_is_fresh_where_the_base_was_saved_without_it(saved_model, tmp_path):
+    model = classifier.load_base(saved_model("roberta"), labels=LABELS, seed=1)
+    assert head.is_fresh(model)
+    model.save_pretrained(tmp_path)
+    assert not head.is_fresh(classifier.load_base(tmp_path, labels=LABELS, seed=1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_scaled_head_divides_the_logits(family, saved_model):
+    params = Params.model_validate(tiny_params(lora={"r": 3}))
+    base = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
+    model = adapters.add(base, params, depth=LAYERS - 1, base=saved_model(family)).eval()
+    with torch.inference_mode():
+        before = model(input_ids=IDS).logits
+        head.scale(model, 1.7)
+        torch.testing.assert_close(model(input_ids=IDS).logits, before / 1.7, rtol=1e-5, atol=1e-6)
