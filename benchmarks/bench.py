@@ -28,10 +28,10 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (4,)
+DEPTHS = (2, 4)
 """Values of `lora.top_layers` whose reruns are compared."""
 
-CHOSEN = {"lora": {"r": 16}, "train": {"lr": 1.5e-3}}
+CHOSEN = {"lora": {"head_init": "probe"}}
 """What goes with them: chosen on rows that are neither trained on nor tested."""
 
 LOAD = (
@@ -150,7 +150,7 @@ def whole(clone: Clone, precision: str) -> dict:
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
-    clone.set(precision=precision, lora={"top_layers": top_layers} | CHOSEN["lora"], train=CHOSEN["train"])
+    clone.set(precision=precision, lora={"top_layers": top_layers} | CHOSEN["lora"])
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}

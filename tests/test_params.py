@@ -23,7 +23,7 @@ def load(tmp_path: Path, *changes: tuple[str, str]) -> Params:
 
 
 def test_the_committed_params_are_valid(tmp_path):
-    assert load(tmp_path).lora.head_init == "probe"
+    assert load(tmp_path).lora.head_init == "label_words"
 
 
 def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
