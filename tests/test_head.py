@@ -8,7 +8,8 @@ import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from families import MODELS
 
-from stages.common import adapters, classifier, head, store
+from stages import train
+from stages.common import adapters, classifier, head, paths, store
 from stages.common.params import Params
 
 CLASSES = ["bad", "fine", "good"]
@@ -55,11 +56,17 @@ def test_a_fitted_head_tells_several_labels_by_their_signs(saved_model, rows):
 
 
 def test_a_head_is_fitted_on_no_more_rows_than_that_takes(saved_model, rows, monkeypatch):
-    known = rows.labels.copy()
+    read, inputs = [], head.inputs
+
+    def counted(model, numbers, *, rows):
+        read.extend(numbers)
+        return inputs(model, numbers, rows=rows)
+
     monkeypatch.setattr(head, "ROWS", 60)
-    chosen = np.random.default_rng(0).permutation(90)[:60]
-    rows.labels[np.setdiff1d(np.arange(90), chosen)] = 0  # would teach it that any class may be the first
-    assert (fitted(saved_model("llama"), rows).argmax(axis=1) == known).mean() > 0.9
+    monkeypatch.setattr(head, "inputs", counted)
+    fitted(saved_model("llama"), rows)
+    assert len(read) == len(set(read)) == 60
+    assert set(rows.labels[read]) == {0, 1, 2}
 
 
 def test_a_class_without_rows_is_never_the_answer(saved_model, rows):
@@ -72,6 +79,31 @@ def test_a_head_is_fresh_where_the_base_was_saved_without_it(saved_model, tmp_pa
     assert head.is_fresh(model)
     model.save_pretrained(tmp_path)
     assert not head.is_fresh(classifier.load_base(tmp_path, labels=LABELS, seed=1))
+
+
+@pytest.fixture
+def built(rows, monkeypatch):
+    """The logits of the model that `train` starts from, by its base and `lora.head_init`."""
+
+    def build(base, head_init):
+        monkeypatch.setattr(paths, "BASE_MODEL", base)
+        about = store.About(class_names=CLASSES, depth=0, hidden_size=0, dtype="float32", pad_token_id=0)
+        model, _ = train.build(Params.model_validate(tiny_params(lora={"head_init": head_init})), about, rows)
+        return classifier.logits(model, rows, batch_size=8, progress="test")
+
+    return build
+
+
+def test_training_starts_from_the_head_that_was_asked_for(built, saved_model, rows):
+    right = {name: built(saved_model("llama"), name).argmax(axis=1) == rows.labels for name in ("probe", "random")}
+    assert right["probe"].mean() > 0.9 > 0.7 > right["random"].mean()
+
+
+def test_a_base_that_was_saved_with_its_head_keeps_it(built, saved_model, rows, tmp_path):
+    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    model.save_pretrained(tmp_path)
+    kept = classifier.logits(model, rows, batch_size=8, progress="test")
+    np.testing.assert_allclose(built(tmp_path, "probe"), kept, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
