@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, LAYERS, tiny_params
-from families import MODELS
+from families import MODELS, unlabelled
 
 from stages import train
 from stages.common import adapters, classifier, head, paths, store
@@ -23,13 +23,7 @@ def rows():
     generator = np.random.default_rng(0)
     labels = generator.permutation(np.arange(90) % 3)
     tokens = [np.r_[5, np.full(generator.integers(2, 9), 10 + label)] for label in labels]
-    return store.Rows(
-        tokens=np.concatenate(tokens).astype(np.int32),
-        offsets=np.cumsum([0, *map(len, tokens)]),
-        labels=labels,
-        states=None,
-        pad_token_id=0,
-    )
+    return replace(unlabelled(tokens, pad_token_id=0), labels=labels)
 
 
 def fitted(base, rows, arguments=LABELS):

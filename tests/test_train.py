@@ -1,12 +1,15 @@
 """Training: the best epoch is kept, a loss that is not finite ends the run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_params
+from families import unlabelled
 from peft import get_peft_model_state_dict
 
-from stages.common import adapters, classifier, fused, store, training
+from stages.common import adapters, classifier, fused, training
 from stages.common.errors import PipelineError
 from stages.common.params import Params
 
@@ -21,13 +24,7 @@ def rows():
     for name, count in (("train", 48), ("validation", 16)):
         labels = np.arange(count) % 2
         tokens = [np.r_[10 + label, generator.integers(20, 60, size=generator.integers(2, 9))] for label in labels]
-        splits[name] = store.Rows(
-            tokens=np.concatenate(tokens).astype(np.int32),
-            offsets=np.cumsum([0, *map(len, tokens)]),
-            labels=labels,
-            states=None,
-            pad_token_id=0,
-        )
+        splits[name] = replace(unlabelled(tokens, pad_token_id=0), labels=labels)
     return splits
 
 
