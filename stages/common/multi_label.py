@@ -163,7 +163,7 @@ def constant() -> tuple[str, BaseEstimator]:
 
 def linear(strength: float) -> BaseEstimator:
     """A logistic regression for each label."""
-    return OneVsRestClassifier(LogisticRegression(C=strength, max_iter=1000))
+    return OneVsRestClassifier(LogisticRegression(C=strength, solver="newton-cg", max_iter=1000))
 
 
 def fitted(model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
