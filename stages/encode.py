@@ -154,7 +154,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     for name, rows in splits.items():
         states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
         encode_rows = partial(encode_batch, rows=rows, states=states)
-        batches = list(rows.by_length(params.encode.batch_size))
+        batches = rows.by_length(params.encode.batch_size)
         done = parallel.each_batch(
             model, encode_rows, batches, progress=f"encode, {name} rows", precision=params.precision
         )

@@ -120,14 +120,13 @@ def answers(
     """Each text's or pair's answer, its probability, and the probability of every class or label; or its number."""
     fitted = template.fitted(tokenizer, inputs, stride)
     tokens = [row for rows in fitted for row in rows]
-    order = np.argsort([-len(row) for row in tokens], kind="stable")
     logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, rows: np.ndarray) -> None:
         batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
         logits[rows] = classifier.array(model(**batch.to(device())).logits)
 
-    batches = [order[start : start + batch_size] for start in range(0, len(tokens), batch_size)]
+    batches = store.by_length(np.array([len(row) for row in tokens]), batch_size)
     parallel.each_batch(model, compute, batches, progress="predict")
     pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted)]))
     predictions = problem.decide(problem.predictions(pooled), thresholds)

@@ -111,8 +111,8 @@ def load_base(
     Args:
         labels: see `label_arguments`; also the changes of `stages.common.base.lowest`.
         seed: of a random head.
-        head: "random", or "label_words": that of a model with a language-model head starts from its rows for the label
-            words, which makes it a zero-shot classifier; any other model's is random.
+        head: with "label_words", that of a model with a language-model head starts from its rows for the label words,
+            which makes it a zero-shot classifier; every other head is random.
         words: each class's word; None: its own name.
 
     Raises:
@@ -155,7 +155,7 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
     def compute(model: PreTrainedModel, numbers: np.ndarray) -> None:
         result[numbers] = array(model(**inputs(rows, numbers)).logits)
 
-    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress)
+    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress)
     return result
 
 
@@ -186,7 +186,7 @@ def logits_and_features(
             for number, row in zip(numbers, states, strict=True):
                 kept[number] = row
 
-    parallel.each_batch(model, compute, list(rows.by_length(batch_size)), progress=progress, precision=precision)
+    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress, precision=precision)
     return result, [np.stack(features[layers]) for layers in after]
 
 

@@ -9,8 +9,7 @@ from sklearn.linear_model import RidgeCV
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages.common import classifier, parallel
-from stages.common.store import Rows
+from stages.common import classifier, parallel, store
 
 ROWS = 1_000
 """On which a head is fitted, at most: more would take long, and training sees them all."""
@@ -19,7 +18,7 @@ PENALTIES = np.logspace(0, 6, 13)
 """Of ridge regression, in mean squares of its inputs; tried by leave-one-out."""
 
 
-def fit(model: PreTrainedModel, rows: Rows, *, batch_size: int, precision: str, seed: int) -> None:
+def fit(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int) -> None:
     """Let the head start as a linear probe (Kumar et al. 2022): its last layer as a ridge regression, in place.
 
     The regression is of numbers, or of classes as ±1/2. Its logits are small, where those of a logistic regression
@@ -31,8 +30,7 @@ def fit(model: PreTrainedModel, rows: Rows, *, batch_size: int, precision: str, 
     """
     last = last_layer(model)
     chosen = np.random.default_rng(seed).permutation(len(rows))[:ROWS]
-    chosen = chosen[np.argsort(-rows.lengths[chosen], kind="stable")]
-    batches = np.split(chosen, range(batch_size, len(chosen), batch_size))
+    batches = [chosen[batch] for batch in store.by_length(rows.lengths[chosen], batch_size)]
     hook = last.register_forward_pre_hook(keep)
     read = parallel.each_batch(
         model, partial(inputs, rows=rows), batches, progress="train, the head's start", precision=precision
@@ -41,7 +39,7 @@ def fit(model: PreTrainedModel, rows: Rows, *, batch_size: int, precision: str, 
     features = np.concatenate(read).astype(np.float64)
     # a decoder's head has no bias: constants come from its inputs' means
     ridge = RidgeCV(PENALTIES * np.square(features).mean(), fit_intercept=last.bias is not None)
-    ridge.fit(features, targets(rows.labels[chosen], last.out_features))
+    ridge.fit(features, targets(rows.labels[np.concatenate(batches)], last.out_features))
     last.weight.data.copy_(torch.from_numpy(ridge.coef_))
     if last.bias is not None:
         last.bias.data.copy_(torch.from_numpy(ridge.intercept_))
@@ -52,7 +50,7 @@ def keep(last: nn.Linear, args: tuple[torch.Tensor]) -> None:
     last.read = args[0]
 
 
-def inputs(model: PreTrainedModel, numbers: np.ndarray, *, rows: Rows) -> np.ndarray:
+def inputs(model: PreTrainedModel, numbers: np.ndarray, *, rows: store.Rows) -> np.ndarray:
     """What the head's last layer reads of the named rows, (rows, its inputs)."""
     batch = classifier.inputs(rows, numbers)
     model(**batch)

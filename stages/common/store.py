@@ -12,7 +12,7 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -88,11 +88,9 @@ class Rows:
         """The mean over the rows of each text, (texts, columns), of values by row, (rows, columns)."""
         return values if self.windows is None else pooled(values, self.windows)
 
-    def by_length(self, batch_size: int) -> Iterator[np.ndarray]:
-        """Row numbers in batches of like length, longest first, so that memory runs out at once or never."""
-        order = np.argsort(-self.lengths, kind="stable")
-        for start in range(0, len(order), batch_size):
-            yield order[start : start + batch_size]
+    def by_length(self, batch_size: int) -> list[np.ndarray]:
+        """All rows' numbers, see the function of this name."""
+        return by_length(self.lengths, batch_size)
 
     def batch(self, numbers: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """The named rows as the model takes them, padded on the right.
@@ -120,6 +118,12 @@ class Rows:
         if self.states is not None and self.states.dtype == np.int16:
             tensors["states"] = tensors["states"].view(torch.bfloat16)
         return tensors
+
+
+def by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Row numbers in batches of like length, longest first, so that memory runs out at once or never."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[list[int]]], np.ndarray]]) -> None:
