@@ -5,7 +5,7 @@ import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from peft.tuners.lora import Linear
 
-from stages.common import adapters, classifier, fused, prefix
+from stages.common import adapters, classifier, fused, prefix, products
 from stages.common.params import Params
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
@@ -52,6 +52,17 @@ def test_fused_layers_give_pefts_logits_and_gradients(family, saved_model):
     for name, value in expected.items():
         assert value.abs().max() > 1e-6, "a value that is zero would prove nothing"
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_they_do_in_float32_where_onednn_is_faster(family, saved_model, monkeypatch):
+    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+    model = tuned(saved_model(family))
+    expected = results(model)
+    assert not fused.fuse(model, BATCH)
+    for name, value in results(model).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item())
 
 
 def test_projections_of_the_same_tensor_are_computed_together(saved_model, monkeypatch):

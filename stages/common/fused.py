@@ -16,6 +16,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from stages.common.products import Frozen
+
 
 def fuse(model: PeftModel, example: dict[str, torch.Tensor]) -> Counter[str]:
     """Let the LoRA layers of `model` compute fused, in place.
@@ -75,7 +77,7 @@ class Shared:
         self.layers = layers
         self.input: torch.Tensor | None = None
         self.outputs: dict[Linear, torch.Tensor] = {}
-        self.frozen: dict[torch.dtype, list[torch.Tensor | None]] = {}
+        self.frozen: dict[torch.dtype, list[Frozen]] = {}
         for layer in layers:
             layer.forward = lambda x, layer=layer: self.output(layer, x)
 
@@ -101,18 +103,9 @@ class Shared:
             dtype = torch.get_autocast_dtype(x.device.type)
             x, factors = x.to(dtype), [factor.to(dtype) for factor in factors]
         if x.dtype not in self.frozen:
-            self.frozen[x.dtype] = self.biases_and_weights(x.dtype)
+            self.frozen[x.dtype] = [Frozen.of(layer.get_base_layer(), x.dtype) for layer in self.layers]
         scalings = [layer.scaling[name] for layer in self.layers]
-        return LowRankUpdates.apply(scalings, x, *self.frozen[x.dtype], *factors)
-
-    def biases_and_weights(self, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        """The base layers' biases, then their weights, (out, in), in that dtype; they never change."""
-        bases = [layer.get_base_layer() for layer in self.layers]
-        tensors = [
-            *(base.bias for base in bases),
-            *(base.weight.T if isinstance(base, Conv1D) else base.weight for base in bases),
-        ]
-        return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+        return LowRankUpdates.apply(self.frozen[x.dtype], scalings, x, *factors)
 
 
 class LowRankUpdates(torch.autograd.Function):
@@ -124,29 +117,24 @@ class LowRankUpdates(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scalings: list[float], x: torch.Tensor, *parameters: torch.Tensor | None
+        ctx: Any, bases: list[Frozen], scalings: list[float], x: torch.Tensor, *factors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        count = len(scalings)
-        biases, weights, downs, ups = (parameters[start : start + count] for start in range(0, 4 * count, count))
+        downs, ups = factors[: len(bases)], factors[len(bases) :]
         tokens, down = x.flatten(0, -2), torch.cat(downs)
         low = tokens @ down.T
-        ctx.ranks, ctx.scalings = [len(factor) for factor in downs], scalings
+        ctx.bases, ctx.ranks, ctx.scalings = bases, [len(factor) for factor in downs], scalings
         outputs = []
-        for part, weight, bias, up, scaling in zip(
-            low.split(ctx.ranks, dim=1), weights, biases, ups, scalings, strict=True
-        ):
-            output = nn.functional.linear(tokens, weight, bias).addmm_(part, up.T, alpha=scaling)
+        for base, part, up, scaling in zip(bases, low.split(ctx.ranks, dim=1), ups, scalings, strict=True):
+            output = base(tokens).addmm_(part, up.T, alpha=scaling)
             # no view in autograd's eyes: DeBERTa changes some of its projections' outputs in place
-            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], len(weight))))
-        ctx.save_for_backward(x, low, down, *weights, *ups)
+            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], len(up))))
+        ctx.save_for_backward(x, low, down, *ups)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, low, down, *rest = ctx.saved_tensors
-        count = len(gradients)
-        weights, ups = rest[:count], rest[count:]
+        x, low, down, *ups = ctx.saved_tensors
         tokens = x.flatten(0, -2)
         arriving = [gradient.flatten(0, -2) for gradient in gradients]
 
@@ -164,9 +152,9 @@ class LowRankUpdates(torch.autograd.Function):
         )
         down_gradients = (low_gradient.T @ tokens).split(ctx.ranks)
         x_gradient = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[2]:
             x_gradient = low_gradient @ down
-            for gradient, weight in zip(arriving, weights, strict=True):
-                x_gradient.addmm_(gradient, weight)
+            for base, gradient in zip(ctx.bases, arriving, strict=True):
+                base.add_gradient(x_gradient, gradient)
             x_gradient = x_gradient.unflatten(0, x.shape[:-1])
-        return None, x_gradient, *[None] * 2 * count, *down_gradients, *up_gradients
+        return None, None, x_gradient, *down_gradients, *up_gradients

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from stages.common import products
 from stages.common.device import device
 from stages.common.precision import autocast
 
@@ -38,9 +39,13 @@ def each_batch(
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
     workers = min(threads // math.ceil(threads / MOST), len(batches)) if device().type == "cpu" else 1
+    weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
+    replica = copy.deepcopy(model, dict(weights))
+    if precision == "float32":
+        products.freeze(replica)
     replicas = SimpleQueue()
     for _ in range(workers):
-        replicas.put(copy.deepcopy(model, {id(part): part for part in [*model.parameters(), *model.buffers()]}))
+        replicas.put(copy.deepcopy(replica, dict(weights)))
 
     def work(batch: Any) -> Any:
         replica = replicas.get()
