@@ -156,10 +156,14 @@ def share(values: dict) -> str:
         for precision, found in values.items()
         for name, title in names.items()
     ]
-    ceilings = [f"{found['gflops']['ceiling']:,.0f} GFLOP/s in {precision}" for precision, found in values.items()]
+    ceilings = [
+        f"{found['gflops']['torch']:,.0f} and {found['gflops']['frozen']:,.0f} GFLOP/s in {precision}"
+        for precision, found in values.items()
+    ]
     return paragraphs(
         "## Share of the machine's matmul rate",
-        f"A large matrix product in the same run: {', '.join(ceilings)}.",
+        "A large matrix product in the same run, by `torch.mm` and as the frozen layers compute it "
+        f"(`stages/common/products.py`): {', '.join(ceilings)}. Shares are of the faster.",
         table(("", "GFLOP/s", "share", "tokens/s"), rows),
     )
 

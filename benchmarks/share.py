@@ -2,9 +2,10 @@
 
     python -m benchmarks.share
 
-Reads models/base and data/encoded. A large matrix product, a training step with PEFT's adapters and one with fused
-ones follow each other, batch by batch, with encode's batches in between, as the stage runs them; so all see the same
-machine. The work is that of the matrix products (`torch.utils.flop_counter`), the last block's unread tokens left out.
+Reads models/base and data/encoded. A large matrix product by torch and one as frozen layers compute it, a training step
+with PEFT's adapters and one with fused ones follow each other, batch by batch, with encode's batches in between, as the
+stage runs them; so all see the same machine. Shares are of the faster product. The work is that of the matrix products
+(`torch.utils.flop_counter`), the last block's unread tokens left out.
 Prints one line of JSON, medians.
 """
 
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from stages import encode, train
-from stages.common import fused, parallel, paths, precision, store
+from stages.common import fused, parallel, paths, precision, products, store
 from stages.common.device import device
 from stages.common.params import Params
 
@@ -61,9 +62,11 @@ def main() -> None:
     fused.fuse(model, example=train_batches[0])
     fast = {part: part.forward for part in model.modules() if isinstance(part, Linear) and "forward" in vars(part)}
     square = torch.randn(SIZE, SIZE, device=device(), dtype=getattr(torch, params.precision))
-    seconds: dict[str, list[float]] = {name: [] for name in ("ceiling", "encode", "peft", "fused")}
+    frozen = products.Frozen(square, None)
+    seconds: dict[str, list[float]] = {name: [] for name in ("torch", "frozen", "encode", "peft", "fused")}
     for number in [*range(BATCHES)] * ROUNDS:
-        seconds["ceiling"].append(timed(torch.mm, square, square) / (2 * SIZE**3))
+        seconds["torch"].append(timed(torch.mm, square, square) / (2 * SIZE**3))
+        seconds["frozen"].append(timed(frozen, square) / (2 * SIZE**3))
         if number % 5 == 0:
             seconds["encode"].append(timed(encode_all) / sum(encode_work))
         for layer in fast:
@@ -73,12 +76,13 @@ def main() -> None:
             layer.forward = forward
         seconds["fused"].append(timed(step, train_batches[number]) / train_work[number])
     rates = {name: 1 / median(values) / 1e9 for name, values in seconds.items()}
+    ceiling = max(rates["torch"], rates["frozen"])
     train_token, encode_token = work_per_token(train_work, train_batches), work_per_token(encode_work, encode_batches)
     print(
         json.dumps(
             {
                 "gflops": rates,
-                "share": {name: rates[name] / rates["ceiling"] for name in ("encode", "peft", "fused")},
+                "share": {name: rates[name] / ceiling for name in ("encode", "peft", "fused")},
                 "tokens_per_s": {
                     "encode": rates["encode"] / encode_token,
                     "peft": rates["peft"] / train_token,
@@ -91,7 +95,7 @@ def main() -> None:
 
 def batches(rows: store.Rows, batch_size: int) -> list[dict[str, torch.Tensor]]:
     """`BATCHES` batches of like length, spread over all lengths."""
-    chosen = list(rows.by_length(batch_size))
+    chosen = rows.by_length(batch_size)
     spread = np.linspace(0, len(chosen) - 1, BATCHES).astype(int)
     return [{name: part.to(device()) for name, part in rows.batch(chosen[place]).items()} for place in spread]
 
