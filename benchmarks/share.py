@@ -51,11 +51,10 @@ def main() -> None:
 
     @torch.no_grad()
     def run(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> None:
-        with precision.autocast(params.precision):
-            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     def encode_all() -> None:
-        parallel.each_batch(encoder, run, encode_batches, progress="encode")
+        parallel.each_batch(encoder, run, encode_batches, progress="encode", precision=params.precision)
 
     train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
     encode_work = [flops(partial(run, encoder), batch) for batch in encode_batches]

@@ -54,15 +54,18 @@ def test_fused_layers_give_pefts_logits_and_gradients(family, saved_model):
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_they_do_in_float32_where_onednn_is_faster(family, saved_model, monkeypatch):
+def test_fused_layers_that_multiply_by_onednn_give_them_too(family, saved_model, monkeypatch):
     monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+    calls, multiply = [], products.onednn
+    monkeypatch.setattr(products, "onednn", lambda *given: calls.append(given) or multiply(*given))
     model = tuned(saved_model(family))
     expected = results(model)
     assert not fused.fuse(model, BATCH)
     for name, value in results(model).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item())
+    assert len(calls) > len(layers(model)), "once forward, and backward where a gradient goes on"
 
 
 def test_projections_of_the_same_tensor_are_computed_together(saved_model, monkeypatch):

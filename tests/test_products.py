@@ -1,6 +1,6 @@
 """Frozen products: the same numbers by either library, on every family, and the model left as it was."""
 
-import copy
+import threading
 
 import pytest
 import torch
@@ -18,14 +18,22 @@ BATCH = {
 }
 
 pytestmark = pytest.mark.skipif(
-    device().type != "cpu" or not torch.backends.mkldnn.is_available(), reason="needs a CPU alone, and oneDNN"
+    device().type != "cpu" or not torch.backends.mkl.is_available(), reason="needs a CPU alone, and MKL"
 )
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["torch", "onednn"])
+@pytest.fixture(params=[False, True], ids=["torch", "onednn"])
 def faster(request, monkeypatch):
     monkeypatch.setattr(products, "ONEDNN_IS_FASTER", request.param)
     return request.param
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(7, 5), nn.Linear(7, 5, bias=False), Conv1D(5, 7)], ids=repr)
@@ -46,39 +54,44 @@ def test_a_frozen_product_is_the_layers_forward_and_backward(layer, faster):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_dtypes_stay_torchs_own(dtype):
-    frozen = products.Frozen.of(nn.Linear(7, 5), dtype)
+def test_other_dtypes_stay_torchs_own(dtype, faster):
+    layer, x = nn.Linear(7, 5), torch.ones(1, 7, dtype=dtype)
+    frozen = products.Frozen.of(layer, dtype)
     assert frozen.packed is None
-    assert frozen(torch.ones(1, 7, dtype=dtype)).dtype == dtype
+    assert torch.equal(frozen(x), layer.to(dtype)(x))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_inference_by_frozen_products_gives_the_models_logits(family, saved_model, faster):
+def test_inference_by_frozen_products_gives_the_models_logits(family, saved_model, faster, two_threads):
     model = classifier.load_base(saved_model(family), labels=LABELS, seed=1).eval()
+    layers = sum(isinstance(part, nn.Linear | Conv1D) for part in model.modules())
     with torch.no_grad():
         expected = model(**BATCH).logits
-    frozen = []
+    frozen, together = {}, threading.Barrier(2)
 
     def compute(replica, _):
-        frozen.append([part.forward for part in replica.modules() if "forward" in vars(part)])
+        together.wait()
+        frozen[id(replica)] = [part.forward for part in replica.modules() if "forward" in vars(part)]
         return replica(**BATCH).logits
 
-    for found in parallel.each_batch(model, compute, [[0], [1]], progress="test"):
+    for found in parallel.each_batch(model, compute, [[0], [1], [2], [3]], progress="test"):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert bool(frozen[0]) is faster
+    first, second = frozen.values()
+    assert len(first) == layers * faster
+    assert first == second, "replicas share what was packed"
     assert not any("forward" in vars(part) for part in model.modules())
 
 
-def test_copies_of_a_model_share_what_was_packed(monkeypatch):
+def test_a_single_batch_is_not_worth_packing_for(monkeypatch):
     monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
     model = nn.Sequential(nn.Linear(7, 5))
-    products.freeze(model)
-    assert copy.deepcopy(model)[0].forward is model[0].forward
+    (frozen,) = parallel.each_batch(model, lambda replica, _: "forward" in vars(replica[0]), [[0]], progress="test")
+    assert not frozen
 
 
-def test_under_autocast_layers_stay_as_they_are(saved_model):
+def test_under_autocast_layers_stay_as_they_are(saved_model, faster):
     model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
-    logits = parallel.each_batch(
-        model, lambda replica, _: replica(**BATCH).logits, [[0]], progress="test", precision="bfloat16"
-    )
-    assert logits[0].dtype == torch.bfloat16
+    for logits in parallel.each_batch(
+        model, lambda replica, _: replica(**BATCH).logits, [[0], [1]], progress="test", precision="bfloat16"
+    ):
+        assert logits.dtype == torch.bfloat16

@@ -41,7 +41,7 @@ def each_batch(
     workers = min(threads // math.ceil(threads / MOST), len(batches)) if device().type == "cpu" else 1
     weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
     replica = copy.deepcopy(model, dict(weights))
-    if precision == "float32":
+    if precision == "float32" and len(batches) > 1:  # packing weights takes longer than it saves on one
         products.freeze(replica)
     replicas = SimpleQueue()
     for _ in range(workers):

@@ -89,7 +89,7 @@ class Rows:
         return values if self.windows is None else pooled(values, self.windows)
 
     def by_length(self, batch_size: int) -> list[np.ndarray]:
-        """All rows' numbers, see the function of this name."""
+        """`by_length` of all rows."""
         return by_length(self.lengths, batch_size)
 
     def batch(self, numbers: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
