@@ -1,8 +1,8 @@
 """Products with frozen weights: by oneDNN where it is faster than MKL, which torch uses for float32.
 
-MKL is Intel's and made for Intel's CPUs. On an AMD CPU with AVX-512, oneDNN was 1.1 to 1.2 times as fast forward, with
-weights packed in its own order, and 1.05 to 1.15 times backward, with the weights as they are (2 cores, 320 to 1,280
-tokens, 576 to 1,536 features). Without AVX-512 it gained nothing. The packed weights are a second copy in memory.
+MKL is Intel's and made for Intel's CPUs. On an AMD CPU with AVX-512 and 2 cores, oneDNN multiplied 1.2 times as fast
+(`python -m benchmarks.bench share`); with its AVX2 code it gained nothing. Forward, the weights are packed in oneDNN's
+own order, a second copy in memory; backward they are taken as they are.
 """
 
 from typing import Self
