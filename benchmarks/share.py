@@ -57,7 +57,8 @@ def main() -> None:
         parallel.each_batch(encoder, run, encode_batches, progress="encode", precision=params.precision)
 
     train_work = [flops(step, batch) for batch in train_batches]  # PEFT's products, before they are fused
-    encode_work = [flops(partial(run, encoder), batch) for batch in encode_batches]
+    with precision.autocast(params.precision):
+        encode_work = [flops(partial(run, encoder), batch) for batch in encode_batches]
     fused.fuse(model, example=train_batches[0])
     fast = {part: part.forward for part in model.modules() if isinstance(part, Linear) and "forward" in vars(part)}
     square = torch.randn(SIZE, SIZE, device=device(), dtype=getattr(torch, params.precision))
