@@ -113,6 +113,15 @@ def no_network(index: Path) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two cores for the test, as `no_network` leaves one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def tiny_params(**sections: dict | str) -> dict:
     """The committed params.yaml with sizes for a tiny run, and the given sections on top."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")

@@ -11,6 +11,8 @@ from stages.common.device import device
 
 WORKERS = 2 if device().type == "cpu" else 1
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 class Slow(nn.Module):
     """Keeps its input on itself during a forward pass, as spliced models do, and takes its time over it."""
@@ -23,14 +25,6 @@ class Slow(nn.Module):
         self.kept = x
         time.sleep(0.01)
         return self.kept * self.scale
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_batches_computed_side_by_side_give_their_own_results_in_order():

@@ -28,14 +28,6 @@ def faster(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("layer", [nn.Linear(7, 5), nn.Linear(7, 5, bias=False), Conv1D(5, 7)], ids=repr)
 def test_a_frozen_product_is_the_layers_forward_and_backward(layer, faster):
     torch.manual_seed(0)
