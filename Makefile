@@ -1,9 +1,15 @@
 .DEFAULT_GOAL := all
 PYTHON ?= python3
 REV ?= main
+CPU ?= avx2
+PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# what oneDNN and MKL, which multiply for torch, may use of the CPU
+ISA_default = ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all report test lint bench clean help
+.PHONY: all report test test-cpu lint bench clean help
 
 all: .venv/installed  ## create the environment, run the pipeline, print the comparison
 	dvc repro
@@ -15,7 +21,10 @@ report: .venv/installed  ## as make, then write report.md, with what changed sin
 	python -m stages.report --rev $(REV) --gate > report.md
 
 test: .venv/installed-dev lint  ## check the style and run every test
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-cpu: .venv/installed-dev  ## run every test as an older CPU would: make test-cpu CPU=avx2 (or default: SSE4)
+	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .
@@ -29,7 +38,7 @@ clean:  ## remove the environment, caches of tools and scratch files; keep data,
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'

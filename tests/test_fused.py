@@ -1,5 +1,7 @@
 """Fused LoRA: PEFT's numbers, forward and backward, on PEFT's own layers."""
 
+import copy
+
 import pytest
 import torch
 from conftest import FAMILIES, LAYERS, tiny_params
@@ -61,10 +63,13 @@ def test_fused_layers_that_multiply_by_onednn_give_them_too(family, saved_model,
     calls, multiply = [], products.onednn
     monkeypatch.setattr(products, "onednn", lambda *given: calls.append(given) or multiply(*given))
     model = tuned(saved_model(family))
-    expected = results(model)
+    exact = results(copy.deepcopy(model).double())
+    pefts = results(model)
     assert not fused.fuse(model, BATCH)
     for name, value in results(model).items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5 * expected[name].abs().max().item())
+        # float32 sums promise no more than this, least where large terms cancel, as in the gradients of BERT's keys
+        rounding = max((pefts[name] - exact[name]).abs().max(), 1e-6 * exact[name].abs().max())
+        torch.testing.assert_close(value.double(), exact[name], rtol=0, atol=8 * rounding.item())
     assert len(calls) > len(layers(model)), "once forward, and backward where a gradient goes on"
 
 
