@@ -35,7 +35,7 @@ CHOSEN = {"lora": {"head_init": "probe"}}
 """What goes with them: chosen on rows that are neither trained on nor tested."""
 
 LOAD = (
-    "import stages.evaluate; from stages.common import classifier, paths; "
+    "import stages.evaluate; from stages.classifier import model as classifier; from stages.common import paths; "
     "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
 )
 

@@ -22,8 +22,9 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from stages import prepare
-from stages.common import paths, rows
-from stages.common.params import Params
+from stages.common import paths
+from stages.params import Params
+from stages.rows import splits as rows
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOKKEEPING = (1_000, 10_000, 100_000, 1_000_000)

@@ -16,8 +16,10 @@ from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
 from stages import predict
-from stages.common import adapters, classifier, paths
-from stages.common.device import device
+from stages.adapters import methods as adapters
+from stages.backbone.device import device
+from stages.classifier import model as classifier
+from stages.common import paths
 
 PORTIONS = 3
 

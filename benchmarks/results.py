@@ -10,9 +10,9 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from stages.common import output
-from stages.common.markdown import paragraphs, table
-from stages.common.params import Params
+from stages.common import files
+from stages.params import Params
+from stages.reporting.markdown import paragraphs, table
 
 matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
@@ -26,13 +26,13 @@ def save(part: str, values: dict) -> None:
     hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
     params = Params.load()
     settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
-    output.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "settings": settings, "values": values})
+    files.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "settings": settings, "values": values})
 
 
 def report() -> None:
     """Write RESULTS.md, and the pictures, from the parts that have been measured."""
     parts = measured()
-    output.write_text(HERE / "RESULTS.md", document(parts))
+    files.write_text(HERE / "RESULTS.md", document(parts))
     draw_accuracy(parts)
     if "growth" in parts:
         draw_growth(parts["growth"]["values"])
@@ -163,7 +163,7 @@ def share(values: dict) -> str:
     return paragraphs(
         "## Share of the machine's matmul rate",
         "A large matrix product in the same run, by `torch.mm` and as the frozen layers compute it "
-        f"(`stages/common/products.py`): {', '.join(ceilings)}. Shares are of the faster.",
+        f"(`stages/backbone/frozen_linear.py`): {', '.join(ceilings)}. Shares are of the faster.",
         table(("", "GFLOP/s", "share", "tokens/s"), rows),
     )
 

@@ -22,9 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from stages import encode, train
-from stages.common import fused, parallel, paths, precision, products, store
-from stages.common.device import device
-from stages.common.params import Params
+from stages.backbone import frozen_linear, parallel, precision, store
+from stages.backbone.device import device
+from stages.common import paths
+from stages.params import Params
+from stages.training import fused
 
 BATCHES, ROUNDS = 10, 2
 SIZE = 2048
@@ -62,7 +64,7 @@ def main() -> None:
     fused.fuse(model, example=train_batches[0])
     fast = {part: part.forward for part in model.modules() if isinstance(part, Linear) and "forward" in vars(part)}
     square = torch.randn(SIZE, SIZE, device=device(), dtype=getattr(torch, params.precision))
-    frozen = products.Frozen(square, None)
+    frozen = frozen_linear.Frozen(square, None)
     seconds: dict[str, list[float]] = {name: [] for name in ("torch", "frozen", "encode", "peft", "fused")}
     for number in [*range(BATCHES)] * ROUNDS:
         seconds["torch"].append(timed(torch.mm, square, square) / (2 * SIZE**3))

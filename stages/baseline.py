@@ -26,11 +26,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
-from stages.common import classifier, errors, output, paths, precision, prefix, scoring, store, texts
-from stages.common.base import load_config, lowest
-from stages.common.params import Baseline, Params
-from stages.common.problems import PROBLEMS
-from stages.common.protocol import Problem
+from stages.backbone import precision, prefix, store
+from stages.backbone.base import load_config, lowest
+from stages.classifier import model as classifier
+from stages.common import errors, files, paths, texts
+from stages.params import Baseline, Params
+from stages.scoring import significance as scoring
+from stages.scoring.problem import Problem
+from stages.scoring.problems import PROBLEMS
 
 BySplit = dict[str, np.ndarray]
 """Labels, inputs or predictions of a split's rows, by its name."""
@@ -53,9 +56,9 @@ def main() -> None:
     }
     decided = {name: decide(problem, labels, rival) for name, rival in rivals.items()}
     table = pd.DataFrame({name: list(rival) for name, rival in decided.items()})
-    output.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
+    files.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
     metrics = {name: measure(problem, labels["test"], rival) for name, rival in decided.items()}
-    output.write_json(paths.BASELINE_METRICS, metrics)
+    files.write_json(paths.BASELINE_METRICS, metrics)
 
 
 def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Baseline) -> BySplit:

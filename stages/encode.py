@@ -3,8 +3,8 @@
     python -m stages.encode
 
 Reads models/base and data/prepared. Writes data/encoded: the tokenizer with its template, a folder of arrays for each
-split (see stages/common/store.py), and `about.json`, written last; and metrics/encode.json by split: tokens, rows whose
-text was cut to `encode.max_length`, and the tokens that were cut off.
+split (see stages/backbone/store.py), and `about.json`, written last; and metrics/encode.json by split: tokens, rows
+whose text was cut to `encode.max_length`, and the tokens that were cut off.
 """
 
 from collections import Counter
@@ -18,10 +18,13 @@ import torch
 from datasets import Features
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import errors, labels, output, parallel, paths, precision, prefix, store, template, texts
-from stages.common.base import load_config, lowest
-from stages.common.device import device
-from stages.common.params import Params
+from stages.backbone import parallel, precision, prefix, store
+from stages.backbone.base import load_config, lowest
+from stages.backbone.device import device
+from stages.common import errors, files, paths, texts
+from stages.encoding import template
+from stages.params import Params
+from stages.rows import labels
 
 CHUNK = 1_000
 """Rows tokenized at once; bounds the memory."""
@@ -43,7 +46,7 @@ def main() -> None:
     model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
     about = described(params, prepared["train"], depth, tokenizer.pad_token_id)
     metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
-    with output.replacing(paths.ENCODED) as folder:
+    with files.replacing(paths.ENCODED) as folder:
         for name, split in prepared.items():
             chunks = tokenized(tokenizer, split, metrics[name], params.encode.window_stride)
             store.save_tokens(folder / name, arrays(chunks, about))
@@ -53,7 +56,7 @@ def main() -> None:
             encode_states(model, folder, about, params)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
-    output.write_json(paths.ENCODE_METRICS, metrics)
+    files.write_json(paths.ENCODE_METRICS, metrics)
 
 
 def described(params: Params, split: pq.ParquetFile, depth: int, pad_token_id: int) -> store.About:
@@ -118,7 +121,7 @@ def load_lower(
 
     Args:
         products: the precision of the matrix products.
-        layers: see `stages.common.base.lowest`.
+        layers: see `stages.backbone.base.lowest`.
     """
     precision.check(products)
     config = load_config(base, **lowest(base, layers))

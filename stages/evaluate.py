@@ -15,10 +15,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from stages.common import adapters, classifier, errors, figure, output, paths, prefix, scoring, store, texts
-from stages.common.params import Params
-from stages.common.problems import PROBLEMS
-from stages.common.protocol import Problem
+from stages.adapters import methods as adapters
+from stages.backbone import prefix, store
+from stages.classifier import model as classifier
+from stages.common import errors, files, paths, texts
+from stages.params import Params
+from stages.reporting import figure
+from stages.scoring import significance as scoring
+from stages.scoring.problem import Problem
+from stages.scoring.problems import PROBLEMS
 
 HISTOGRAM_BINS = 20
 
@@ -45,11 +50,11 @@ def main() -> None:
     table = answers(problem, labels, predictions, names)
 
     save_plots(problem, table, row_scores(problem, labels, predictions), rows.text_lengths, curves)
-    output.write_bytes(paths.SUMMARY, figure.summary(about.problem, labels, predictions, curves, names))
+    files.write_bytes(paths.SUMMARY, figure.summary(about.problem, labels, predictions, curves, names))
     for column, values in problem.confidence(predictions["tuned"]).items():
         table.insert(2, column, values)
-    output.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
-    output.write_json(paths.EVALUATE_METRICS, metrics)
+    files.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
+    files.write_json(paths.EVALUATE_METRICS, metrics)
 
 
 def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
@@ -114,7 +119,7 @@ def save_plots(
     problem: Problem, answers: pd.DataFrame, scores: pd.DataFrame, lengths: np.ndarray, curves: dict[str, dict]
 ) -> None:
     """Write metrics/plots."""
-    with output.replacing(paths.EVALUATE_PLOTS) as folder:
+    with files.replacing(paths.EVALUATE_PLOTS) as folder:
         answers.to_csv(folder / f"{problem.ANSWERS}.csv", index=False)
         by_length(problem.MAIN.sign * scores, lengths).to_csv(folder / "length.csv")
         errors_by_length(problem.MAIN.shortfall(scores), lengths).to_csv(folder / "errors.csv")

@@ -25,12 +25,12 @@ import pandas as pd
 from matplotlib import pyplot
 from pandas.core.groupby import DataFrameGroupBy
 
-from stages.common import errors, output, paths
-from stages.common.markdown import paragraphs, table
-from stages.common.params import Params
-from stages.common.problems import PROBLEMS
-from stages.common.protocol import Main
-from stages.common.single_label import MAIN
+from stages.common import errors, files, paths
+from stages.params import Params
+from stages.reporting.markdown import paragraphs, table
+from stages.scoring.problem import Main
+from stages.scoring.problems import PROBLEMS
+from stages.scoring.single_label import MAIN
 
 matplotlib.use("Agg")
 
@@ -50,7 +50,7 @@ def main() -> None:
     main, groups = PROBLEMS[problem].MAIN, grouped(options.name, options.by, problem)
     print(paragraphs(comparison(groups, options.by, main), *spreads(groups, main)))
     if options.plot:
-        output.write_bytes(options.plot, drawing(groups, options.by, main))
+        files.write_bytes(options.plot, drawing(groups, options.by, main))
 
 
 def grouped(name: str, by: str | None, problem: str = "single_label") -> DataFrameGroupBy:

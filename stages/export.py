@@ -16,9 +16,11 @@ from pathlib import Path
 from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer
 
-from stages.common import adapters, card, errors, output, paths
-from stages.common.problems import of_run
+from stages.adapters import card
+from stages.adapters import methods as adapters
+from stages.common import errors, files, paths
 from stages.report import verdict
+from stages.scoring.problems import of_run
 
 KEPT = (paths.BASE_MODEL, paths.ADAPTER)
 """Folders that are not to be written over."""
@@ -36,15 +38,15 @@ def main() -> None:
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
     made = json.loads((paths.ADAPTER / "run.json").read_text())
     baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
-    with output.replacing(folder) as fresh:
+    with files.replacing(folder) as fresh:
         if options.adapter:
             publish(fresh, made["base_model"])
         else:
             merge(fresh)
-            output.write_json(fresh / "run.json", made)
+            files.write_json(fresh / "run.json", made)
         said = verdict(baseline, tuned, of_run(made["params"]))
         about = card.tested(made, tuned, said, merged=not options.adapter)
-        output.write_text(fresh / "README.md", about)
+        files.write_text(fresh / "README.md", about)
     print(f"{folder}: how to load it stands in its README.md")
     if options.adapter and not card.hub_name(made["base_model"]["source"]):
         print(f"{folder}: its base model is no hub's, so whoever loads it needs {paths.BASE_MODEL} beside it")

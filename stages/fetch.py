@@ -17,30 +17,31 @@ from unittest import mock
 
 from safetensors import SafetensorError, safe_open
 
-from stages.common import errors, output, paths, sources
-from stages.common.archive import digest, listing
-from stages.common.hub import MODEL_FILES
-from stages.common.params import Model, Params
+from stages.common import errors, files, paths
+from stages.params import Model, Params
+from stages.sources import fetched
+from stages.sources.archive import digest, listing
+from stages.sources.hub import MODEL_FILES
 
 
 def main() -> None:
     model = Params.load().model
-    with output.replacing(paths.BASE_MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
-        fetched = sources.fetch(
+    with files.replacing(paths.BASE_MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
+        found = fetched.fetch(
             source=model.source, revision=model.revision, file=model.file, into=Path(scratch), repo_type="model"
         )
-        if fetched.path.suffix == ".gguf":
-            convert_gguf(fetched.path, folder)
-        elif (fetched.path / "config.json").is_file():
-            copy_model(fetched.path, folder)
+        if found.path.suffix == ".gguf":
+            convert_gguf(found.path, folder)
+        elif (found.path / "config.json").is_file():
+            copy_model(found.path, folder)
             refuse_remote_code(folder)
         else:
             raise errors.PipelineError(
                 f"{model.source}: expected a .gguf file or a folder with config.json, found neither; "
                 f"name one within it in model.file, which is {model.file or 'null'}"
             )
-        output.write_json(folder / "source.json", provenance(model, fetched, folder))
-    print(f"{paths.BASE_MODEL}: {model.source}, licence {fetched.license}")
+        files.write_json(folder / "source.json", provenance(model, found, folder))
+    print(f"{paths.BASE_MODEL}: {model.source}, licence {found.license}")
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -115,7 +116,7 @@ def refuse_remote_code(folder: Path) -> None:
         if config.pop("auto_map", None):
             import transformers
 
-            output.write_json(folder / name, config)
+            files.write_json(folder / name, config)
             try:
                 getattr(transformers, loader).from_pretrained(folder, trust_remote_code=False)
             except (ValueError, OSError):
@@ -140,13 +141,13 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def provenance(model: Model, fetched: sources.Fetched, folder: Path) -> dict:
+def provenance(model: Model, found: fetched.Fetched, folder: Path) -> dict:
     """What source.json holds."""
     return {
         "source": model.source,
         "revision": model.revision,
         "file": model.file,
-        "license": fetched.license,
+        "license": found.license,
         "sha256": {path.name: digest(path) for path in sorted(folder.iterdir())},
     }
 

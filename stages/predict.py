@@ -19,23 +19,17 @@ import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.common import (
-    adapters,
-    classifier,
-    errors,
-    formats,
-    output,
-    parallel,
-    paths,
-    single_label,
-    store,
-    template,
-    texts,
-)
-from stages.common.device import device
-from stages.common.problems import of_run
-from stages.common.protocol import Problem
+from stages.adapters import methods as adapters
+from stages.backbone import parallel, store
+from stages.backbone.device import device
+from stages.classifier import model as classifier
+from stages.common import errors, files, paths, texts
 from stages.common.texts import clean, valid
+from stages.encoding import template
+from stages.rows import formats
+from stages.scoring import single_label
+from stages.scoring.problem import Problem
+from stages.scoring.problems import of_run
 
 BATCH_SIZE = 16
 """Texts at once, unless the command line says otherwise; as many rows as fit a core's cache."""
@@ -142,9 +136,9 @@ def write(table: pd.DataFrame, path: Path | None) -> None:
     if path is None:
         print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
     elif path.suffix == ".csv":
-        output.write_text(path, table.to_csv(index=False))
+        files.write_text(path, table.to_csv(index=False))
     else:
-        output.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
+        files.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
 
 
 if __name__ == "__main__":

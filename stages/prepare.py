@@ -15,9 +15,11 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset, Features, Value, disable_progress_bars
 
-from stages.common import errors, output, paths, rows, sources, texts
-from stages.common.labels import KINDS
-from stages.common.params import Data, Params
+from stages.common import errors, files, paths, texts
+from stages.params import Data, Params
+from stages.rows import splits as rows
+from stages.rows.labels import KINDS
+from stages.sources import fetched
 
 
 def main() -> None:
@@ -26,11 +28,11 @@ def main() -> None:
     tables = read(data)
     splits = prepare(tables, data, dropped)
     names = rows.class_names(splits, data)
-    with output.replacing(paths.PREPARED) as folder:
+    with files.replacing(paths.PREPARED) as folder:
         for name, split in splits.items():
             save(split, names, data.problem, folder / f"{name}.parquet")
     guard = {"near_duplicate_threshold": data.near_duplicate}
-    output.write_json(paths.DATA_METRICS, counts(tables, splits, names, data.problem, dropped) | guard)
+    files.write_json(paths.DATA_METRICS, counts(tables, splits, names, data.problem, dropped) | guard)
     print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in splits.items()))
     print("dropped: " + (", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"))
     if data.classes and not set(names) & set(data.classes):
@@ -45,10 +47,10 @@ def read(data: Data) -> dict[str, pd.DataFrame]:
         for split, file in files.items():
             folder = Path(scratch, split)
             folder.mkdir()
-            fetched = sources.fetch(
+            found = fetched.fetch(
                 source=data.source, revision=data.revision, file=file, into=folder, repo_type="dataset"
             )
-            tables[split] = rows.read(fetched.path, data)
+            tables[split] = rows.read(found.path, data)
     return tables
 
 

@@ -16,11 +16,13 @@ import textwrap
 
 import pandas as pd
 
-from stages.common import card, errors, output, paths, single_label, texts
-from stages.common.markdown import paragraphs, table
-from stages.common.params import Gate, Params
-from stages.common.problems import of_run
-from stages.common.protocol import Problem
+from stages.adapters import card
+from stages.common import errors, files, paths, texts
+from stages.params import Gate, Params
+from stages.reporting.markdown import paragraphs, table
+from stages.scoring import single_label
+from stages.scoring.problem import Problem
+from stages.scoring.problems import of_run
 
 SHOWN = 5
 """Errors, and kinds of errors, that the report shows."""
@@ -48,8 +50,8 @@ def main() -> None:
     else:
         print(told)
         figure = f"![{problem.FIGURE}]({paths.SUMMARY.name})"
-        output.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", told, figure) + "\n")
-        output.write_text(paths.CARD, card.tested(made, tuned, verdict(baseline, tuned, problem)))
+        files.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", told, figure) + "\n")
+        files.write_text(paths.CARD, card.tested(made, tuned, verdict(baseline, tuned, problem)))
     if options.gate and missed:
         sys.exit(1)
 

@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from stages import experiments
-from stages.common import errors, output, paths
-from stages.common.markdown import table
-from stages.common.params import Params
+from stages.common import errors, files, paths
 from stages.experiments import finished, parameter
+from stages.params import Params
+from stages.reporting.markdown import table
 
 SHOWN = 5
 """Trials in the final table."""
@@ -61,7 +61,7 @@ def main() -> None:
             study.tell(trial, state=TrialState.FAIL)
     print(best(study, select_by))
     if options.plot:
-        output.write_bytes(options.plot, drawing(study))
+        files.write_bytes(options.plot, drawing(study))
 
 
 def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:

@@ -18,24 +18,15 @@ import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from stages.common import (
-    adapters,
-    card,
-    classifier,
-    errors,
-    fused,
-    head,
-    output,
-    paths,
-    precision,
-    prefix,
-    quantized,
-    store,
-    training,
-    validation,
-)
-from stages.common.base import lowest
-from stages.common.params import Params
+from stages.adapters import card
+from stages.adapters import methods as adapters
+from stages.backbone import precision, prefix, store
+from stages.backbone.base import lowest
+from stages.classifier import model as classifier
+from stages.common import errors, files, paths
+from stages.params import Params
+from stages.training import fused, head, quantized, validation
+from stages.training import trainer as training
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Those whose version can change what the adapter is or does."""
@@ -63,11 +54,11 @@ def main() -> None:
     print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
-    with output.replacing(paths.TRAIN_CURVES) as curves, output.replacing(paths.ADAPTER) as folder:
+    with files.replacing(paths.TRAIN_CURVES) as curves, files.replacing(paths.ADAPTER) as folder:
         metrics |= training.fit(model, rows, params, curves, partial(validation.MEASURES[about.problem], unit=unit))
         head.scale(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
-    output.write_json(paths.TRAIN_METRICS, metrics)
+    files.write_json(paths.TRAIN_METRICS, metrics)
 
 
 def in_units(rows: dict[str, store.Rows], problem: str) -> tuple[dict[str, store.Rows], float]:
@@ -121,9 +112,9 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
     if config.exists():
-        output.write_json(config, ordered(json.loads(config.read_text())))
+        files.write_json(config, ordered(json.loads(config.read_text())))
     shutil.copytree(paths.ENCODED / "tokenizer", folder, dirs_exist_ok=True)
-    output.write_json(folder / "labels.json", arguments(about))
+    files.write_json(folder / "labels.json", arguments(about))
     run = {
         "depth": about.depth,
         "params": params.model_dump(include=MADE_BY),
@@ -131,8 +122,8 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "metrics": metrics,
     }
-    output.write_text(folder / "README.md", card.model_card(run, about.class_names))
-    output.write_json(folder / "run.json", run)
+    files.write_text(folder / "README.md", card.model_card(run, about.class_names))
+    files.write_json(folder / "run.json", run)
 
 
 def ordered(config: dict) -> dict:

@@ -52,9 +52,14 @@ from transformers import (
 )
 
 from stages import encode
-from stages.common import adapters, classifier, fused, paths, prefix, store, template
-from stages.common.base import load_config
-from stages.common.params import Params
+from stages.adapters import methods as adapters
+from stages.backbone import prefix, store
+from stages.backbone.base import load_config
+from stages.classifier import model as classifier
+from stages.common import paths
+from stages.encoding import template
+from stages.params import Params
+from stages.training import fused
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,9 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, pipeline, set_seed
 
 from stages import baseline, encode, evaluate, export, predict, prepare, report, train
-from stages.common import classifier, paths, sources
+from stages.classifier import model as classifier
+from stages.common import paths
+from stages.sources import fetched
 
 STAGES = (prepare, encode, baseline, train, evaluate, report)
 
@@ -27,7 +29,7 @@ def ran(folder: Path, rows: pd.DataFrame, model: Path, **sections: dict) -> Iter
     """Enters `folder` after every stage has run there on the rows and the model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sources, "fetch", lambda **_: sources.Fetched(path=folder / "rows.jsonl", license="MIT"))
+        patch.setattr(fetched, "fetch", lambda **_: fetched.Fetched(path=folder / "rows.jsonl", license="MIT"))
         rows.to_json(folder / "rows.jsonl", orient="records", lines=True)
         params = tiny_params(**sections)
         YAML().dump(params, paths.PARAMS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.common import calibration
+from stages.training import calibration
 
 
 def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from peft import PeftConfig
 
 from stages import export
-from stages.common import card
+from stages.adapters import card
 
 COMMIT = "0" * 40
 

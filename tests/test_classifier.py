@@ -6,9 +6,11 @@ from conftest import CAUSAL, FAMILIES, LAYERS, tiny_params
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from stages.common import adapters, classifier, prefix
+from stages.adapters import methods as adapters
+from stages.backbone import prefix
+from stages.classifier import model as classifier
 from stages.common.errors import PipelineError
-from stages.common.params import Params
+from stages.params import Params
 
 LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

@@ -8,8 +8,8 @@ import pytest
 from conftest import sentences
 
 from stages import encode
-from stages.common import template
 from stages.common.texts import clean
+from stages.encoding import template
 
 HARD = {
     "emoji": "👩‍👩‍👧 😀",

@@ -24,9 +24,11 @@ from transformers import (
 )
 
 from stages import encode
-from stages.common import classifier, prefix, template
-from stages.common.base import load_config, lowest
+from stages.backbone import prefix
+from stages.backbone.base import load_config, lowest
+from stages.classifier import model as classifier
 from stages.common.errors import PipelineError
+from stages.encoding import template
 
 LANGUAGE_MODELS = [
     name for name, family in MODELS.items() if family.model.__name__.endswith(("LMHeadModel", "CausalLM"))

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from stages.common import formats
 from stages.common.errors import PipelineError
+from stages.rows import formats
 
 WANTED = {"text": "review", "label": "stars"}
 ROWS = {"review": ['A "fine", warm film', "Dull"], "stars": ["5", "1"]}

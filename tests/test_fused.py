@@ -7,8 +7,11 @@ import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from peft.tuners.lora import Linear
 
-from stages.common import adapters, classifier, fused, prefix, products
-from stages.common.params import Params
+from stages.adapters import methods as adapters
+from stages.backbone import frozen_linear, prefix
+from stages.classifier import model as classifier
+from stages.params import Params
+from stages.training import fused
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 BATCH = {
@@ -59,9 +62,9 @@ def test_fused_layers_give_pefts_logits_and_gradients(family, saved_model):
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_layers_that_multiply_by_onednn_give_them_too(family, saved_model, monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
-    calls, multiply = [], products.onednn
-    monkeypatch.setattr(products, "onednn", lambda *given: calls.append(given) or multiply(*given))
+    monkeypatch.setattr(frozen_linear, "ONEDNN_IS_FASTER", True)
+    calls, multiply = [], frozen_linear.onednn
+    monkeypatch.setattr(frozen_linear, "onednn", lambda *given: calls.append(given) or multiply(*given))
     model = tuned(saved_model(family))
     exact = results(copy.deepcopy(model).double())
     pefts = results(model)

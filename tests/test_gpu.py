@@ -6,7 +6,8 @@ import torch
 from conftest import FAMILIES, LAYERS
 from families import unlabelled
 
-from stages.common import classifier, parallel, precision
+from stages.backbone import parallel, precision
+from stages.classifier import model as classifier
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 

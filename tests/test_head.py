@@ -9,8 +9,12 @@ from conftest import FAMILIES, LAYERS, tiny_params
 from families import MODELS, unlabelled
 
 from stages import train
-from stages.common import adapters, classifier, head, paths, store
-from stages.common.params import Params
+from stages.adapters import methods as adapters
+from stages.backbone import store
+from stages.classifier import model as classifier
+from stages.common import paths
+from stages.params import Params
+from stages.training import head
 
 CLASSES = ["bad", "fine", "good"]
 LABELS = classifier.label_arguments(CLASSES, pad_token_id=0)

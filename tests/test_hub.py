@@ -7,8 +7,8 @@ import pytest
 from conftest import build_tar
 from huggingface_hub import constants
 
-from stages.common import sources
 from stages.common.errors import PipelineError
+from stages.sources import fetched
 
 MODEL = {
     "README.md": b"---\nlicense: mit\n---\n# Tiny\n",
@@ -32,7 +32,7 @@ BAD = "0" * 40
 def fetch(tmp_path, commit, *, file=None, source="hub:org/tiny", repo_type="model"):
     into = tmp_path / "into"
     into.mkdir(exist_ok=True)
-    return sources.fetch(source=source, revision=commit, file=file, into=into, repo_type=repo_type)
+    return fetched.fetch(source=source, revision=commit, file=file, into=into, repo_type=repo_type)
 
 
 def names(folder):

@@ -17,9 +17,14 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from stages import encode, evaluate, export, train
-from stages.common import adapters, classifier, head, output, paths, store, training
+from stages.adapters import methods as adapters
+from stages.backbone import store
+from stages.classifier import model as classifier
+from stages.common import files, paths
 from stages.common.errors import ParamsError, PipelineError
-from stages.common.params import Params
+from stages.params import Params
+from stages.training import head
+from stages.training import trainer as training
 
 CASES = [
     *(("llama", method) for method in [*adapters.CONFIGS, "full"] if method != "qlora"),
@@ -53,7 +58,7 @@ def encoded(saved_model, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         shutil.copytree(saved_model(family), paths.BASE_MODEL)
         source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
-        output.write_json(paths.BASE_MODEL / "source.json", source)
+        files.write_json(paths.BASE_MODEL / "source.json", source)
         about = store.About(class_names=["bad", "good"], depth=2, hidden_size=32, dtype="float32", pad_token_id=0)
         paths.ENCODED.mkdir(parents=True)
         generator = np.random.default_rng(0)
@@ -315,13 +320,13 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
     options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
     loss = training.loss_function(model.train(), np.array([0, 0, 0, 1]), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
-    entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
+    entropy, log = torch.nn.functional.cross_entropy, files.logits.log_softmax(dim=1)
     weights = torch.tensor([4 / 6, 4 / 2])
     plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / weights.sum()
     smooth = -(weights * log).sum() / weights.sum() / 2
     assert loss(output, labels) == pytest.approx(((1 - smoothing) * plain + smoothing * smooth).item())
     model.eval()
-    assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
+    assert loss(output, labels) == pytest.approx(entropy(files.logits, labels).item())
 
 
 def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):

@@ -16,9 +16,16 @@ from families import BAD, GOOD, NOUNS
 from ruamel.yaml import YAML
 from scipy.special import expit
 
-from stages.common import calibration, classifier, labels, multi_label, paths, rows, scoring, store, thresholds
+from stages.backbone import store
+from stages.classifier import model as classifier
+from stages.common import paths
 from stages.common.errors import ParamsError, PipelineError
-from stages.common.params import Params
+from stages.params import Params
+from stages.rows import labels
+from stages.rows import splits as rows
+from stages.scoring import multi_label, thresholds
+from stages.scoring import significance as scoring
+from stages.training import calibration
 
 WORDS = {"praise": GOOD, "blame": BAD, "topic": NOUNS}
 NAMES = ["blame", "praise", "topic"]

@@ -2,13 +2,13 @@
 
 import pytest
 
-from stages.common import output
+from stages.common import files
 
 
 def test_a_folder_is_replaced_when_the_block_succeeds(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/old").touch()
-    with output.replacing(tmp_path / "out") as folder:
+    with files.replacing(tmp_path / "out") as folder:
         (folder / "new").touch()
         assert (tmp_path / "out/old").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
@@ -17,7 +17,7 @@ def test_a_folder_is_replaced_when_the_block_succeeds(tmp_path):
 def test_a_failing_block_leaves_the_former_folder_and_nothing_else(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/old").touch()
-    with pytest.raises(RuntimeError), output.replacing(tmp_path / "out") as folder:
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "out") as folder:
         (folder / "new").touch()
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
@@ -25,8 +25,8 @@ def test_a_failing_block_leaves_the_former_folder_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_never_written(tmp_path, value):
-    output.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
+    files.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
     with pytest.raises(ValueError, match="JSON compliant"):
-        output.write_json(tmp_path / "metrics.json", {"accuracy": value})
+        files.write_json(tmp_path / "metrics.json", {"accuracy": value})
     assert (tmp_path / "metrics.json").read_text() == '{\n  "accuracy": 0.5\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

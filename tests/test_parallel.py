@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.common import parallel
-from stages.common.device import device
+from stages.backbone import parallel
+from stages.backbone.device import device
 
 WORKERS = 2 if device().type == "cpu" else 1
 

@@ -8,7 +8,7 @@ from conftest import ROOT, tiny_params
 from ruamel.yaml import YAML
 
 from stages.common.errors import ParamsError
-from stages.common.params import Params
+from stages.params import Params
 
 TEXT = (ROOT / "params.yaml").read_text()
 

@@ -16,8 +16,10 @@ from ruamel.yaml import YAML
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 from stages import baseline, predict
-from stages.common import classifier, prefix, single_label, store
-from stages.common.params import Params
+from stages.backbone import prefix, store
+from stages.classifier import model as classifier
+from stages.params import Params
+from stages.scoring import single_label
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
 

@@ -5,7 +5,8 @@ import torch
 from conftest import CAUSAL, LAYERS
 from transformers import AutoModelForSequenceClassification
 
-from stages.common import pooled, prefix
+from stages.backbone import prefix
+from stages.classifier import last_token as pooled
 
 PAD = 0
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, PAD, 12, PAD, PAD], [13, 14, 15, 16, PAD]])

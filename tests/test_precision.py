@@ -7,10 +7,11 @@ from conftest import FAMILIES, tiny_params
 from transformers import AutoModelForSequenceClassification
 
 from stages import encode
-from stages.common import classifier, parallel, precision, store
-from stages.common.device import device
+from stages.backbone import parallel, precision, store
+from stages.backbone.device import device
+from stages.classifier import model as classifier
 from stages.common.errors import PipelineError
-from stages.common.params import Params
+from stages.params import Params
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 BATCH = {

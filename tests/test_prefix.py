@@ -6,7 +6,7 @@ from conftest import LAYERS, sentences
 from families import SPLIT
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from stages.common import prefix
+from stages.backbone import prefix
 from stages.common.errors import PipelineError
 
 

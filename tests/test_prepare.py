@@ -10,8 +10,9 @@ from datasets import Dataset
 from ruamel.yaml import YAML
 
 from stages import prepare
-from stages.common import paths, sources
+from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.sources import fetched
 
 OWN = {"format": None, "text": "text", "label": "label", "file": "rows.csv"}
 """What a user with a file of their own sets; the rest is as committed."""
@@ -22,7 +23,7 @@ def run(tmp_path, monkeypatch):
     """Runs the stage on files, given as text or tables by name; returns the prepared splits."""
     monkeypatch.chdir(tmp_path)
     raw = tmp_path / "raw"
-    monkeypatch.setattr(sources, "fetch", lambda *, file, **_: sources.Fetched(path=raw / file, license="MIT"))
+    monkeypatch.setattr(fetched, "fetch", lambda *, file, **_: fetched.Fetched(path=raw / file, license="MIT"))
 
     def run(files, **data):
         for name, content in files.items():

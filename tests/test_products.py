@@ -8,8 +8,9 @@ from conftest import FAMILIES
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from stages.common import classifier, parallel, products
-from stages.common.device import device
+from stages.backbone import frozen_linear, parallel
+from stages.backbone.device import device
+from stages.classifier import model as classifier
 
 LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
 BATCH = {
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(params=[False, True], ids=["torch", "onednn"])
 def faster(request, monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", request.param)
+    monkeypatch.setattr(frozen_linear, "ONEDNN_IS_FASTER", request.param)
     return request.param
 
 
@@ -37,7 +38,7 @@ def test_a_frozen_product_is_the_layers_forward_and_backward(layer, faster):
     expected.backward(gradient)
     before = total.clone()
     with torch.no_grad():
-        frozen = products.Frozen.of(layer, torch.float32)
+        frozen = frozen_linear.Frozen.of(layer, torch.float32)
         found = frozen(x)
         frozen.add_gradient(total, gradient.flatten(0, 1))
     assert (frozen.packed is not None) is faster
@@ -48,7 +49,7 @@ def test_a_frozen_product_is_the_layers_forward_and_backward(layer, faster):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_stay_torchs_own(dtype, faster):
     layer, x = nn.Linear(7, 5), torch.ones(1, 7, dtype=dtype)
-    frozen = products.Frozen.of(layer, dtype)
+    frozen = frozen_linear.Frozen.of(layer, dtype)
     assert frozen.packed is None
     assert torch.equal(frozen(x), layer.to(dtype)(x))
 
@@ -75,7 +76,7 @@ def test_inference_by_frozen_products_gives_the_models_logits(family, saved_mode
 
 
 def test_a_single_batch_is_not_worth_packing_for(monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", True)
+    monkeypatch.setattr(frozen_linear, "ONEDNN_IS_FASTER", True)
     model = nn.Sequential(nn.Linear(7, 5))
     (frozen,) = parallel.each_batch(model, lambda replica, _: "forward" in vars(replica[0]), [[0]], progress="test")
     assert not frozen

@@ -13,9 +13,14 @@ from ruamel.yaml import YAML
 from scipy.stats import rankdata
 
 from stages import experiments, predict, report, train
-from stages.common import classifier, paths, regression, rows, scoring, store
+from stages.backbone import store
+from stages.classifier import model as classifier
+from stages.common import paths
 from stages.common.errors import ParamsError, PipelineError
-from stages.common.params import Gate, Params
+from stages.params import Gate, Params
+from stages.rows import splits as rows
+from stages.scoring import regression
+from stages.scoring import significance as scoring
 
 DATA = {"problem": "regression", "format": None, "label": "stars", "classes": None}
 SECTIONS = {

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, Project
 
 from stages import report
-from stages.common.params import Gate
+from stages.params import Gate
 
 BASELINE = {
     "linear_probe": {"accuracy": 0.84, "f1_macro": 0.84, "mcc": 0.68, "log_loss": 0.4, "roc_auc": 0.9},

@@ -20,26 +20,38 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 README = (ROOT / "README.md").read_text()
 
 
+def imported(path: Path) -> set[Path]:
+    """The files of this project whose modules a file imports."""
+    files = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            files |= {file for name in names if (file := ROOT / f"{name.replace('.', '/')}.py").exists()}
+    return files
+
+
 def reached(path: Path) -> set[str]:
-    """The modules of this project that a file imports, and those that they import, itself included."""
-    found, todo = set(), [path]
+    """The files that a script imports, and those that they import, itself included.
+
+    Beyond stages/params.py nothing is followed: what it reads is named under `params`, and its checks only refuse.
+    """
+    found, todo = set(), {path}
     while todo:
         path = todo.pop()
-        if str(path.relative_to(ROOT)) in found:
-            continue
-        found.add(str(path.relative_to(ROOT)))
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                files = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
-                todo += [file for file in files if file.exists()]
-    return found
+        found.add(path)
+        todo |= imported(path) - found - {ROOT / "stages/params.py"}
+    return {str(path.relative_to(ROOT)) for path in found}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_deps_name_every_module_that_the_stage_reaches(stage):
-    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert declared == reached(ROOT / "stages" / f"{stage}.py")
+def test_deps_name_the_packages_that_the_stage_reaches_and_no_others(stage):
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    used = {
+        path: [dep for dep in declared if dep == path or path.startswith(f"{dep}/")]
+        for path in reached(ROOT / "stages" / f"{stage}.py")
+    }
+    assert [path for path, deps in used.items() if not deps] == []
+    assert declared == {dep for deps in used.values() for dep in deps}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -59,12 +71,6 @@ def test_params_that_stages_name_exist():
                 value = value[part]
 
 
-def test_importing_stages_of_scoring_never_retrains():
-    assert "stages/common/scoring.py" not in STAGES["train"]["deps"]
-    assert "stages/common/problems.py" not in STAGES["train"]["deps"]
-    assert "stages/common/classifier.py" not in STAGES["encode"]["deps"]
-
-
 @pytest.mark.parametrize("stage", ["fetch", "prepare", "report"])
 def test_a_stage_without_a_model_starts_without_torch(stage):
     command = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
@@ -79,7 +85,7 @@ def test_every_path_of_dvc_yaml_is_a_constant_of_paths():
                 path for entry in stage.get(group, []) for path in (entry if isinstance(entry, dict) else [entry])
             }
     known = {str(value) for value in vars(paths).values() if isinstance(value, Path)}
-    assert {path for path in named if not path.endswith(".py")} <= known
+    assert {path for path in named if not path.startswith("stages/")} <= known
 
 
 def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
@@ -94,7 +100,7 @@ def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
 
 
 def test_training_never_reads_the_test_split():
-    readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
+    readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()} - {"params"}
     assert readers == {"baseline", "evaluate", "report"}
 
 

@@ -8,9 +8,10 @@ import pytest
 from conftest import sentences, tiny_params
 
 from stages import prepare
-from stages.common import near, rows
 from stages.common.errors import PipelineError
-from stages.common.params import Params
+from stages.params import Params
+from stages.rows import near
+from stages.rows import splits as rows
 
 
 def options(**changes):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc
 
-from stages.common import scoring, single_label
+from stages.scoring import significance as scoring
+from stages.scoring import single_label
 
 
 def test_scores_match_a_case_counted_by_hand():

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from stages import search
 from stages.common.errors import PipelineError
-from stages.common.params import Params
+from stages.params import Params
 
 PARAMS = Params.model_validate(tiny_params())
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import build_tar, build_wheel
 
-from stages.common import archive, sources
 from stages.common.errors import PipelineError
+from stages.sources import archive, fetched
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def scratch(tmp_path, monkeypatch):
 
 
 def fetch(tmp_path, *, source="package:thing==1.0", revision=None, file=None, repo_type="dataset"):
-    return sources.fetch(source=source, revision=revision, file=file, into=tmp_path / "into", repo_type=repo_type)
+    return fetched.fetch(source=source, revision=revision, file=file, into=tmp_path / "into", repo_type=repo_type)
 
 
 def test_a_file_inside_an_archive_inside_a_package_arrives(index, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.common import store
+from stages.backbone import store
 
 TOKENS = [[5, 6, 7], [8], [9, 10]]
 ROWS = [[row] for row in TOKENS]

@@ -8,9 +8,9 @@ from conftest import CAUSAL, sentences
 from families import MODELS
 from transformers import AutoTokenizer
 
-from stages.common import template
 from stages.common.errors import PipelineError
 from stages.common.texts import clean
+from stages.encoding import template
 
 PAIRS = (
     "Premise: {text}\nHypothesis: {text_pair}\nEntailment:",

@@ -9,9 +9,12 @@ from conftest import tiny_params
 from families import unlabelled
 from peft import get_peft_model_state_dict
 
-from stages.common import adapters, classifier, fused, training
+from stages.adapters import methods as adapters
+from stages.classifier import model as classifier
 from stages.common.errors import PipelineError
-from stages.common.params import Params
+from stages.params import Params
+from stages.training import fused
+from stages.training import trainer as training
 
 CLASSES = ["bad", "good"]
 

@@ -9,7 +9,9 @@ import pytest
 from families import BAD, GOOD
 
 from stages import evaluate
-from stages.common import errors, paths, store, template
+from stages.backbone import store
+from stages.common import errors, paths
+from stages.encoding import template
 
 TEMPLATE = "Review: {text}\nSentiment:"
 LENGTH, STRIDE = 32, 8

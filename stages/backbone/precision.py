@@ -1,0 +1,63 @@
+"""Products in 16 bits: faster where the machine has units for them, as GPUs do, and CPUs with AMX or AVX512-BF16."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.pytorch_utils import Conv1D
+
+from stages.backbone.device import device
+from stages.common.errors import PipelineError
+
+
+def check(precision: str) -> None:
+    """Refuse a precision that this machine cannot train in.
+
+    Raises:
+        PipelineError: float16 is asked for without a GPU.
+    """
+    if precision == "float16" and device().type == "cpu":
+        raise PipelineError("precision: expected float32 or bfloat16 without a GPU, found float16")
+
+
+def autocast(precision: str) -> torch.autocast:
+    """The context in which products are computed in `precision`; norms and the states between blocks stay float32."""
+    return torch.autocast(device().type, dtype=getattr(torch, precision), enabled=precision != "float32")
+
+
+def multiple_of_tokens(precision: str) -> int:
+    """To what batches should be padded: in 16 bits every shape has its own program, which takes time to make."""
+    return 1 if precision == "float32" else 8
+
+
+def lower(model: nn.Module, precision: str) -> None:
+    """Hold the weights of linear layers in `precision`, in place, so that autocast need not cast them for every batch.
+
+    For inference: the model has no other use for their float32.
+    """
+    for part in model.modules():
+        if isinstance(part, nn.Linear | Conv1D):
+            part.to(getattr(torch, precision))
+
+
+def attend_in_float32(model: PreTrainedModel) -> None:
+    """Keep attention out of autocast on a CPU, in place: its backward pass is several times slower in 16 bits."""
+    if device().type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(ATTENTION)
+
+
+def attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """transformers' `sdpa` in float32."""
+    with torch.autocast(query.device.type, enabled=False):
+        output, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
+    return output.to(value.dtype), weights
+
+
+ATTENTION = "sdpa_float32"
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

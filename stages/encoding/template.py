@@ -1,0 +1,182 @@
+"""The prompt template, carried by the tokenizer: every text that it encodes stands inside the template.
+
+The template is the tokenizer's post-processor, in ids, and the cleaning of white space its normalizer. Both are saved
+and loaded with the tokenizer and so reach everyone who uses the adapter, with none of this project's code.
+"""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Regex, Tokenizer, normalizers, processors
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from stages.backbone.base import load_config
+from stages.common.errors import PipelineError
+
+PROBES = (("good", "bad"), ("It was, in 2 words, not bad.", "good"), ("Überraschend gut!", "Well, 1 of 2?"))
+"""Pairs on which a tokenizer with a template must agree with the tokenizer without it on the formatted string; where
+there are no pairs, the first text of each."""
+
+CLEANING = (
+    normalizers.Replace("\0", ""),
+    normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "),
+    normalizers.Strip(),
+)
+"""What `texts.clean` does to a text, for texts that come without it."""
+
+SIDES = {"head": "right", "tail": "left", "windows": "right"}
+"""The side at which a long text is cut, by the part that stays; windows start at its beginning."""
+
+
+def load_tokenizer(
+    base: Path,
+    *,
+    template: str,
+    max_length: int,
+    truncation: Literal["head", "tail", "windows"] = "head",
+    pairs: bool = False,
+) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, which puts every text into `template` before the model sees it.
+
+    The template becomes the tokenizer's post-processor, in ids, so it is saved and loaded with the tokenizer, and
+    truncation to `max_length` tokens cuts the text only; of a long one, its head or its tail stays. Padding is on the
+    right. Token types, which the stored rows do not hold, are left out.
+
+    Raises:
+        PipelineError: there is no fast tokenizer, it has no pad and no end token, `max_length` leaves no room for a
+            text, or the tokenizer cannot express the template.
+    """
+    config = load_config(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            base,
+            padding_side="right",
+            truncation_side=SIDES[truncation],
+            model_input_names=["input_ids", "attention_mask"],
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipelineError(f"{base}: expected a tokenizer that transformers can read, found: {reason}") from None
+    if not tokenizer.is_fast:
+        raise PipelineError(
+            f"{base}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}; "
+            "choose another model.source"
+        )
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.vocab_size:
+        if tokenizer.eos_token is None:
+            raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = with_template(tokenizer, template, pairs)
+    room = tokenizer.num_special_tokens_to_add(pair=pairs)
+    if max_length <= room:
+        raise PipelineError(
+            f"encode.max_length: expected more than the {room} tokens of the template, found {max_length}"
+        )
+    if max_length > (longest := most_tokens(config)):
+        raise PipelineError(
+            f"encode.max_length: expected at most the {longest} tokens that the model takes, found {max_length}"
+        )
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def fitted(
+    tokenizer: PreTrainedTokenizerBase, inputs: list[str] | list[tuple[str, str]], stride: int | None
+) -> list[list[list[int]]]:
+    """The tokens of each text or pair in rows of at most `model_max_length`, each within the template.
+
+    Args:
+        stride: tokens that the neighbouring windows of a long text share; None: one row a text, cut to fit.
+
+    Raises:
+        PipelineError: the template and the stride leave no room for more of the text.
+    """
+    if stride is None:
+        return [[tokens] for tokens in tokenizer(inputs, truncation=True)["input_ids"]]
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    if stride >= room:
+        raise PipelineError(
+            f"encode.stride: expected less than the {room} tokens that encode.max_length leaves for the text, "
+            f"found {stride}"
+        )
+    windows = tokenizer(inputs, truncation=True, stride=stride, return_overflowing_tokens=True)
+    rows = [[] for _ in inputs]
+    for text, tokens in zip(windows["overflow_to_sample_mapping"], windows["input_ids"], strict=True):
+        rows[text].append(tokens)
+    return rows
+
+
+def most_tokens(config: PreTrainedConfig) -> float:
+    """The longest row that a model takes; relative positions alone set no bound (Bloom), or write -1 (XLNet).
+
+    A table of positions that has a pad token counts from the place after it (RoBERTa: 514 places, 512 tokens).
+    """
+    places = getattr(config, "max_position_embeddings", None)
+    if places is None or places < 1:
+        return math.inf
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == places]
+    return places - max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> PreTrainedTokenizerBase:
+    """`tokenizer` with `template` as its post-processor; ids equal those of the formatted string.
+
+    Where the template ends in a space before the text, tokenizers that join a space to the word after it need it at
+    the text's start instead: the second try. Pairs in the template "{text}" stand as the tokenizer puts them.
+    """
+    plain = pairs and template == "{text}"
+    probes = list(PROBES) if pairs else [text for text, _ in PROBES]
+    formatted = probes if plain else [template.format(text=text, text_pair=pair) for text, pair in PROBES]
+    expected = tokenizer(formatted)["input_ids"]
+    for lead in ([], [normalizers.Prepend(" ")]):
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([*CLEANING, *lead, *own])
+        if not plain:
+            backend.post_processor = post_processor(tokenizer, template, pairs)
+        templated = PreTrainedTokenizerFast(
+            tokenizer_object=backend,
+            padding_side=tokenizer.padding_side,
+            truncation_side=tokenizer.truncation_side,
+            model_input_names=tokenizer.model_input_names,
+            **tokenizer.special_tokens_map,
+        )
+        if templated(probes)["input_ids"] == expected:
+            return templated
+    raise PipelineError(
+        f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "
+        "start the part after a text with a line break"
+    )
+
+
+def post_processor(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> processors.TemplateProcessing:
+    """What puts the template's ids around those of a text, or of a pair."""
+    ids = template_ids(tokenizer, template)
+    around = [
+        {"id": name, "ids": part, "tokens": tokenizer.convert_ids_to_tokens(part)} for name, part in ids.items() if part
+    ]
+    single = " ".join(name for name in ("before", "$A", "after") if ids.get(name, True))
+    pair = " ".join(name for name in ("before", "$A", "between", "$B", "after") if ids.get(name, True))
+    return processors.TemplateProcessing(single=single, pair=pair if pairs else None, special_tokens=around)
+
+
+def template_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, list[int]]:
+    """The ids before, between and after the texts in `template`, the tokenizer's own special tokens among them."""
+    spans, filled = [], template
+    for field, probe in zip(("{text}", "{text_pair}"), PROBES[0], strict=True):
+        if field in template:
+            spans.append((filled.index(field), filled.index(field) + len(probe)))
+            filled = filled.replace(field, probe)
+    encoded = tokenizer(filled, return_offsets_mapping=True)
+    ids, parts, place = encoded["input_ids"], [], 0
+    for start, stop in spans:
+        overlap = [begin < stop and end > start for begin, end in encoded["offset_mapping"]]
+        parts.append(ids[place : overlap.index(True)])
+        place = len(overlap) - overlap[::-1].index(True)
+    return {"before": parts[0], "between": parts[-1] if len(parts) > 1 else [], "after": ids[place:]}

