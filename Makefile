@@ -3,7 +3,7 @@ PYTHON ?= python3
 REV ?= main
 CPU ?= avx2
 PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
-# what oneDNN and MKL, which multiply for torch, may use of the CPU
+# the CPU instructions that oneDNN and MKL, torch's libraries for matrix products, may use
 ISA_default = ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
@@ -15,7 +15,7 @@ all: .venv/installed  ## create the environment, run the pipeline, print the com
 	dvc repro
 	cat metrics/report.md
 
-report: .venv/installed  ## as make, then write report.md, with what changed since REV (main); fails where the gate does
+report: .venv/installed  ## run the pipeline, write report.md with the changes since REV (main); fails if the gate fails
 	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing
 	dvc repro
 	python -m stages.report --rev $(REV) --gate > report.md
@@ -23,17 +23,17 @@ report: .venv/installed  ## as make, then write report.md, with what changed sin
 test: .venv/installed-dev lint  ## check the style and run every test
 	$(PYTEST)
 
-test-cpu: .venv/installed-dev  ## run every test as an older CPU would: make test-cpu CPU=avx2 (or default: SSE4)
+test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-cpu CPU=avx2 (or avx512, or default: SSE4)
 	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .
 	ruff format --check .
 
-bench: .venv/installed-dev  ## measure the pipeline beside the plain script (over an hour); writes benchmarks/RESULTS.md
+bench: .venv/installed-dev  ## compare the pipeline with a plain script (over an hour); writes benchmarks/RESULTS.md
 	python -m benchmarks.bench
 
-clean:  ## remove the environment, caches of tools and scratch files; keep data, models and DVC's cache
+clean:  ## remove the environment, downloads, tool caches and exports; keep data, models and DVC's cache
 	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

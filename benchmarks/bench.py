@@ -1,4 +1,4 @@
-"""The pipeline beside the script that most people would write, in one run on one machine.
+"""The pipeline compared with the script that most people would write, in one run on one machine.
 
     python -m benchmarks.bench              everything, in the order of PARTS
     python -m benchmarks.bench repeated     one part; RESULTS.md keeps the others
@@ -32,14 +32,14 @@ DEPTHS = (2, 4)
 """Values of `lora.top_layers` whose reruns are compared."""
 
 CHOSEN = {"lora": {"head_init": "probe"}}
-"""What goes with them: chosen on rows that are neither trained on nor tested."""
+"""Settings for these reruns, chosen on rows that are used neither for training nor for testing."""
 
 LOAD = (
-    "import stages.evaluate; from stages.classifier import model as classifier; from stages.common import paths; "
-    "classifier.load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
+    "import stages.evaluate; from stages.classifier.model import load_base; from stages.common import paths; "
+    "load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
 )
 
-STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate")
+STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
 
 
 def main() -> None:
@@ -60,9 +60,9 @@ class Run:
 
     seconds: float
     peak_mb: float
-    """Largest resident memory of any one of its processes."""
+    """Peak resident memory of its largest process, MiB."""
     lines: list[tuple[float, str]]
-    """What it printed, and after how many seconds."""
+    """Each line that it printed, after the seconds from the start until then."""
 
     @property
     def result(self) -> dict:
@@ -102,7 +102,7 @@ class Clone:
         return Run(time.perf_counter() - start, usage.ru_maxrss / 1024, lines)
 
     def set(self, **sections: dict | str) -> None:
-        """Put params.yaml back to the committed one, with the given changes."""
+        """Restore the committed params.yaml, then make the given changes."""
         subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=self.folder, check=True)
         yaml = YAML()
         params = yaml.load(self.folder / "params.yaml")
@@ -111,7 +111,7 @@ class Clone:
         yaml.dump(params, self.folder / "params.yaml")
 
     def retrain(self) -> Run:
-        """Run train, and what depends on it, though nothing changed."""
+        """Run train and what depends on it, even if nothing changed."""
         return self.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "train")
 
     def limits(self) -> dict[str, int]:
@@ -136,7 +136,7 @@ def full(clone: Clone) -> dict:
 
 
 def bfloat16(clone: Clone) -> dict:
-    """The same with products in 16 bits on both sides; a CPU without AMX or AVX512-BF16 loses by it."""
+    """The same with matrix products in 16 bits on both sides; slower on a CPU without AMX or AVX512-BF16."""
     return whole(clone, "bfloat16")
 
 
@@ -149,7 +149,7 @@ def whole(clone: Clone, precision: str) -> dict:
 
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
-    """A rerun of train and evaluate with adapters on another number of layers, its stored states in place."""
+    """A rerun of train and evaluate with adapters on another number of layers, with stored states already there."""
     clone.set(precision=precision, lora={"top_layers": top_layers} | CHOSEN["lora"])
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
@@ -160,7 +160,7 @@ def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
     """First full run, plain script, and the rerun after a changed rank, one after the other; one epoch on both sides.
 
     The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
-    script's first evaluation belongs to its first run only: a second one need not repeat it.
+    script's first evaluation counts in its first run only: a second run need not repeat it.
     """
     clone.set(precision=precision, data={"limit": rows})
     clone.python("-m", "dvc", "repro", "prepare")
@@ -186,7 +186,7 @@ def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
 
 
 def methods(clone: Clone) -> dict:
-    """Every method of PEFT on a sixth of the default training rows: on all of them they would take hours."""
+    """Every method of PEFT on a sixth of the default training rows: all of them would take hours."""
     limits = clone.limits() | {"train": 500}
     clone.set(data={"limit": limits})
     clone.python("-m", "dvc", "repro", "baseline")
@@ -203,7 +203,7 @@ def methods(clone: Clone) -> dict:
             "seconds": done.seconds,
             "peak_mb": done.peak_mb,
         }
-        results.save("methods", measured)  # each as soon as it is known
+        results.save("methods", measured)  # after each method, as soon as it is measured
     return measured
 
 
@@ -218,7 +218,7 @@ def share(clone: Clone) -> dict:
 
 
 def inference(clone: Clone) -> dict:
-    """predict beside transformers' pipeline, on the adapter of the default run."""
+    """`stages.predict` compared with transformers' pipeline, on the adapter of the default run."""
     clone.set()
     clone.python("-m", "dvc", "repro", "train")
     return clone.python("-m", "benchmarks.inference").result

@@ -1,4 +1,4 @@
-"""What prepare and encode cost as the rows grow in number and in length.
+"""What prepare and encode cost as rows grow in number and in length.
 
     python -m benchmarks.growth
 
@@ -24,20 +24,21 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 from stages import prepare
 from stages.common import paths
 from stages.params import Params
-from stages.rows import splits as rows
+from stages.problems.kinds import PROBLEMS
+from stages.rows import reading, splits
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOKKEEPING = (1_000, 10_000, 100_000, 1_000_000)
 REAL = (500, 2_000, 8_000)
 LENGTHS = {8: 2_000, 32: 500, 128: 125}
-"""Words a row, and how many rows: as many words in all."""
+"""Number of rows by words per row; the total number of words is the same."""
 
 ROWS = "rows.tsv"
 REAL_LAYERS = 6
-"""Of the default model's 30 layers, those that encode runs here: time grows with the rows the same way."""
+"""How many of the default model's 30 layers encode runs here: time grows with the rows in the same way."""
 
 WORDS = 19
-"""Words a row of the default data, on average."""
+"""Words per row of the default data, on average."""
 
 
 def main() -> None:
@@ -60,14 +61,14 @@ def main() -> None:
 
 
 def real_encode(scratch: Path, model: Path, count: int, words: int) -> dict:
-    """The real model's encode, on so many rows of so many words."""
+    """The cost of encode with the real model, on `count` rows of `words` words."""
     folder = workspace(scratch / f"real-{count}-{words}", model, count, words)
     measure(folder, "-m", "benchmarks.growth", ROWS)
     return {"rows": count} | measure(folder, "-m", "stages.encode")
 
 
 def make_stub(model: Path, folder: Path) -> Path:
-    """Two tiny layers behind the real tokenizer."""
+    """A model of two tiny layers, with the real tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -99,7 +100,7 @@ def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
 
 
 def measure(folder: Path, *arguments: str) -> dict[str, float]:
-    """Run Python in the folder; its seconds, and its peak memory without the pages of mapped files."""
+    """Run Python in the folder; returns its seconds, and its peak memory without the pages of mapped files."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -117,7 +118,7 @@ def measure(folder: Path, *arguments: str) -> dict[str, float]:
 
 
 def anonymous_memory(process: int) -> int:
-    """KiB of memory that the process holds of its own; the kernel takes mapped files' pages back as needed."""
+    """The process's anonymous memory, KiB: without the pages of mapped files, which the kernel frees as needed."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except FileNotFoundError:
@@ -126,16 +127,17 @@ def anonymous_memory(process: int) -> int:
 
 
 def prepare_file(file: Path) -> None:
-    """Do what `stages.prepare` does once it has its file, in the current folder."""
+    """Prepare `file` as `stages.prepare` does, in the current folder."""
     data = Params.load().data
-    splits = prepare.prepare({"train": rows.read(file, data)}, data, Counter())
+    prepared = prepare.prepare({"train": reading.read(file, data)}, data, Counter())
     paths.PREPARED.mkdir(parents=True)
-    for name, split in splits.items():
-        prepare.save(split, rows.class_names(splits, data), data.problem, paths.PREPARED / f"{name}.parquet")
+    names = splits.class_names(prepared, data)
+    for name, split in prepared.items():
+        prepare.save(split, names, PROBLEMS[data.problem], paths.PREPARED / f"{name}.parquet")
 
 
 def write_made_up(file: Path, count: int, words: int) -> None:
-    """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935); in the default format."""
+    """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935), in the default format."""
     generator = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlu"))
     vocabulary = np.array(["".join(generator.choice(letters, size)) for size in generator.integers(2, 9, 30_000)])

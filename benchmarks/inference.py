@@ -1,9 +1,9 @@
-"""Rows a second of `stages.predict` and of transformers' pipeline, on the same adapter and texts.
+"""Rows per second of `stages.predict` and of transformers' pipeline, on the same adapter and texts.
 
     python -m benchmarks.inference
 
-Reads models/base, models/adapter and data/prepared. The test texts are cut into three portions, and both answer each in
-turn, in memory, models loaded. Prints one line of JSON: medians, and the share of texts with the same label.
+Reads models/base, models/adapter and data/prepared. The test texts are cut into three portions, which both classify
+in turn, in memory, with loaded models. Prints one line of JSON: medians, and the share of texts with the same label.
 """
 
 import json
@@ -16,9 +16,10 @@ from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
 from stages import predict
-from stages.adapters import methods as adapters
+from stages.adapters.load import load
+from stages.adapters.run import Run
 from stages.backbone.device import device
-from stages.classifier import model as classifier
+from stages.classifier.labels import load_labels
 from stages.common import paths
 
 PORTIONS = 3
@@ -27,16 +28,16 @@ PORTIONS = 3
 def main() -> None:
     texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1000]
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
-    tuned = adapters.load(paths.ADAPTER)
-    plain = AutoPeftModelForSequenceClassification.from_pretrained(
-        paths.ADAPTER, **classifier.load_labels(paths.ADAPTER)
-    )
+    tuned = load(paths.ADAPTER)
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(paths.ADAPTER, **load_labels(paths.ADAPTER))
     plain_pipeline = pipeline("text-classification", model=plain, tokenizer=tokenizer, device=device())
+    run = Run.load(paths.ADAPTER)
+    options = {"batch_size": predict.BATCH_SIZE, "stride": run.window_stride, "problem": run.problem, "thresholds": []}
     rates: dict[str, list[float]] = {"predict": [], "pipeline": []}
     same = 0
     for portion in np.array_split(np.asarray(texts, dtype=object), PORTIONS):
         start = time.perf_counter()
-        ours = predict.answers(tuned, tokenizer, list(portion), predict.BATCH_SIZE)["label"].tolist()
+        ours = predict.answers(tuned, tokenizer=tokenizer, inputs=list(portion), **options)["label"].tolist()
         middle = time.perf_counter()
         theirs = [answer["label"] for answer in plain_pipeline(list(portion))]
         rates["predict"].append(len(portion) / (middle - start))

@@ -1,6 +1,6 @@
-"""The methods of PEFT that are compared, and what each needs apart from params.yaml.
+"""The methods of PEFT that are compared, and the settings of each that differ from params.yaml.
 
-Usual learning rates, not searched for.
+Learning rates are the usual ones, not searched for.
 """
 
 SETTINGS: dict[str, dict[str, dict]] = {
@@ -25,4 +25,4 @@ SETTINGS: dict[str, dict[str, dict]] = {
     "prefix": {"peft": {"method": "prefix"}, "train": {"lr": 1e-2}},
     "p_tuning": {"peft": {"method": "p_tuning"}, "train": {"lr": 1e-2}},
 }
-"""Sections of params.yaml by method; the first ones are `peft.method: lora` in its variants."""
+"""Sections of params.yaml by method; the first ones are variants of `peft.method: lora`."""

@@ -1,26 +1,23 @@
-"""What the benchmarks measured: kept as JSON, told as Markdown and as a picture."""
+"""The results of the benchmarks: saved as JSON, shown as Markdown and as pictures."""
 
 import json
 import os
 from pathlib import Path
 from statistics import median
 
-import matplotlib
 import torch
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from stages.common import files
 from stages.params import Params
 from stages.reporting.markdown import paragraphs, table
 
-matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "results"
 
 
 def save(part: str, values: dict) -> None:
-    """Keep what a part measured, on what, and at which of the settings that time depends on most."""
+    """Save what a part measured, with the hardware and the settings that time depends on most."""
     has = torch.cpu.get_capabilities()
     units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
     hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
@@ -52,7 +49,7 @@ def document(parts: dict[str, dict]) -> str:
 
 
 def conditions(part: dict) -> str:
-    """On what a part was measured, and how deep the pipeline ran."""
+    """The hardware and the settings that a part was measured with."""
     settings = " and ".join(f"`{key}: {json.dumps(value)}`" for key, value in part["settings"].items())
     return f"Measured on {part['hardware']}, with {settings} where nothing else is said."
 
@@ -80,7 +77,7 @@ def repeated(values: dict) -> str:
 
 
 def full(values: dict) -> str:
-    """The default run beside the plain script."""
+    """The default run compared with the plain script."""
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in values["stages_s"].items())
     return paragraphs(
         whole(values, "once"),
@@ -144,7 +141,7 @@ def methods(values: dict) -> str:
 
 
 def share(values: dict) -> str:
-    """Rates against the machine's own, in every precision."""
+    """The rates of encode and train as shares of the machine's matmul rate, in every precision."""
     names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
     rows = [
         (
@@ -169,7 +166,7 @@ def share(values: dict) -> str:
 
 
 def inference(values: dict) -> str:
-    """predict beside the pipeline."""
+    """`stages.predict` compared with transformers' pipeline."""
     rates = values["rows_per_s"]
     return paragraphs(
         f"## Inference, {values['texts']:,} texts",
@@ -222,7 +219,8 @@ def memory_line(peak: dict[str, float]) -> str:
 
 def draw_accuracy(parts: dict[str, dict]) -> None:
     """Seconds against test accuracy: first run and rerun of both sides, in every precision that was measured."""
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for part, precision, colour in (("full", "float32", "C0"), ("bfloat16", "bfloat16", "C1")):
         if part not in parts:
             continue
@@ -251,7 +249,8 @@ def draw_accuracy(parts: dict[str, dict]) -> None:
 
 def draw_growth(values: dict) -> None:
     """Seconds and memory against rows, both on logarithmic axes."""
-    figure, (time, memory) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    time, memory = figure.subplots(1, 2)
     for title, measured in values.items():
         if next(iter(measured[0])) == "rows":
             rows = [row["rows"] for row in measured]
@@ -264,6 +263,5 @@ def draw_growth(values: dict) -> None:
 
 
 def save_figure(figure: Figure, name: str) -> None:
-    """Write a picture, without the version of what drew it."""
+    """Write a picture, without the version of the program that drew it."""
     figure.savefig(HERE / name, dpi=120, metadata={"Software": None})
-    pyplot.close(figure)

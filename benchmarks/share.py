@@ -2,11 +2,11 @@
 
     python -m benchmarks.share
 
-Reads models/base and data/encoded. A large matrix product by torch and one as frozen layers compute it, a training step
-with PEFT's adapters and one with fused ones follow each other, batch by batch, with encode's batches in between, as the
-stage runs them; so all see the same machine. Shares are of the faster product. The work is that of the matrix products
-(`torch.utils.flop_counter`), the last block's unread tokens left out.
-Prints one line of JSON, medians.
+Reads models/base and data/encoded. For each batch these are timed in turn, so that all run under the same conditions: a
+large matrix product by torch, the same as frozen layers compute it, a training step with PEFT's adapters, and one with
+fused adapters; for every fifth batch, also encode's batches, as the stage runs them. Shares are of the faster matrix
+product. The counted work is that of the matrix products (`torch.utils.flop_counter`), without the last block's tokens
+that the head does not read. Prints one line of JSON, medians.
 """
 
 import json
@@ -39,7 +39,9 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "train", about, params.precision)
     model, _ = train.build(params, about, rows)
     model.to(device()).train()
-    encoder, _ = encode.load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
+    encoder, _ = encode.load_frozen_blocks(
+        params.lora.top_layers, products=params.precision, layers=params.model.layers
+    )
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     train_batches = batches(rows, params.train.batch_size)
     encode_batches = batches(rows, params.encode.batch_size)
@@ -96,26 +98,26 @@ def main() -> None:
 
 
 def batches(rows: store.Rows, batch_size: int) -> list[dict[str, torch.Tensor]]:
-    """`BATCHES` batches of like length, spread over all lengths."""
+    """`BATCHES` batches of rows of similar length, spread over all lengths."""
     chosen = rows.by_length(batch_size)
     spread = np.linspace(0, len(chosen) - 1, BATCHES).astype(int)
     return [{name: part.to(device()) for name, part in rows.batch(chosen[place]).items()} for place in spread]
 
 
 def flops(call: Callable[[dict], None], batch: dict[str, torch.Tensor]) -> int:
-    """Floating-point operations of the products in one call."""
+    """Floating-point operations of the matrix products in one call."""
     with FlopCounterMode(display=False) as counter:
         call(batch)
     return counter.get_total_flops()
 
 
 def work_per_token(work: list[int], batches: list[dict[str, torch.Tensor]]) -> float:
-    """10^9 floating-point operations a token."""
+    """Floating-point operations per token, in 10^9."""
     return sum(work) / sum(int(batch["attention_mask"].sum()) for batch in batches) / 1e9
 
 
 def timed(call: Callable, *arguments: object) -> float:
-    """Seconds that the call took, on a GPU until it is done."""
+    """Seconds that the call took; on a GPU, until its work is done."""
     start = time.perf_counter()
     call(*arguments)
     if torch.accelerator.is_available():

@@ -2,117 +2,136 @@
 
     python -m stages.baseline
 
-Reads models/base, data/prepared and data/encoded. Writes metrics/baseline.json, and each rival's predictions for the
-test rows to data/predictions/baseline.parquet (one column a rival; in each row a list of probabilities, or a number):
+Reads models/base, data/prepared and data/encoded. Writes metrics/baseline.json; data/predictions/baseline.parquet, each
+rival's predictions for the test rows (`row`, then one column per rival); and data/features, each text's pooled hidden
+states after the lowest `model.layers` layers of the untuned model, a Parquet file per split (`row` and `features`,
+(hidden,) float32).
 
-    majority              the class shares of the training rows, whatever the text; of numbers, the `median`
-    bag_of_words          TF-IDF and a linear model on the text: logistic regression, one for each of several labels, or
-                          ridge regression
-    untrained             the model before tuning, with a fresh random head or the one that it was saved with
-    zero_shot             the same, its head filled with the language-model head's rows of the label words
-    zero_shot_calibrated  zero_shot with threshold and scale fitted on the validation rows
-    linear_probe          a linear model on what the lowest `model.layers`, untuned, make of the text
+    majority              the class shares of the training rows, whatever the text; regression has `median` instead
+    bag_of_words          TF-IDF and a linear model: logistic regression (multi-label: one per label), or ridge
+                          regression for numbers
+    untrained             the model before tuning, with a random head or the head that it was saved with
+    zero_shot             the model before tuning, its head made of the language-model head's rows for the label words
+    zero_shot_calibrated  zero_shot with a threshold and a scale fitted on the validation rows
+    linear_probe          a linear model on the features
 
-Whatever a rival can choose, it chooses on the validation rows; so every label's threshold.
+Every choice that a rival has, such as regularization or each label's threshold, is made on the validation rows.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
-from stages.backbone import precision, prefix, store
-from stages.backbone.base import load_config, lowest
-from stages.classifier import model as classifier
-from stages.common import errors, files, paths, texts
-from stages.params import Baseline, Params
-from stages.scoring import significance as scoring
-from stages.scoring.problem import Problem
-from stages.scoring.problems import PROBLEMS
+from stages.backbone import base, precision, prefix, store
+from stages.classifier import inference, label_words
+from stages.classifier.labels import label_arguments
+from stages.classifier.model import load_base
+from stages.common import errors, files, paths, rivals, texts
+from stages.params import Params
+from stages.scoring import significance
+from stages.scoring.kinds import SCORED
+from stages.scoring.params import Baseline
+from stages.scoring.scored import ScoredProblem, score
 
 BySplit = dict[str, np.ndarray]
-"""Labels, inputs or predictions of a split's rows, by its name."""
+"""Labels, inputs or outputs of the rows of each split, by the split's name."""
 
 
 def main() -> None:
     params = Params.load()
+    base.quiet_transformers()
     about = store.About.load(paths.ENCODED)
-    problem = PROBLEMS[about.problem]
-    prepared = {name: pd.read_parquet(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
-    words = {name: texts.joined(table).to_numpy() for name, table in prepared.items()}
+    problem = SCORED[about.problem]
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
+    given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
 
     name, constant = problem.constant()
-    rivals = {
-        name: predicted(problem, constant.fit(words["train"], labels["train"]), words),
-        "bag_of_words": bag_of_words(problem, words, labels, params.baseline),
-        **model_rivals(problem, rows, labels, about, params),
+    models, features = model_rivals(problem, rows, labels, about, params)
+    outputs = {
+        name: predicted(problem, constant.fit(given["train"], labels["train"]), given),
+        rivals.BAG_OF_WORDS: bag_of_words(problem, texts=given, labels=labels, options=params.baseline),
+        **models,
     }
-    decided = {name: decide(problem, labels, rival) for name, rival in rivals.items()}
-    table = pd.DataFrame({name: list(rival) for name, rival in decided.items()})
-    files.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
-    metrics = {name: measure(problem, labels["test"], rival) for name, rival in decided.items()}
+    predictions = {name: decide(problem, labels=labels, outputs=rival) for name, rival in outputs.items()}
+    save_features(rows, features, paths.FEATURES)
+    save_predictions(problem, rows["test"], predictions)
+    metrics = {name: measure(problem, labels=labels["test"], predictions=rival) for name, rival in predictions.items()}
     files.write_json(paths.BASELINE_METRICS, metrics)
 
 
-def bag_of_words(problem: Problem, words: BySplit, labels: BySplit, options: Baseline) -> BySplit:
-    """Predictions of TF-IDF with a linear model."""
+def read_texts(split: str, rows: store.Rows) -> np.ndarray:
+    """Each row's text, or both texts of a pair, (texts,); checked to be the rows that were encoded."""
+    path = paths.PREPARED / f"{split}.parquet"
+    table = pd.read_parquet(path)
+    rows.check_same_rows(table["row"], path)
+    return texts.joined(table).to_numpy()
+
+
+def bag_of_words(problem: ScoredProblem, *, texts: BySplit, labels: BySplit, options: Baseline) -> BySplit:
+    """Outputs of TF-IDF with a linear model."""
     candidates = (
         make_pipeline(TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True), problem.linear(strength))
         for longest in options.ngrams
         for strength in options.regularization
     )
-    return predicted(problem, best(problem, candidates, words, labels), words)
+    return predicted(problem, best(problem, candidates, inputs=texts, labels=labels), texts)
 
 
 def model_rivals(
-    problem: Problem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
-) -> dict[str, BySplit]:
-    """Predictions of the rivals that use the frozen model; zero-shot needs a language-model head.
+    problem: ScoredProblem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
+) -> tuple[dict[str, BySplit], BySplit]:
+    """Outputs of the rivals that use the frozen model, and the features of each split; zero-shot needs a
+    language-model head.
 
-    The linear probe reads what the lowest `model.layers` make of a text, as the tuned model's head does. The others are
-    the model as it came, with all of its layers, and need no training rows.
+    The linear probe reads the states after the lowest `model.layers` layers, as the tuned model's head does. The other
+    rivals use all layers of the model, and need no training rows.
     """
-    every = load_config(paths.BASE_MODEL).num_hidden_layers
+    every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
     scored, trained = {name: rows[name] for name in ("validation", "test")}, {"train": rows["train"]}
-    model, logits, (features, final) = run(scored, about, params, layers=every, after=(used, every))
-    # one layer more than is read: what a model's last layer makes is had through the final norm alone
-    _, _, (train_features,) = run(trained, about, params, layers=min(used + 1, every), after=(used,))
+    model, logits, (features, final) = read_model(scored, about, params, layers=every, after=(used, every))
+    # one layer more than is read: transformers returns the last layer's output only after the final norm
+    _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))
 
-    rivals = {"untrained": {name: problem.predictions(values) for name, values in logits.items()}}
-    if classifier.scores_words(model):
-        head = classifier.array(classifier.label_word_head(model, paths.BASE_MODEL, params.encode.label_words))
+    found = {rivals.UNTRAINED: {name: problem.outputs(values) for name, values in logits.items()}}
+    if label_words.has_label_word_head(model):
+        words = label_words.label_word_head(model, paths.BASE_MODEL, params.encode.label_words)
+        head = inference.array(words)
         zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
-        rivals["zero_shot"] = {name: problem.predictions(values) for name, values in zero_shot.items()}
-        rivals["zero_shot_calibrated"] = calibrated(problem, zero_shot, labels)
-    rivals["linear_probe"] = linear_probe(problem, train_features | features, labels, params.baseline)
-    return rivals
+        found[rivals.ZERO_SHOT] = {name: problem.outputs(values) for name, values in zero_shot.items()}
+        found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(problem, logits=zero_shot, labels=labels)
+    features = train_features | features
+    found[rivals.LINEAR_PROBE] = linear_probe(problem, features=features, labels=labels, options=params.baseline)
+    return found, features
 
 
-def run(
+def read_model(
     rows: dict[str, store.Rows], about: store.About, params: Params, *, layers: int, after: tuple[int, ...]
 ) -> tuple[PreTrainedModel, BySplit, list[BySplit]]:
-    """The model of the lowest `layers` with a random head; its logits and pooled states for the texts of each split.
+    """The model's lowest `layers` layers with a random head; its logits and pooled states for the texts of each split.
 
     Args:
-        after: which states, see `classifier.logits_and_features`.
+        after: the numbers of layers after which states are read, see `inference.logits_and_features`.
     """
-    arguments = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
-    model = classifier.load_base(
-        paths.BASE_MODEL, labels=arguments | lowest(paths.BASE_MODEL, layers), seed=params.seed
-    )
+    labels = label_arguments(SCORED[about.problem], about.class_names, about.pad_token_id)
+    labels |= base.keep_lowest_layers(paths.BASE_MODEL, layers)
+    model = load_base(paths.BASE_MODEL, labels=labels, seed=params.seed)
     prefix.splice(model, about.depth)
-    precision.lower(model, params.precision)
+    precision.convert_linear_weights(model, params.precision)
     logits, features = {}, [{} for _ in after]
     for name, split in rows.items():
-        outputs, pooled = classifier.logits_and_features(
+        outputs, pooled = inference.logits_and_features(
             model,
             split,
             batch_size=params.baseline.batch_size,
@@ -126,43 +145,60 @@ def run(
     return model, logits, features
 
 
-def calibrated(problem: Problem, logits: BySplit, labels: BySplit) -> BySplit:
-    """Predictions of logistic regression on the validation logits.
+def calibrated(problem: ScoredProblem, *, logits: BySplit, labels: BySplit) -> BySplit:
+    """Outputs of logistic regression on the validation logits.
 
-    With two classes that is a threshold and a scale (Platt 1999), with more, or with labels, a matrix (Guo et al. 2017,
-    section 4.2).
+    For two classes this fits a threshold and a scale (Platt 1999); for more classes, or for several labels, a matrix
+    (Guo et al. 2017, section 4.2).
     """
     model = make_pipeline(StandardScaler(with_mean=False), problem.linear(1.0))
     centred = {name: values - values.mean(axis=1, keepdims=True) for name, values in logits.items()}
     return predicted(problem, model.fit(centred["validation"], labels["validation"]), centred)
 
 
-def linear_probe(problem: Problem, features: BySplit, labels: BySplit, options: Baseline) -> BySplit:
-    """Predictions of a linear model on standardised pooled features (Alain & Bengio 2016)."""
+def linear_probe(problem: ScoredProblem, *, features: BySplit, labels: BySplit, options: Baseline) -> BySplit:
+    """Outputs of a linear model on standardised features (Alain & Bengio 2016)."""
     candidates = (make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization)
-    return predicted(problem, best(problem, candidates, features, labels), features)
+    return predicted(problem, best(problem, candidates, inputs=features, labels=labels), features)
 
 
-def best(problem: Problem, candidates: Iterable[BaseEstimator], inputs: BySplit, labels: BySplit) -> BaseEstimator:
+def best(
+    problem: ScoredProblem, candidates: Iterable[BaseEstimator], *, inputs: BySplit, labels: BySplit
+) -> BaseEstimator:
     """The candidate, fitted on the training rows, with the lowest loss on the validation rows."""
     fitted = [candidate.fit(inputs["train"], labels["train"]) for candidate in candidates]
     return min(fitted, key=lambda one: problem.loss(labels["validation"], problem.fitted(one, inputs["validation"])))
 
 
-def predicted(problem: Problem, model: BaseEstimator, inputs: BySplit) -> BySplit:
-    """What a fitted model says of the validation rows, from which `decide` takes thresholds, and of the test rows."""
+def predicted(problem: ScoredProblem, model: BaseEstimator, inputs: BySplit) -> BySplit:
+    """A fitted model's outputs for the validation rows, on which `decide` chooses thresholds, and for the test rows."""
     return {name: problem.fitted(model, inputs[name]) for name in ("validation", "test")}
 
 
-def decide(problem: Problem, labels: BySplit, rival: BySplit) -> np.ndarray:
-    """A rival's final predictions for the test rows, with what its validation rows let it choose."""
-    return problem.decide(rival["test"], problem.choose(labels["validation"], rival["validation"]))
+def decide(problem: ScoredProblem, *, labels: BySplit, outputs: BySplit) -> Any:
+    """A rival's predictions for the test rows, with thresholds chosen on the validation rows."""
+    return problem.decide(outputs["test"], problem.thresholds(labels["validation"], outputs["validation"]))
 
 
-def measure(problem: Problem, labels: np.ndarray, rival: np.ndarray) -> dict[str, float | dict]:
-    """A rival's scores on the test rows, and the interval of the main one."""
-    interval = {problem.MAIN.key: scoring.main_interval(problem, labels, rival)}
-    return scoring.score(problem, labels, rival) | {"interval": interval}
+def save_features(rows: dict[str, store.Rows], features: BySplit, folder: Path) -> None:
+    """Write each split's features, (texts, hidden), with their row numbers."""
+    with files.replacing(folder) as fresh:
+        for name, values in features.items():
+            states = pa.array(list(values.astype(np.float32)), pa.list_(pa.float32(), values.shape[1]))
+            pq.write_table(pa.table({"row": rows[name].source_rows, "features": states}), fresh / f"{name}.parquet")
+
+
+def save_predictions(problem: ScoredProblem, rows: store.Rows, predictions: dict[str, Any]) -> None:
+    """Write every rival's predictions for the test rows."""
+    columns = {name: problem.column(rival) for name, rival in predictions.items()}
+    table = pd.DataFrame({"row": rows.source_rows} | columns)
+    files.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
+
+
+def measure(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any) -> dict[str, float | dict]:
+    """A rival's scores on the test rows, and the confidence interval of the main score."""
+    interval = {problem.main.key: significance.main_interval(problem, labels=labels, predictions=predictions)}
+    return score(problem, labels, predictions) | {"interval": interval}
 
 
 if __name__ == "__main__":

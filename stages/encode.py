@@ -1,56 +1,45 @@
-"""encode: every text as tokens, and what the frozen layers make of them, computed once.
+"""encode: the tokens of every text, and the frozen layers' output for them, computed once.
 
     python -m stages.encode
 
 Reads models/base and data/prepared. Writes data/encoded: the tokenizer with its template, a folder of arrays for each
-split (see stages/backbone/store.py), and `about.json`, written last; and metrics/encode.json by split: tokens, rows
-whose text was cut to `encode.max_length`, and the tokens that were cut off.
+split (see stages/backbone/store.py), what the stored states were computed with (`prefix.json`), and `about.json`,
+written last; and metrics/encode.json, for each split the number of tokens, of rows whose text was cut to
+`encode.max_length`, and of tokens cut off. The states of rows that an earlier run encoded are reused.
 """
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-from datasets import Features
+from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.backbone import parallel, precision, prefix, store
-from stages.backbone.base import load_config, lowest
+from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import device
-from stages.common import errors, files, paths, texts
-from stages.encoding import template
+from stages.common import errors, files, paths
+from stages.encoding import template, tokens
 from stages.params import Params
-from stages.rows import labels
+from stages.problems.kinds import PROBLEMS
 
-CHUNK = 1_000
-"""Rows tokenized at once; bounds the memory."""
-
-MUCH_CUT = 0.05
-"""Share of the tokens that may be cut off before a line says so."""
+MAX_SHARE_CUT = 0.05
+"""Share of tokens cut off above which a warning is printed."""
 
 
 def main() -> None:
     params = Params.load()
-    prepared = {name: pq.ParquetFile(paths.PREPARED / f"{name}.parquet") for name in paths.SPLITS}
-    tokenizer = template.load_tokenizer(
-        paths.BASE_MODEL,
-        pairs="text_pair" in prepared["train"].schema_arrow.names,
-        template=params.encode.template,
-        max_length=params.encode.max_length,
-        truncation=params.encode.truncation,
-    )
-    model, depth = load_lower(paths.BASE_MODEL, params.lora.top_layers, params.precision, params.model.layers)
-    about = described(params, prepared["train"], depth, tokenizer.pad_token_id)
-    metrics = {name: Counter(tokens=0, truncated_rows=0, truncated_tokens=0) for name in paths.SPLITS}
-    with files.replacing(paths.ENCODED) as folder:
-        for name, split in prepared.items():
-            chunks = tokenized(tokenizer, split, metrics[name], params.encode.window_stride)
-            store.save_tokens(folder / name, arrays(chunks, about))
-        if warning := cut_warning(sum(metrics.values(), Counter()), params.encode.max_length):
+    base.quiet_transformers()
+    datasets.disable_progress_bars()
+    model, depth = load_frozen_blocks(params.lora.top_layers, products=params.precision, layers=params.model.layers)
+    with files.replacing(paths.ENCODED) as folder, tempfile.TemporaryDirectory() as scratch:
+        tokenizer, tokenized = tokenize(params, Path(scratch))
+        about = about_splits(params, tokenized["train"], depth, tokenizer.pad_token_id)
+        metrics = save_tokens(folder, tokenized, about)
+        if warning := cut_warning(sum(map(Counter, metrics.values()), Counter()), params.encode.max_length):
             print(warning)
         if model:
             encode_states(model, folder, about, params)
@@ -59,83 +48,79 @@ def main() -> None:
     files.write_json(paths.ENCODE_METRICS, metrics)
 
 
-def described(params: Params, split: pq.ParquetFile, depth: int, pad_token_id: int) -> store.About:
-    """What `about.json` says of all splits."""
+def load_frozen_blocks(
+    top_layers: int | str, *, products: str = "float32", layers: int | None = None
+) -> tuple[PreTrainedModel | None, int]:
+    """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store.
+
+    Args:
+        products: the precision of the matrix products.
+        layers: see `stages.backbone.base.keep_lowest_layers`.
+    """
+    precision.check(products)
+    config = base.load_config(paths.BASE_MODEL, **base.keep_lowest_layers(paths.BASE_MODEL, layers))
+    depth = prefix.depth(config.num_hidden_layers, top_layers)
+    if not depth:
+        print("encode: all layers have adapters, so only tokens are stored")
+        return None, 0
+    model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
+    if not prefix.splits(model, depth):
+        print(f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all")
+        return None, 0
+    prefix.capture(model, depth)
+    precision.convert_linear_weights(model, products)
+    return model, depth
+
+
+def tokenize(params: Params, scratch: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Dataset]]:
+    """The tokenizer with its template, and each split, tokenized."""
+    splits = {name: paths.PREPARED / f"{name}.parquet" for name in paths.SPLITS}
+    tokenizer = template.load_tokenizer(
+        paths.BASE_MODEL,
+        pairs=tokens.has_pairs(splits["train"]),
+        template=params.encode.template,
+        max_length=params.encode.max_length,
+        truncation=params.encode.truncation,
+    )
+    stride = params.encode.window_stride
+    return tokenizer, {
+        name: tokens.tokenize(split, tokenizer, stride=stride, scratch=scratch / name) for name, split in splits.items()
+    }
+
+
+def about_splits(params: Params, split: Dataset, depth: int, pad_token_id: int) -> store.About:
+    """The contents of `about.json`: what all splits share."""
+    problem = PROBLEMS[params.data.problem]
     return store.About(
-        **labels.described(Features.from_arrow_schema(split.schema_arrow)["label"]),
+        problem=problem.name,
+        class_names=problem.output_names(split.features["label"]),
         depth=depth,
-        hidden_size=load_config(paths.BASE_MODEL).hidden_size,
+        hidden_size=base.load_config(paths.BASE_MODEL).hidden_size,
         dtype=params.encode.dtype,
         pad_token_id=pad_token_id,
         layers=params.model.layers,
     )
 
 
-def tokenized(
-    tokenizer: PreTrainedTokenizerBase, split: pq.ParquetFile, counts: Counter, stride: int | None = None
-) -> Iterator[tuple[list[list[list[int]]], list]]:
-    """The tokens of each text's rows and its label, a chunk of texts at a time; counts the tokens, and what was cut.
-
-    Args:
-        stride: see `template.fitted`.
-    """
-    for chunk in split.iter_batches(CHUNK):
-        inputs = texts.as_inputs(chunk.to_pandas())
-        whole = tokenizer(inputs, verbose=False)["input_ids"]
-        rows = [[tokens] for tokens in whole]
-        if long := [text for text, tokens in enumerate(whole) if len(tokens) > tokenizer.model_max_length]:
-            for text, fitted in zip(
-                long, template.fitted(tokenizer, [inputs[text] for text in long], stride), strict=True
-            ):
-                rows[text] = fitted
-        counts["tokens"] += sum(len(tokens) for fitted in rows for tokens in fitted)
-        if stride is None:
-            counts["truncated_rows"] += len(long)
-            counts["truncated_tokens"] += sum(len(whole[text]) - len(rows[text][0]) for text in long)
-        yield rows, chunk["label"].to_pylist()
-
-
-def arrays(
-    chunks: Iterable[tuple[list[list[list[int]]], list]], about: store.About
-) -> Iterator[tuple[list[list[list[int]]], np.ndarray]]:
-    """The same, with the labels as they are trained on."""
-    for tokens, stored in chunks:
-        yield tokens, labels.KINDS[about.problem].array(stored, about.class_names)
+def save_tokens(folder: Path, tokenized: dict[str, Dataset], about: store.About) -> dict[str, dict[str, int]]:
+    """Write each split's arrays, except for its states; returns the contents of metrics/encode.json."""
+    problem = PROBLEMS[about.problem]
+    return {
+        name: {"tokens": store.save_tokens(folder / name, tokens.chunks(split, problem, about.class_names))}
+        | tokens.truncation(split)
+        for name, split in tokenized.items()
+    }
 
 
 def cut_warning(counts: Counter, max_length: int) -> str:
-    """What to do where much of the texts was cut off; else nothing."""
+    """A warning, with the remedy, if more than `MAX_SHARE_CUT` of the tokens were cut off; else empty."""
     share = counts["truncated_tokens"] / (counts["tokens"] + counts["truncated_tokens"])
-    if share <= MUCH_CUT:
+    if share <= MAX_SHARE_CUT:
         return ""
     return (
         f"warning: {share:.1%} of the tokens were cut off, from {counts['truncated_rows']:,} rows: raise "
         f"encode.max_length, now {max_length}, or set encode.truncation: windows, which cuts nothing off"
     )
-
-
-def load_lower(
-    base: Path, top_layers: int | str, products: str = "float32", layers: int | None = None
-) -> tuple[PreTrainedModel | None, int]:
-    """The base model's blocks below its `top_layers`, and how many they are; None and 0: there is nothing to store.
-
-    Args:
-        products: the precision of the matrix products.
-        layers: see `stages.backbone.base.lowest`.
-    """
-    precision.check(products)
-    config = load_config(base, **lowest(base, layers))
-    depth = prefix.depth(config.num_hidden_layers, top_layers)
-    if not depth:
-        print("encode: no layer is left below the adapters, nothing but tokens is stored")
-        return None, 0
-    model = AutoModel.from_pretrained(base, config=config, dtype=torch.float32)
-    if not prefix.splits(model, depth):
-        print(f"encode: {config.model_type}'s layers cannot be run apart; goes on as with lora.top_layers: all")
-        return None, 0
-    prefix.capture(model, depth)
-    precision.lower(model, products)
-    return model, depth
 
 
 def encode_states(model: PreTrainedModel, folder: Path, about: store.About, params: Params) -> None:
@@ -144,34 +129,95 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     Raises:
         PipelineError: the states would take more than `encode.max_gb`.
     """
+    options = {"precision": params.precision, "batch_size": params.encode.batch_size}
     splits = {name: store.load_rows(folder / name, about, params.precision) for name in paths.SPLITS}
-    tokens = sum(len(rows.tokens) for rows in splits.values())
+    check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb)
+    made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
+    with reuse.earlier(paths.ENCODED, made_by) as earlier:
+        known = reuse.KnownStates(earlier if reuse.row_by_row(model) else None, about, **options)
+        same = reproduces(model, known, splits, params) and fill_states(model, folder, splits, known, about, params)
+    if not same:
+        print("encode: the stored states were computed on a different machine; computing all of them again")
+        fill_states(model, folder, splits, reuse.KnownStates(None, about, **options), about, params)
+    reuse.save(folder, made_by)
+
+
+def fill_states(
+    model: PreTrainedModel,
+    folder: Path,
+    splits: dict[str, store.Rows],
+    known: reuse.KnownStates,
+    about: store.About,
+    params: Params,
+) -> bool:
+    """Write the states of all splits, computing those that are not known; returns whether the known states that were
+    computed again came out the same."""
+    same = True
+    for name, rows in splits.items():
+        states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
+        batches = [known.fill(states, rows, batch) for batch in rows.by_length(params.encode.batch_size)]
+        left = [batch for batch in batches if len(batch)]
+        same &= all(
+            parallel.each_batch(
+                model,
+                partial(encode_batch, rows=rows, states=states, known=known),
+                left,
+                progress=f"encode, {name} rows",
+                precision=params.precision,
+                as_one_of_many=True,
+            )
+        )
+        states.flush()
+        print(f"encode: {name}: {sum(map(len, left)):,} of {len(rows):,} rows computed")
+    return same
+
+
+def check_size(tokens: int, about: store.About, max_gb: float) -> None:
+    """Check that the states of `tokens` tokens fit into `max_gb` gigabytes.
+
+    Raises:
+        PipelineError: they do not.
+    """
     gigabytes = store.size(tokens, about) / 1e9
-    if gigabytes > params.encode.max_gb:
+    if gigabytes > max_gb:
         raise errors.PipelineError(
-            f"encode: expected the stored states to fit encode.max_gb = {params.encode.max_gb}, "
+            f"encode: expected the stored states to fit encode.max_gb = {max_gb}, "
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
             "or store nothing with lora.top_layers: all"
         )
-    places = 0
-    for name, rows in splits.items():
-        states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
-        encode_rows = partial(encode_batch, rows=rows, states=states)
-        batches = rows.by_length(params.encode.batch_size)
-        done = parallel.each_batch(
-            model, encode_rows, batches, progress=f"encode, {name} rows", precision=params.precision
-        )
-        places += sum(done)
-        states.flush()
-    print(f"encode: {tokens:,} tokens; {1 - tokens / places:.1%} padding")
 
 
-def encode_batch(model: PreTrainedModel, numbers: np.ndarray, *, rows: store.Rows, states: np.memmap) -> int:
-    """Compute the states of the named rows and put them in their places; returns how many tokens, padding counted."""
-    batch = rows.batch(numbers)
-    hidden = model(**{name: batch[name].to(device()) for name in ("input_ids", "attention_mask")})
-    store.write_states(states, rows, numbers, hidden)
-    return batch["input_ids"].numel()
+def reproduces(model: PreTrainedModel, known: reuse.KnownStates, splits: dict[str, store.Rows], params: Params) -> bool:
+    """Whether this machine reproduces the known states, bit for bit; checked on one batch."""
+    probe = known.probe(list(splits.values()), params.encode.batch_size)
+    if not probe:
+        return True
+    rows, batch = probe
+    (hidden,) = parallel.each_batch(
+        model,
+        partial(run_batch, rows=rows),
+        [batch],
+        progress="",
+        precision=params.precision,
+        as_one_of_many=True,
+    )
+    return known.agrees(rows, batch, hidden)
+
+
+def encode_batch(
+    model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows, states: np.memmap, known: reuse.KnownStates
+) -> bool:
+    """Compute the states of the rows at `indices` and write them into `states`; returns whether those that were known
+    came out the same."""
+    hidden = run_batch(model, indices, rows=rows)
+    store.write_states(states, rows, indices, hidden)
+    return known.agrees(rows, indices, hidden)
+
+
+def run_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
+    """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
+    batch = rows.batch(indices)
+    return model(**{name: batch[name].to(device()) for name in ("input_ids", "attention_mask")})
 
 
 if __name__ == "__main__":

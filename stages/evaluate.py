@@ -1,135 +1,176 @@
-"""evaluate: the tuned model on the test rows, and what it gained over each baseline.
+"""evaluate: the tuned model on the test rows, and its gain over each rival.
 
     python -m stages.evaluate
 
-Reads models/adapter, as anyone would load it, data/prepared, data/encoded and what `baseline` wrote. Writes
-metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain over each rival in the main
-score, with interval and p-value), data/predictions/test.csv (text, label, probability, every rival's answer) and
-metrics/plots for `dvc plots`: answers for the confusion matrices, curves, reliability, score and errors by length; and
-metrics/summary.png.
+Reads models/base and models/adapter, the test rows of data/prepared and data/encoded, and the predictions of
+`baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain over each
+rival in the main score, with interval and p-value); data/predictions/test.csv (row, text, label, probability, every
+model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers for the confusion
+matrices, curves, reliability, F1 by class, score and errors by length.
 """
 
-import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.adapters import methods as adapters
-from stages.backbone import prefix, store
-from stages.classifier import model as classifier
+from stages.adapters.load import load
+from stages.adapters.run import Run
+from stages.backbone import base, prefix, store
+from stages.classifier import inference
 from stages.common import errors, files, paths, texts
+from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
 from stages.params import Params
-from stages.reporting import figure
-from stages.scoring import significance as scoring
-from stages.scoring.problem import Problem
-from stages.scoring.problems import PROBLEMS
+from stages.scoring import significance
+from stages.scoring.kinds import SCORED
+from stages.scoring.scored import ScoredProblem, score
 
 HISTOGRAM_BINS = 20
 
+PROBABILITY_SCORES = ("log_loss", "brier", "calibration_error")
+"""The scores that the temperature changes; it changes no answer."""
+
 
 def main() -> None:
-    options = Params.load().evaluate
+    options, run = Params.load().evaluate, Run.load(paths.ADAPTER)
+    base.quiet_transformers()
     about = store.About.load(paths.ENCODED)
-    problem, names = PROBLEMS[about.problem], about.class_names
+    problem, names = SCORED[about.problem], about.class_names
     rows = store.load_rows(paths.ENCODED / "test", about)
-    labels = rows.text_labels
-    given = pd.read_parquet(paths.PREPARED / "test.parquet").filter(texts.COLUMNS)
-    rivals = {name: np.stack(column) for name, column in pd.read_parquet(paths.BASELINE_PREDICTIONS).items()}
+    labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
 
-    made = json.loads((paths.ADAPTER / "run.json").read_text())
-    logits, fitted = tuned(rows, made["depth"], options.batch_size), made["metrics"]
-    thresholds = list(fitted.get("thresholds", {}).values())
-    predictions = rivals | {"tuned": problem.decide(problem.predictions(logits), thresholds)}
-    # as they were before the temperature was divided out of the head
-    before = problem.decide(problem.predictions(logits * fitted.get("temperature", 1)), thresholds)
-    metrics = measure(problem, labels, predictions["tuned"], before, rivals, names, options.resamples)
+    logits = tuned_logits(rows, run.depth, options.batch_size)
+    tuned = problem.decide(problem.outputs(logits), run.thresholds)
+    # without temperature scaling: `train` divided the head's weights by the temperature
+    before = problem.decide(problem.outputs(logits * run.temperature), run.thresholds)
+    predictions = rivals | {TUNED: tuned}
+    metrics = measure(problem, labels, names, predictions=predictions, uncalibrated=before, resamples=options.resamples)
     curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
     uncalibrated = problem.curves(labels, before, options.curve_points)
-    curves["tuned_uncalibrated"] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
-    table = answers(problem, labels, predictions, names)
+    curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
+    answers = named_answers(problem, labels, predictions, names)
 
-    save_plots(problem, table, row_scores(problem, labels, predictions), rows.text_lengths, curves)
-    files.write_bytes(paths.SUMMARY, figure.summary(about.problem, labels, predictions, curves, names))
-    for column, values in problem.confidence(predictions["tuned"]).items():
-        table.insert(2, column, values)
-    files.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
+    save_plots(problem, labels, predictions, answers=answers, curves=curves, lengths=rows.text_lengths, names=names)
+    save_predictions(given, answers, problem.confidence(tuned))
     files.write_json(paths.EVALUATE_METRICS, metrics)
 
 
-def tuned(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
-    """The saved adapter's logits, (texts, outputs), from the depth that it was trained from."""
-    model = adapters.load(paths.ADAPTER)
+def read_texts(rows: store.Rows) -> pd.DataFrame:
+    """The test rows' numbers in the source and their texts; checked to be the rows that were encoded."""
+    path = paths.PREPARED / "test.parquet"
+    given = pd.read_parquet(path).filter(["row", *texts.COLUMNS])
+    rows.check_same_rows(given["row"], path)
+    return given
+
+
+def read_rivals(problem: ScoredProblem, rows: store.Rows) -> dict[str, Any]:
+    """Every rival's predictions for the test rows."""
+    table = pd.read_parquet(paths.BASELINE_PREDICTIONS)
+    rows.check_same_rows(table.pop("row"), paths.BASELINE_PREDICTIONS)
+    return {name: problem.predictions(column) for name, column in table.items()}
+
+
+def tuned_logits(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
+    """The tuned model's logits, (texts, outputs), from the stored states unless `depth` is 0."""
+    model = load(paths.ADAPTER)
     prefix.splice(model, depth)
     if not depth:
         rows = replace(rows, states=None)
-    return rows.pooled(classifier.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
+    return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
 
 
 def measure(
-    problem: Problem,
+    problem: ScoredProblem,
     labels: np.ndarray,
-    tuned: np.ndarray,
-    uncalibrated: np.ndarray,
-    rivals: dict[str, np.ndarray],
     class_names: list[str],
+    *,
+    predictions: dict[str, Any],
+    uncalibrated: Any,
     resamples: int,
 ) -> dict[str, float | dict]:
-    """The tuned model's scores with their intervals, by class too, and its gain over each rival and the strongest.
+    """The tuned model's scores, with intervals and by class, and its gain over each rival and over the strongest.
 
     Args:
-        labels: of the rows; tuned, uncalibrated, and each of rivals: predictions for them.
+        labels: the labels of the rows.
+        predictions: every model's predictions, by the model's name.
+        uncalibrated: the tuned model's predictions without temperature scaling.
     """
-    compared = {name: scoring.gain(problem, labels, tuned, rival, resamples) for name, rival in rivals.items()}
-    compared["strongest_rival"] = min(compared.values(), key=lambda values: values["gain"])
+    tuned = predictions[TUNED]
+    gains = {
+        name: significance.gain(problem, labels=labels, tuned=tuned, rival=rival, resamples=resamples)
+        for name, rival in predictions.items()
+        if name != TUNED
+    }
+    gains[STRONGEST_RIVAL] = min(gains.values(), key=lambda values: values["gain"])
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
-        "interval": scoring.intervals(problem, labels, tuned, resamples),
+        "interval": significance.intervals(problem, labels=labels, predictions=tuned, resamples=resamples),
         "uncalibrated": {
-            name: value
-            for name, value in scoring.score(problem, labels, uncalibrated).items()
-            if name in ("log_loss", "brier", "calibration_error")
+            name: value for name, value in score(problem, labels, uncalibrated).items() if name in PROBABILITY_SCORES
         },
     }
     return {
-        **scoring.score(problem, labels, tuned),
+        **score(problem, labels, tuned),
         **{name: part for name, part in parts.items() if part},
         **{
-            key: {name: values[key] for name, values in compared.items()}
+            key: {name: values[key] for name, values in gains.items()}
             for key in ("gain", "gain_low", "gain_high", "p_value")
         },
     }
 
 
-def answers(
-    problem: Problem, labels: np.ndarray, predictions: dict[str, np.ndarray], class_names: list[str]
+def named_answers(
+    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], class_names: list[str]
 ) -> pd.DataFrame:
-    """The true answer and every model's, as people read them: the tuned model's first."""
-    told = {name: problem.answers(values, class_names) for name, values in predictions.items()}
-    return pd.DataFrame({"label": problem.truth(labels, class_names), "tuned": told["tuned"]} | told)
-
-
-def row_scores(problem: Problem, labels: np.ndarray, predictions: dict[str, np.ndarray]) -> pd.DataFrame:
-    """How good every model's answer is, row by row: the tuned model's first."""
-    scores = {name: problem.row_scores(labels, values) for name, values in predictions.items()}
-    return pd.DataFrame({"tuned": scores["tuned"]} | scores)
+    """The true answers and every model's in readable form, one column each; of the models, the tuned one first."""
+    answers = {name: problem.answers(values, class_names) for name, values in predictions.items()}
+    return pd.DataFrame({"label": problem.truth(labels, class_names), TUNED: answers[TUNED]} | answers)
 
 
 def save_plots(
-    problem: Problem, answers: pd.DataFrame, scores: pd.DataFrame, lengths: np.ndarray, curves: dict[str, dict]
+    problem: ScoredProblem,
+    labels: np.ndarray,
+    predictions: dict[str, Any],
+    *,
+    answers: pd.DataFrame,
+    curves: dict[str, dict],
+    lengths: np.ndarray,
+    names: list[str],
 ) -> None:
     """Write metrics/plots."""
+    scores = row_scores(problem, labels, predictions)
     with files.replacing(paths.EVALUATE_PLOTS) as folder:
-        answers.to_csv(folder / f"{problem.ANSWERS}.csv", index=False)
-        by_length(problem.MAIN.sign * scores, lengths).to_csv(folder / "length.csv")
-        errors_by_length(problem.MAIN.shortfall(scores), lengths).to_csv(folder / "errors.csv")
+        answers.to_csv(folder / f"{problem.answers_file}.csv", index=False)
+        by_length(problem.main.sign * scores, lengths).to_csv(folder / "length.csv")
+        errors_by_length(problem.main.shortfall(scores), lengths).to_csv(folder / "errors.csv")
+        if by_class := f1_by_class(problem, labels, predictions, names):
+            pd.DataFrame(by_class).rename_axis("class").to_csv(folder / "by_class.csv")
         for name, kinds in curves.items():
             for kind, points in kinds.items():
                 pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
 
 
+def row_scores(problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any]) -> pd.DataFrame:
+    """Every model's score for each row, one column per model, the tuned one first."""
+    scores = {name: problem.row_scores(labels, values) for name, values in predictions.items()}
+    return pd.DataFrame({TUNED: scores[TUNED]} | scores)
+
+
+def f1_by_class(
+    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], names: list[str]
+) -> dict[str, dict[str, float]]:
+    """For each model the F1 of each class or label; empty for regression."""
+    scores = {name: problem.class_scores(labels, values, names) for name, values in predictions.items()}
+    return {
+        name: {label: values["f1"] for label, values in of_model.items()}
+        for name, of_model in scores.items()
+        if of_model
+    }
+
+
 def by_length(scores: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
-    """Every model's main score on fifths of the rows by length; `tokens` is the longest row of each."""
+    """Every model's main score in each fifth of the rows by length; `tokens` is the length of its longest row."""
     longest = np.unique(np.quantile(lengths, np.arange(1, 6) / 5))
     fifths = scores.assign(tokens=lengths).groupby(np.searchsorted(longest, lengths))
     return fifths.mean().assign(rows=fifths.size(), tokens=fifths["tokens"].max()).set_index("tokens")
@@ -141,6 +182,14 @@ def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
     bins = pd.cut(lengths, edges, labels=edges[1:])
     summed = errors.groupby(bins, observed=False)
     return summed.sum().assign(rows=summed.size()).rename_axis("tokens")
+
+
+def save_predictions(given: pd.DataFrame, answers: pd.DataFrame, confidence: dict[str, np.ndarray]) -> None:
+    """Write data/predictions/test.csv: the rows' numbers and texts, the true answer, the tuned model's probability."""
+    table = answers.copy()
+    for column, values in confidence.items():
+        table.insert(2, column, values)
+    files.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Reads models/base, models/adapter and metrics/{baseline,evaluate}.json. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
-The adapter alone names its base model as the hub knows it, where `model.source` is one of the hub.
+The adapter alone refers to its base model by its name on the hub, if `model.source` is a hub repository.
 """
 
 import argparse
@@ -17,13 +17,15 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer
 
 from stages.adapters import card
-from stages.adapters import methods as adapters
+from stages.adapters.load import load
+from stages.adapters.run import Run
+from stages.backbone import base
 from stages.common import errors, files, paths
-from stages.report import verdict
-from stages.scoring.problems import of_run
+from stages.reporting.tested_card import tested_card
+from stages.reporting.verdict import verdict
 
-KEPT = (paths.BASE_MODEL, paths.ADAPTER)
-"""Folders that are not to be written over."""
+PROTECTED_FOLDERS = (paths.BASE_MODEL, paths.ADAPTER)
+"""Folders that must not be overwritten."""
 
 
 def main() -> None:
@@ -33,27 +35,27 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.output or (paths.PUBLISHED if options.adapter else paths.MERGED)
     if folder.exists() and (
-        not (folder / "run.json").exists() or folder.resolve() in (Path.cwd() / path for path in KEPT)
+        not (folder / "run.json").exists() or folder.resolve() in (Path.cwd() / path for path in PROTECTED_FOLDERS)
     ):
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
-    made = json.loads((paths.ADAPTER / "run.json").read_text())
+    run = Run.load(paths.ADAPTER)
+    base.quiet_transformers()
     baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     with files.replacing(folder) as fresh:
         if options.adapter:
-            publish(fresh, made["base_model"])
+            publish(fresh, run.base_model)
         else:
             merge(fresh)
-            files.write_json(fresh / "run.json", made)
-        said = verdict(baseline, tuned, of_run(made["params"]))
-        about = card.tested(made, tuned, said, merged=not options.adapter)
-        files.write_text(fresh / "README.md", about)
-    print(f"{folder}: how to load it stands in its README.md")
-    if options.adapter and not card.hub_name(made["base_model"]["source"]):
-        print(f"{folder}: its base model is no hub's, so whoever loads it needs {paths.BASE_MODEL} beside it")
+            run.save(fresh)
+        sentence = verdict(baseline, tuned, run.problem.main)
+        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, merged=not options.adapter))
+    print(f"{folder}: its README.md says how to load it")
+    if options.adapter and not card.hub_name(run.base_model["source"]):
+        print(f"{folder}: its base model is not on a hub, so whoever loads it needs {paths.BASE_MODEL} beside it")
 
 
 def publish(folder: Path, base: dict) -> None:
-    """Write the adapter, its base model named as the hub knows it where it came from there."""
+    """Write the adapter; a base model that came from a hub is referred to by its name there."""
     shutil.copytree(paths.ADAPTER, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     name = card.hub_name(base["source"])
     if name and (folder / "adapter_config.json").exists():
@@ -66,9 +68,9 @@ def merge(folder: Path) -> None:
     """Write the base model with the adapter merged into it.
 
     Raises:
-        PipelineError: the adapter is one of virtual tokens.
+        PipelineError: the adapter consists of virtual tokens, which cannot be merged.
     """
-    model = adapters.load(paths.ADAPTER)
+    model = load(paths.ADAPTER)
     if isinstance(model, PeftModel):
         raise errors.PipelineError(
             f"{paths.ADAPTER}: expected an adapter that can be merged into the base model, found virtual tokens "

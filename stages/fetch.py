@@ -2,33 +2,32 @@
 
     python -m stages.fetch
 
-Reads the source named by `model` in params.yaml (path: from models/raw). Writes models/base: config, weights in
-safetensors, tokenizer, and `source.json`, written last: where the files came from, their sha256 and the licence as the
-source states it. A GGUF file is converted once, to float32.
+Reads the source named by `model` in params.yaml (a `path:` source: models/raw). Writes models/base: config, weights in
+safetensors, tokenizer, and `source.json`, written last: where the files came from, their sha256 and the licence that
+the source states. A GGUF file is converted once, to float32.
 """
 
-import functools
 import json
 import shutil
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
-from unittest import mock
 
 from safetensors import SafetensorError, safe_open
 
 from stages.common import errors, files, paths
-from stages.params import Model, Params
+from stages.params import Params
 from stages.sources import fetched
 from stages.sources.archive import digest, listing
 from stages.sources.hub import MODEL_FILES
+from stages.sources.params import Model
 
 
 def main() -> None:
     model = Params.load().model
     with files.replacing(paths.BASE_MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
         found = fetched.fetch(
-            source=model.source, revision=model.revision, file=model.file, into=Path(scratch), repo_type="model"
+            source=model.source, revision=model.pin, file=model.wanted, into=Path(scratch), repo_type="model"
         )
         if found.path.suffix == ".gguf":
             convert_gguf(found.path, folder)
@@ -38,7 +37,7 @@ def main() -> None:
         else:
             raise errors.PipelineError(
                 f"{model.source}: expected a .gguf file or a folder with config.json, found neither; "
-                f"name one within it in model.file, which is {model.file or 'null'}"
+                f"name one within it in model.file, which is {model.wanted or 'null'}"
             )
         files.write_json(folder / "source.json", provenance(model, found, folder))
     print(f"{paths.BASE_MODEL}: {model.source}, licence {found.license}")
@@ -47,22 +46,19 @@ def main() -> None:
 def convert_gguf(file: Path, folder: Path) -> None:
     """Write the GGUF file's model and tokenizer to `folder` as safetensors (float32) and JSON.
 
-    The loaded object itself refuses to be saved, being marked as quantized, so its weights move to a fresh one.
+    transformers marks the loaded model as quantized and refuses to save it, so its weights move to a new model.
 
     Raises:
         PipelineError: transformers cannot read the file.
     """
-    import gguf
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-    # transformers opens the file, which takes seconds, once for each of config, tokenizer and weights
     try:
-        with mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)):
-            where["config"] = AutoConfig.from_pretrained(**where)
-            AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
-            loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(**where)
+        AutoTokenizer.from_pretrained(**where, config=config).save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.float32)
     except (ValueError, LookupError, NotImplementedError, OSError) as error:
         raise errors.PipelineError(
             f"{file.name}: expected a GGUF file of a language model that transformers reads, found: "
@@ -80,7 +76,7 @@ def copy_model(model: Path, folder: Path) -> None:
     """Copy the files of a saved transformers model from its folder.
 
     Raises:
-        PipelineError: it has no weights in safetensors, or not all of them, or they cannot be read.
+        PipelineError: weights in safetensors are missing, incomplete or unreadable.
     """
     found = sorted(path.name for path in model.iterdir() if path.is_file())
     kept = [name for name in found if any(fnmatch(name, pattern) for pattern in MODEL_FILES)]
@@ -96,7 +92,7 @@ def copy_model(model: Path, folder: Path) -> None:
             safe_open(model / name, "np")
         except SafetensorError as error:
             raise errors.PipelineError(
-                f"{name}: expected weights in safetensors, found a file cut short or of another format ({error}); "
+                f"{name}: expected weights in safetensors, found a truncated file or another format ({error}); "
                 "fetch or copy it again"
             ) from None
     for name in kept:
@@ -104,12 +100,12 @@ def copy_model(model: Path, folder: Path) -> None:
 
 
 def refuse_remote_code(folder: Path) -> None:
-    """Take out what names a repository's own code (`auto_map`), where transformers does without it.
+    """Remove references to a repository's own code (`auto_map`), where transformers itself supports the model.
 
-    So nothing that reads the folder later can be asked to run that code.
+    Nothing that reads the folder later can then be made to run that code.
 
     Raises:
-        PipelineError: transformers has no such architecture or tokenizer of its own.
+        PipelineError: transformers itself has no such architecture or tokenizer.
     """
     for name, loader in (("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")):
         config = read_json(folder / name) if (folder / name).is_file() else {}
@@ -121,8 +117,8 @@ def refuse_remote_code(folder: Path) -> None:
                 getattr(transformers, loader).from_pretrained(folder, trust_remote_code=False)
             except (ValueError, OSError):
                 raise errors.PipelineError(
-                    f"{name}: it names code of its own (auto_map), which is never run, and transformers has none for "
-                    f"{config.get('model_type') or config.get('tokenizer_class')!r}; choose another model"
+                    f"{name}: it refers to custom code (auto_map), which is never run, and transformers does not "
+                    f"support {config.get('model_type') or config.get('tokenizer_class')!r}; choose another model"
                 ) from None
 
 
@@ -142,11 +138,11 @@ def read_json(path: Path) -> dict:
 
 
 def provenance(model: Model, found: fetched.Fetched, folder: Path) -> dict:
-    """What source.json holds."""
+    """The contents of source.json."""
     return {
         "source": model.source,
-        "revision": model.revision,
-        "file": model.file,
+        "revision": model.pin,
+        "file": model.wanted,
         "license": found.license,
         "sha256": {path.name: digest(path) for path in sorted(folder.iterdir())},
     }

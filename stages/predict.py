@@ -1,16 +1,15 @@
 """predict: classify new texts with the tuned model.
 
     python -m stages.predict "A warm, funny and wise film." "Dull."
-    cat texts.txt | python -m stages.predict                              one text a line
+    cat texts.txt | python -m stages.predict                              one text per line
     python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
-Between the two texts of a pair stands a TAB; a file has both columns. Runs the whole model on the raw text: no stored
-states. Reads models/base and models/adapter.
+The two texts of a pair are separated by a TAB; in a file, each has its own column. Runs the whole model on the raw
+text, without stored states. Reads models/base and models/adapter.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,58 +18,47 @@ import numpy as np
 import pandas as pd
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.adapters import methods as adapters
-from stages.backbone import parallel, store
+from stages.adapters.load import load
+from stages.adapters.run import Run
+from stages.backbone import base, parallel, store
 from stages.backbone.device import device
-from stages.classifier import model as classifier
+from stages.classifier import inference
+from stages.classifier.labels import label_arguments, load_labels
+from stages.classifier.model import load_base
 from stages.common import errors, files, paths, texts
 from stages.common.texts import clean, valid
 from stages.encoding import template
+from stages.problems.problem import Problem
 from stages.rows import formats
-from stages.scoring import single_label
-from stages.scoring.problem import Problem
-from stages.scoring.problems import of_run
 
 BATCH_SIZE = 16
-"""Texts at once, unless the command line says otherwise; as many rows as fit a core's cache."""
+"""Default number of texts per batch: as many rows as fit a core's cache."""
 
 
 def main() -> None:
     options = parse_arguments()
-    run = json.loads((paths.ADAPTER / "run.json").read_text())
-    made, thresholds = run["params"], list(run["metrics"].get("thresholds", {}).values())
-    columns = {name: made["data"][name] for name in texts.COLUMNS if made["data"][name]}
-    table = read_texts(options, columns)
-    inputs = texts.as_inputs(table.map(clean))
-
-    tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
-    labels = classifier.load_labels(paths.ADAPTER)
-    tuned = adapters.load(paths.ADAPTER)
+    run = Run.load(paths.ADAPTER)
+    base.quiet_transformers()
+    table = read_texts(options, run.columns)
     given = {
-        "tokenizer": tokenizer,
-        "inputs": inputs,
+        "tokenizer": AutoTokenizer.from_pretrained(paths.ADAPTER),
+        "inputs": texts.as_inputs(table.map(clean)),
         "batch_size": options.batch_size,
-        "stride": made["encode"]["stride"] if made["encode"]["truncation"] == "windows" else None,
-        "problem": of_run(made),
+        "stride": run.window_stride,
+        "problem": run.problem,
     }
-    table = table.join(answers(tuned, **given, thresholds=thresholds))
+    table = table.join(answers(load(paths.ADAPTER), **given, thresholds=run.thresholds))
     if options.compare:
-        whole = classifier.label_arguments(
-            list(labels["id2label"].values()), labels["pad_token_id"], made["data"]["problem"]
-        )
-        untouched = classifier.load_base(
-            paths.BASE_MODEL, labels=whole, seed=made["seed"], head="label_words", words=made["encode"]["label_words"]
-        )
-        table = table.join(answers(untouched, **given).add_prefix("untouched_"))
+        table = table.join(answers(untuned(run), **given, thresholds=[]).add_prefix("untouched_"))
     write(table, options.output)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.predict", description="Classify texts with the tuned model."
     )
-    parser.add_argument("texts", nargs="*", help="texts to classify; none: standard input, one a line")
+    parser.add_argument("texts", nargs="*", help="texts to classify; default: standard input, one per line")
     parser.add_argument("--input", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a column of texts")
     parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
@@ -86,10 +74,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_texts(options: argparse.Namespace, columns: dict[str, str]) -> pd.DataFrame:
-    """The texts as the column `text` of a table, of pairs also `text_pair`; `columns` says what a file calls them.
+    """A table with the column `text`, and for pairs `text_pair`; `columns` gives the name of each in a file.
 
     Raises:
-        PipelineError: there are none, the file cannot be read, or a pair is no pair.
+        PipelineError: there are no texts, the file cannot be read, or pairs are expected and an argument is not a pair.
     """
     if options.input is None:
         given = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
@@ -102,30 +90,43 @@ def read_texts(options: argparse.Namespace, columns: dict[str, str]) -> pd.DataF
     return formats.read(options.input, wanted=columns).map(valid)
 
 
+def untuned(run: Run) -> PreTrainedModel:
+    """The model before tuning: a zero-shot classifier by the label words, if it has a language-model head."""
+    saved = load_labels(paths.ADAPTER)
+    labels = label_arguments(run.problem, list(saved["id2label"].values()), saved["pad_token_id"])
+    return load_base(paths.BASE_MODEL, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
+
+
 def answers(
     model: PreTrainedModel,
+    *,
     tokenizer: PreTrainedTokenizerBase,
     inputs: list[str] | list[tuple[str, str]],
     batch_size: int,
-    stride: int | None = None,
-    problem: Problem = single_label,
-    thresholds: Sequence[float] = (),
+    stride: int | None,
+    problem: Problem,
+    thresholds: Sequence[float],
 ) -> pd.DataFrame:
-    """Each text's or pair's answer, its probability, and the probability of every class or label; or its number."""
-    fitted = template.fitted(tokenizer, inputs, stride)
+    """For each text or pair the answer, its probability and that of every class or label; for regression, a number.
+
+    Args:
+        stride: see `template.token_rows`.
+        thresholds: see `Problem.decide`.
+    """
+    fitted = template.token_rows(tokenizer, inputs, stride)
     tokens = [row for rows in fitted for row in rows]
     logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
 
-    def compute(model: PreTrainedModel, rows: np.ndarray) -> None:
-        batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt")
-        logits[rows] = classifier.array(model(**batch.to(device())).logits)
+    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
+        batch = tokenizer.pad({"input_ids": [tokens[index] for index in indices]}, return_tensors="pt")
+        logits[indices] = inference.array(model(**batch.to(device())).logits)
 
     batches = store.by_length(np.array([len(row) for row in tokens]), batch_size)
     parallel.each_batch(model, compute, batches, progress="predict")
     pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted)]))
-    predictions = problem.decide(problem.predictions(pooled), thresholds)
+    predictions = problem.decide(problem.outputs(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    answered = {problem.ANSWER: problem.answers(predictions, names)} | problem.confidence(predictions)
+    answered = {problem.answer: problem.answers(predictions, names)} | problem.confidence(predictions)
     taken = {*texts.COLUMNS, *answered}
     detail = problem.detail(predictions, [f"class {name}" if name in taken else name for name in names])
     return pd.DataFrame(answered | detail)

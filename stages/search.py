@@ -2,10 +2,10 @@
 
     python -m stages.search --trials 20 lora.r=4,8,16 train.lr=1e-4..3e-3
 
-`a,b,c` tries these values; `low..high` any number between them, evenly on a logarithmic scale. A trial runs the
-pipeline up to `train`, in a copy of the project, so the test rows stay unread and the workspace as it is; it is kept as
-the experiment NAME-NUMBER. A search goes on from the experiments of its name that are there. The score is the
-validation rows' `train.select_by`.
+`a,b,c` tries these values; `low..high` tries numbers in that range, on a logarithmic scale. A trial runs the pipeline
+up to `train` in a copy of the project, so nothing is scored on the test rows and the workspace stays unchanged; DVC
+keeps the trial as the experiment NAME-NUMBER. A search continues from the existing experiments of its name. The score
+of a trial is `train.select_by` on the validation rows.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
-from stages import experiments
 from stages.common import errors, files, paths
-from stages.experiments import finished, parameter
 from stages.params import Params
+from stages.reporting import history
+from stages.reporting.history import Experiment
 from stages.reporting.markdown import table
 
 SHOWN = 5
@@ -29,49 +29,43 @@ SHOWN = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.search", description="Search good parameters with Optuna.")
-    parser.add_argument("space", nargs="+", metavar="PARAM=VALUES", help="values a,b,c or a range low..high")
-    parser.add_argument("--trials", type=int, default=20, help="in all, earlier ones among them (default: %(default)s)")
-    parser.add_argument("--name", default="search", help="how the experiments' names start (default: %(default)s)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the trials as parallel coordinates")
-    options = parser.parse_args()
+    options = arguments()
     params = Params.load()
     select_by = params.train.select_by
     space = dict(distribution(text, params) for text in options.space)
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = "minimize" if select_by == "loss" else "maximize"
     names = [f"{options.name}-{number}" for number in range(options.trials)]
-    earlier = {run["name"]: run for run in finished(f"{options.name}-") if run["name"] in names}
-    sampler = optuna.samplers.TPESampler(
-        seed=len(earlier)
-    )  # another seed than earlier calls', or it draws their trials
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    for done in earlier.values():
-        take_up(study, space, done, select_by)
+    earlier = [experiment for experiment in history.finished(f"{options.name}-") if experiment.name in names]
+    study = new_study(select_by, seed=len(earlier))  # the seed of an earlier call would propose its trials again
+    for experiment in earlier:
+        add_earlier_trial(study, space, experiment, select_by)
     for name in names:
-        if name in earlier:
-            continue
-        trial = study.ask(space)
-        trial.set_user_attr("experiment", name)
-        if experiments.run(name, trial.params, "train"):
-            (made,) = (run for run in finished(name) if run["name"] == name)
-            study.tell(trial, score(made, select_by))
-        else:
-            study.tell(trial, state=TrialState.FAIL)
+        if name not in {experiment.name for experiment in earlier}:
+            run_next_trial(study, space, name, select_by)
     print(best(study, select_by))
     if options.plot:
         files.write_bytes(options.plot, drawing(study))
 
 
+def arguments() -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.search", description="Search for good parameters with Optuna."
+    )
+    parser.add_argument("space", nargs="+", metavar="PARAM=VALUES", help="values a,b,c or a range low..high")
+    parser.add_argument("--trials", type=int, default=20, help="in total, earlier ones included (default: %(default)s)")
+    parser.add_argument("--name", default="search", help="how the experiments' names start (default: %(default)s)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the trials as parallel coordinates")
+    return parser.parse_args()
+
+
 def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
-    """A parameter's name and what to try, from `PARAM=a,b,c` or `PARAM=low..high`.
+    """A parameter's name and the values to try, from `PARAM=a,b,c` or `PARAM=low..high`.
 
     Raises:
-        PipelineError: it is neither, or params.yaml has no such parameter.
+        PipelineError: `text` has neither form, or params.yaml has no such parameter.
     """
     name, _, values = text.partition("=")
-    parameter(params.model_dump(), name)
+    history.parameter(params.model_dump(), name)
     separator = ".." if ".." in values else ","
     tried = [YAML(typ="safe").load(value) for value in values.split(separator)]
     if separator == ",":
@@ -82,41 +76,62 @@ def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
     return name, (IntDistribution if whole else FloatDistribution)(*tried, log=True)
 
 
-def take_up(study: optuna.Study, space: dict[str, BaseDistribution], run: dict, select_by: str) -> None:
-    """Add an experiment that an earlier call left.
+def new_study(select_by: str, *, seed: int) -> optuna.Study:
+    """A study without trials."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        direction="minimize" if select_by == "loss" else "maximize", sampler=optuna.samplers.TPESampler(seed=seed)
+    )
+
+
+def add_earlier_trial(
+    study: optuna.Study, space: dict[str, BaseDistribution], experiment: Experiment, select_by: str
+) -> None:
+    """Add an experiment of an earlier call to the study, as a finished trial.
 
     Raises:
-        PipelineError: it lies outside `space`.
+        PipelineError: its parameters are outside `space`.
     """
     try:
         trial = optuna.trial.create_trial(
-            params={name: parameter(run["params"], name) for name in space},
+            params={name: history.parameter(experiment.params, name) for name in space},
             distributions=space,
-            value=score(run, select_by),
-            user_attrs={"experiment": run["name"]},
+            value=score(experiment, select_by),
+            user_attrs={"experiment": experiment.name},
         )
     except ValueError as error:
         raise errors.PipelineError(
-            f"{run['name']}: expected an earlier trial of this search, found one of another space ({error}); "
-            "choose another --name, or remove it with dvc exp remove"
+            f"{experiment.name}: expected an earlier trial of this search, found one from a different "
+            f"search space ({error}); choose another --name, or remove it with dvc exp remove"
         ) from None
     study.add_trial(trial)
 
 
-def score(run: dict, select_by: str) -> float:
+def run_next_trial(study: optuna.Study, space: dict[str, BaseDistribution], name: str, select_by: str) -> None:
+    """Run the study's next proposal up to `train`, as the experiment `name`, and report its score to the study."""
+    trial = study.ask(space)
+    trial.set_user_attr("experiment", name)
+    if history.run_experiment(name, trial.params, "train"):
+        (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
+        study.tell(trial, score(made, select_by))
+    else:
+        study.tell(trial, state=TrialState.FAIL)
+
+
+def score(experiment: Experiment, select_by: str) -> float:
     """An experiment's score on the validation rows."""
-    return run["metrics"][str(paths.TRAIN_METRICS)]["validation"][select_by]
+    return experiment.metrics[str(paths.TRAIN_METRICS)]["validation"][select_by]
 
 
 def best(study: optuna.Study, select_by: str) -> str:
-    """The best trials as a table, and how to take up the first.
+    """The best trials as a table, and the command that applies the first.
 
     Raises:
         PipelineError: every trial failed.
     """
     done = study.get_trials(states=[TrialState.COMPLETE])
     if not done:
-        raise errors.PipelineError(f"expected a training that ends well, found {len(study.trials)} that failed")
+        raise errors.PipelineError(f"expected at least one successful trial, found {len(study.trials)} that failed")
     done.sort(key=lambda trial: trial.value, reverse=select_by == "accuracy")
     lines = [
         (

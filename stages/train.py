@@ -1,135 +1,139 @@
-"""train: LoRA, or another method of PEFT, from the stored states of the layers that it leaves frozen.
+"""train: LoRA, or another method of PEFT, on the stored states of the layers that stay frozen.
 
     python -m stages.train
 
-Reads models/base and data/encoded (train and validation rows). Writes models/adapter: adapter and head in safetensors
-(with `peft.method: full` the whole model), the tokenizer with its template, `labels.json`, `run.json` and a model card;
-metrics/train.json; and the curves of metrics/train for `dvc plots`.
+Reads models/base and the train and validation rows of data/encoded. Writes models/adapter: adapter and head in
+safetensors (with `peft.method: full` the whole model), the tokenizer with its template, `labels.json`, `run.json` and a
+model card; metrics/train.json; and the curves of metrics/train for `dvc plots`.
 """
 
 import importlib.metadata
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from stages.adapters import card
-from stages.adapters import methods as adapters
-from stages.backbone import precision, prefix, store
-from stages.backbone.base import lowest
-from stages.classifier import model as classifier
+from stages.adapters import card, methods
+from stages.adapters.run import Run
+from stages.backbone import base, precision, prefix, store
+from stages.classifier.labels import label_arguments
+from stages.classifier.model import load_base
 from stages.common import errors, files, paths
 from stages.params import Params
-from stages.training import fused, head, quantized, validation
-from stages.training import trainer as training
+from stages.problems.kinds import PROBLEMS
+from stages.training import fused, head, quantized, trainer
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
-"""Those whose version can change what the adapter is or does."""
+"""Packages whose version can change the adapter or its predictions."""
 
-MADE_BY = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
-"""The sections of params.yaml that the adapter depends on."""
+RECORDED = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
+"""The sections of params.yaml that the adapter depends on, except for the keys in `NOT_RECORDED`."""
 
-SETS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
-"""What PEFT holds in sets, whose order differs from run to run."""
+NOT_RECORDED = {"data": {"limit": {"test"}}, "encode": {"max_gb", "batch_size"}}
+
+SET_FIELDS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
+"""Fields that PEFT holds as sets, whose order differs from run to run."""
 
 
 def main() -> None:
     params = Params.load()
     precision.check(params.precision)
-    about = store.About.load(paths.ENCODED)
-    splits = ("train", "validation")
-    rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in splits}
-    depth = adapters.depth(params.peft.method, about.depth)
-    if depth < about.depth:
-        print(f"train: {params.peft.method} changes the lowest layers too: the whole model runs, from the tokens")
-        about = replace(about, depth=depth)
-        rows = {name: replace(split, states=None) for name, split in rows.items()}
-    rows, unit = in_units(rows, about.problem)
+    base.quiet_transformers()
+    about, rows = load_rows(params)
+    problem = PROBLEMS[about.problem]
+    unit = problem.unit(rows["train"].labels)
+    rows = {name: in_units(split, unit) for name, split in rows.items()}
     model, metrics = build(params, about, rows["train"])
     print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
-        print(f"train: {layers} LoRA layers run PEFT's own, slower code: {reason}")
+        print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
+    settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
     with files.replacing(paths.TRAIN_CURVES) as curves, files.replacing(paths.ADAPTER) as folder:
-        metrics |= training.fit(model, rows, params, curves, partial(validation.MEASURES[about.problem], unit=unit))
+        metrics |= trainer.fit(model, rows, curves, problem=problem, unit=unit, **settings)
         head.scale(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
     files.write_json(paths.TRAIN_METRICS, metrics)
 
 
-def in_units(rows: dict[str, store.Rows], problem: str) -> tuple[dict[str, store.Rows], float]:
-    """The rows with numbers as labels in units of the training rows' standard deviation, and that unit.
+def load_rows(params: Params) -> tuple[store.About, dict[str, store.Rows]]:
+    """The train and validation rows, without states if the method changes the layers that computed them."""
+    about = store.About.load(paths.ENCODED)
+    splits = ("train", "validation")
+    rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in splits}
+    depth = methods.depth(params.peft.method, about.depth)
+    if depth == about.depth:
+        return about, rows
+    print(f"train: {params.peft.method} changes the lowest layers too: the whole model is run from the tokens")
+    return replace(about, depth=depth), {name: replace(split, states=None) for name, split in rows.items()}
 
-    So numbers of any size train alike. They keep their mean: the head starts there, as that of a decoder has no bias to
-    which it could be added after the training.
-    """
-    if problem != "regression":
-        return rows, 1.0
-    unit = float(rows["train"].labels.std())
-    return {name: replace(split, labels=split.labels / np.float32(unit)) for name, split in rows.items()}, unit
+
+def in_units(rows: store.Rows, unit: float) -> store.Rows:
+    """The rows with their labels in units of `unit`."""
+    return rows if unit == 1 else replace(rows, labels=rows.labels / np.float32(unit))
 
 
 def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftModel | PreTrainedModel, dict[str, int]]:
-    """The base model with its head and adapters, taking stored states; and how many parameters it has when whole.
+    """The base model with head and adapters, which reads stored states; and the parameter counts of the whole model.
 
     Args:
-        rows: those of train, on some of which the head is fitted.
+        rows: the training rows; where the head starts from a fit, it is fitted on some of them.
     """
-    base = classifier.load_base(
+    plain = load_base(
         paths.BASE_MODEL,
-        labels=arguments(about),
+        labels=from_pretrained_arguments(about),
         seed=params.seed,
         head=params.lora.head_init,
         words=params.encode.label_words,
     )
     if params.precision != "float32":
-        precision.attend_in_float32(base)
-    before = base.num_parameters()
-    prefix.splice(base, about.depth)
+        precision.attend_in_float32(plain)
+    before = plain.num_parameters()
+    prefix.splice(plain, about.depth)
     if params.peft.method == "qlora":
-        quantized.quantize(base, about.depth, params.precision)
-    removed = before - sum(part.numel() for part in base.parameters())  # as they lie in memory, like `counts`
-    if about.problem == "regression" or (params.lora.head_init == "probe" and head.is_fresh(base)):
-        head.fit(base, rows, batch_size=params.train.batch_size, precision=params.precision, seed=params.seed)
-    model = adapters.add(base, params, depth=about.depth, base=paths.BASE_MODEL)
+        quantized.quantize(plain, about.depth, params.precision)
+    removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
+    if PROBLEMS[about.problem].numeric or (params.lora.head_init == "probe" and head.is_fresh(plain)):
+        head.fit(plain, rows, batch_size=params.train.batch_size, precision=params.precision, seed=params.seed)
+    sections = {"peft": params.peft, "lora": params.lora, "max_length": params.encode.max_length}
+    model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
     return model, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
-def arguments(about: store.About) -> dict:
-    """With which `from_pretrained` makes the classifier here and wherever it is loaded; saved as labels.json."""
-    labels = classifier.label_arguments(about.class_names, about.pad_token_id, about.problem)
-    return labels | lowest(paths.BASE_MODEL, about.layers)
+def from_pretrained_arguments(about: store.About) -> dict:
+    """The arguments of `from_pretrained` for the classifier, here and wherever it is loaded; saved as labels.json."""
+    labels = label_arguments(PROBLEMS[about.problem], about.class_names, about.pad_token_id)
+    return labels | base.keep_lowest_layers(paths.BASE_MODEL, about.layers)
 
 
 def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
-    """Write the adapter and all that it needs elsewhere; `run.json`, written last, says what made it."""
+    """Write the adapter and all files needed to load it elsewhere; `run.json`, written last, records what made it."""
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
     if config.exists():
         files.write_json(config, ordered(json.loads(config.read_text())))
     shutil.copytree(paths.ENCODED / "tokenizer", folder, dirs_exist_ok=True)
-    files.write_json(folder / "labels.json", arguments(about))
-    run = {
-        "depth": about.depth,
-        "params": params.model_dump(include=MADE_BY),
-        "base_model": json.loads((paths.BASE_MODEL / "source.json").read_text()),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "metrics": metrics,
-    }
+    files.write_json(folder / "labels.json", from_pretrained_arguments(about))
+    run = Run(
+        depth=about.depth,
+        params=params.model_dump(include=RECORDED, exclude=NOT_RECORDED),
+        base_model=json.loads((paths.BASE_MODEL / "source.json").read_text()),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        metrics=metrics,
+    )
     files.write_text(folder / "README.md", card.model_card(run, about.class_names))
-    files.write_json(folder / "run.json", run)
+    run.save(folder)
 
 
 def ordered(config: dict) -> dict:
     """PEFT's saved config with its sets in a fixed order, so that equal runs write equal files."""
     return {
-        name: sorted(value) if isinstance(value, list) and name in SETS else value
+        name: sorted(value) if isinstance(value, list) and name in SET_FIELDS else value
         for name, value in sorted(config.items())
     }
 

@@ -32,6 +32,9 @@ FAMILIES = ("gpt2", "llama", "qwen2", "bert", "roberta", "distilbert")
 
 CAUSAL = ("gpt2", "llama", "qwen2")
 
+WIDE = 64
+"""The size of the feed-forward layers in the model of `project`."""
+
 ROOT = Path(__file__).resolve().parent.parent
 ONLINE = dict(os.environ)
 """The environment as it came: what reaches the package index."""
@@ -225,8 +228,10 @@ def copy_project(folder: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, index: Path, saved_model: Callable[[str], Path]) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
     """A tiny project after its first `dvc repro`, committed. Tests leave its workspace as they found it.
+
+    Its model has layers as wide as states have to be that are taken over, see tests/backbone/test_reuse.py.
 
     The first of pytest's processes that asks for it makes it; each gets a copy.
     """
@@ -236,7 +241,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path, saved_model: 
     with FileLock(shared / "tiny.lock"):
         if not made.exists():
             project = copy_project(home / "making")
-            sources = tiny_sources(wheels, saved_model("llama"))
+            sources = tiny_sources(wheels, save_model("llama", home / "llama", intermediate_size=WIDE))
             sources["model"]["layers"] = LAYERS - 1
             project.write_params(tiny_params(**sources))
             project.commit("Describe the pipeline")

@@ -8,15 +8,16 @@ The table is made by the code that the stages run; tests/test_families.py holds 
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 import transformers
-from peft import AutoPeftModelForSequenceClassification
+from peft import AutoPeftModelForSequenceClassification, PeftModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AlbertForMaskedLM,
@@ -52,13 +53,17 @@ from transformers import (
 )
 
 from stages import encode
-from stages.adapters import methods as adapters
+from stages.adapters import methods
 from stages.backbone import prefix, store
-from stages.backbone.base import load_config
-from stages.classifier import model as classifier
+from stages.backbone.base import load_config, quiet_transformers
+from stages.classifier import inference
+from stages.classifier.label_words import has_label_word_head
+from stages.classifier.labels import label_arguments
+from stages.classifier.model import load_base
 from stages.common import paths
 from stages.encoding import template
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
 from stages.training import fused
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +79,7 @@ TEMPLATE = "Review: {text}\nSentiment:"
 
 
 def main() -> None:
+    quiet_transformers()
     print(HEAD)
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
@@ -112,7 +118,7 @@ class Measured:
 
     classifier: str
     depth: int
-    scores_words: bool
+    has_label_word_head: bool
     spread: float
     """Standard deviation of the logits over the rows: logits that are all alike would prove nothing."""
     stored: float
@@ -126,7 +132,7 @@ class Measured:
             name,
             f"`{self.classifier}`",
             "yes" if self.depth else "no",
-            "label words" if self.scores_words else "-",
+            "label words" if self.has_label_word_head else "-",
             f"{self.stored:.0e}" if self.depth else "-",
             f"{self.batch:.0e}",
             "{:.2f} → {:.2f}".format(*self.losses),
@@ -140,32 +146,28 @@ def measure(base: Path, folder: Path) -> Measured:
     params = Params.load(ROOT / paths.PARAMS)
     config = load_config(base)
     tokenizer = template.load_tokenizer(base, template=TEMPLATE, max_length=64)
-    lower, depth = encode.load_lower(base, LAYERS // 2)
-    about = store.About(
-        class_names=["bad", "good"],
-        depth=depth,
-        hidden_size=config.hidden_size,
-        dtype="float32",
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    with mock.patch.object(paths, "BASE_MODEL", base):
+        lower, depth = encode.load_frozen_blocks(LAYERS // 2)
+    about = described(depth=depth, hidden_size=config.hidden_size, pad_token_id=tokenizer.pad_token_id)
     texts, ratings = zip(*sentences(12), strict=True)
     encoded, classes = tokenizer(list(texts))["input_ids"], [int(rating > 0) for rating in ratings]
     for split, count in zip(paths.SPLITS, (12, 2, 2), strict=True):
-        store.save_tokens(folder / split, [([[row] for row in encoded[:count]], classes[:count])])
+        store.save_tokens(folder / split, [chunk_of([[row] for row in encoded[:count]], classes[:count])])
     if lower:
-        encode.encode_states(lower, folder, about, params)
+        with mock.patch.object(paths, "BASE_MODEL", base):
+            encode.encode_states(lower, folder, about, params)
     rows = store.load_rows(folder / "train", about)
     tokens = replace(rows, states=None)
 
-    labels = classifier.label_arguments(about.class_names, about.pad_token_id)
+    labels = labels_of(about.class_names, about.pad_token_id)
     set_seed(params.seed)
     whole = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32, **labels)
     expected = logits(whole, tokens)
 
-    model = classifier.load_base(base, labels=labels, seed=params.seed)
+    model = load_base(base, labels=labels, seed=params.seed)
     prefix.splice(model, depth)
     stored = logits(model, rows)
-    model = adapters.add(model, params, depth=depth, base=base)
+    model = adapted(model, params, depth=depth, base=base)
     fused.fuse(model, rows.batch([0]))
     train(model, rows)
     tuned = logits(model, rows)
@@ -174,7 +176,7 @@ def measure(base: Path, folder: Path) -> Measured:
     return Measured(
         classifier=type(whole).__name__,
         depth=depth,
-        scores_words=classifier.scores_words(whole),
+        has_label_word_head=has_label_word_head(whole),
         spread=float(expected.std(axis=0).min()),
         stored=difference(stored, expected),
         batch=difference(logits(whole, tokens, batch_size=1), expected),
@@ -183,19 +185,59 @@ def measure(base: Path, folder: Path) -> Measured:
     )
 
 
+def labels_of(class_names: list[str], pad_token_id: int = 0, problem: str = "single_label") -> dict[str, Any]:
+    """The arguments with which `from_pretrained` makes a head for these classes."""
+    return label_arguments(PROBLEMS[problem], class_names, pad_token_id)
+
+
+def described(**changes: Any) -> store.About:
+    """What `about.json` says of a tiny encoding with two classes; `changes` are its fields."""
+    values = {
+        "problem": "single_label",
+        "class_names": ["bad", "good"],
+        "depth": LAYERS // 2,
+        "hidden_size": SIZES["hidden_size"],
+        "dtype": "float32",
+        "pad_token_id": 0,
+        "layers": None,
+    }
+    return store.About(**values | changes)
+
+
+def chunk_of(
+    texts: Sequence[Sequence[Sequence[int]]], labels: Sequence, source_rows: Sequence | None = None
+) -> store.Chunk:
+    """Texts, each with its rows of tokens, as `store.save_tokens` takes them; without numbers they count from 0."""
+    rows = [row for text in texts for row in text]
+    return store.Chunk(
+        tokens=np.concatenate(rows),
+        lengths=np.array([len(row) for row in rows]),
+        counts=np.array([len(text) for text in texts]),
+        labels=np.asarray(labels),
+        source_rows=np.arange(len(texts)) if source_rows is None else np.asarray(source_rows),
+    )
+
+
+def adapted(model: PreTrainedModel, params: Params, *, depth: int, base: Path) -> PeftModel | PreTrainedModel:
+    """`methods.add` with what `params` says."""
+    sections = {"peft": params.peft, "lora": params.lora, "max_length": params.encode.max_length}
+    return methods.add(model, **sections, depth=depth, base=base)
+
+
 def unlabelled(tokens: list, pad_token_id: int) -> store.Rows:
     """Rows of these tokens, all of the first class, nothing stored."""
     return store.Rows(
         tokens=np.concatenate(tokens).astype(np.int32),
         offsets=np.cumsum([0, *map(len, tokens)]),
         labels=np.zeros(len(tokens), dtype=np.int64),
+        source_rows=np.arange(len(tokens)),
         states=None,
         pad_token_id=pad_token_id,
     )
 
 
 def logits(model: torch.nn.Module, rows: store.Rows, batch_size: int = 8) -> np.ndarray:
-    return classifier.logits(model, rows, batch_size=batch_size, progress="logits")
+    return inference.logits(model, rows, batch_size=batch_size, progress="logits")
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -392,13 +434,13 @@ SPLIT = [name for name in MODELS if name != "albert"]
 """Every family that is tested."""
 
 
-def save_model(family: str, folder: Path) -> Path:
-    """A tiny random model of a family, saved with its tokenizer."""
+def save_model(family: str, folder: Path, **changes: Any) -> Path:
+    """A tiny random model of a family, saved with its tokenizer; `changes` are of its configuration."""
     model, make_tokenizer, sizes = MODELS[family]
     tokenizer = make_tokenizer()
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     set_seed(0)
-    model = model(model.config_class(vocab_size=len(tokenizer), **special, **sizes)).eval()
+    model = model(model.config_class(vocab_size=len(tokenizer), **special, **sizes | changes)).eval()
     for parameter in model.parameters():  # transformers' small start makes all outputs alike; spread them
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)

@@ -1,53 +1,35 @@
-"""Encoding: tokens chunk by chunk, cut rows counted."""
+"""encode: what it says, what it refuses, and the layers that it runs."""
 
 from collections import Counter
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from conftest import sentences
+from families import LAYERS, described
 
 from stages import encode
-from stages.common.texts import clean
-from stages.encoding import template
-
-HARD = {
-    "emoji": "👩‍👩‍👧 😀",
-    "right to left": "סרט נפלא",
-    "long word": "z" * 10_000,
-    "zero width": "zero\u200bwidth",
-    "half a surrogate pair": clean("a \ud83d b"),
-    "control": "a \x01 b",
-}
-
-
-def test_tokens_come_in_chunks_and_cut_rows_are_counted(saved_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "CHUNK", 3)
-    texts = [text for text, _ in sentences(6)] + ["A long film. " * 30]
-    pq.write_table(pa.table({"text": texts, "label": [0, 1] * 3 + [0]}), tmp_path / "rows.parquet")
-    tokenizer = template.load_tokenizer(saved_model("llama"), template="Review: {text}\nSentiment:", max_length=64)
-    counts = Counter()
-    chunks = list(encode.tokenized(tokenizer, pq.ParquetFile(tmp_path / "rows.parquet"), counts))
-    assert [labels for _, labels in chunks] == [[0, 1, 0], [1, 0, 1], [0]]
-    tokens = [row for texts, _ in chunks for (row,) in texts]
-    assert tokens == [tokenizer(text, truncation=True)["input_ids"] for text in texts]
-    lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
-    assert counts["truncated_rows"] == sum(length > 64 for length in lengths) > 0
-    assert counts["tokens"] == sum(map(len, tokens))
-    assert counts["truncated_tokens"] == sum(lengths) - counts["tokens"]
-
-
-@pytest.mark.parametrize("text", HARD.values(), ids=HARD)
-@pytest.mark.parametrize("family", ["llama", "bert"])
-def test_hard_texts_are_encoded(saved_model, tmp_path, family, text):
-    pq.write_table(pa.table({"text": [text], "label": [0]}), tmp_path / "rows.parquet")
-    tokenizer = template.load_tokenizer(saved_model(family), template="Review: {text}\nSentiment:", max_length=64)
-    ((tokens, _),) = encode.tokenized(tokenizer, pq.ParquetFile(tmp_path / "rows.parquet"), Counter())
-    assert tokens == [[tokenizer(text, truncation=True)["input_ids"]]]
-    assert len(tokens[0][0]) <= 64
+from stages.common import paths
+from stages.common.errors import PipelineError
 
 
 @pytest.mark.parametrize(("cut", "warns"), [(5, False), (6, True)])
 def test_a_line_says_where_more_than_a_twentieth_of_the_tokens_is_cut(cut, warns):
     warning = encode.cut_warning(Counter(tokens=100 - cut, truncated_rows=3, truncated_tokens=cut), 64)
     assert warning.startswith("warning: 6.0% of the tokens were cut off, from 3 rows: raise encode.max_length") == warns
+
+
+def test_states_may_fill_what_is_allowed_and_no_more():
+    gigabytes = 1000 * 32 * 4 / 1e9
+    encode.check_size(1000, described(), gigabytes)
+    with pytest.raises(PipelineError, match=r"expected the stored states to fit encode.max_gb = .*, they need 0.00 GB"):
+        encode.check_size(1001, described(), gigabytes)
+    encode.check_size(2000, described(dtype="bfloat16"), gigabytes)
+
+
+@pytest.mark.parametrize(
+    ("top_layers", "layers", "depth"), [(1, None, LAYERS - 1), (1, 3, 2), (3, 3, 0), ("all", None, 0)]
+)
+def test_the_layers_in_use_below_the_top_ones_are_run(saved_model, monkeypatch, capsys, top_layers, layers, depth):
+    monkeypatch.setattr(paths, "BASE_MODEL", saved_model("llama"))
+    model, found = encode.load_frozen_blocks(top_layers, layers=layers)
+    assert found == depth
+    assert (model is None) == (depth == 0)
+    assert ("all layers have adapters, so only tokens are stored" in capsys.readouterr().out) == (depth == 0)

@@ -18,7 +18,7 @@ def test_every_row_is_counted_by_length_however_alike_the_lengths_are(lengths):
     assert fifths.index.max() == errors.index.max() == lengths.max()
 
 
-def test_fifths_are_told_by_their_longest_row():
+def test_fifths_are_named_by_their_longest_row():
     fifths = evaluate.by_length(pd.DataFrame({"tuned": np.arange(10.0)}), np.arange(1, 11))
     assert fifths.index.tolist() == [2, 4, 6, 8, 10]
     assert fifths["tuned"].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]

@@ -4,6 +4,13 @@ import pandas as pd
 import pytest
 
 from stages import experiments
+from stages.common import paths
+from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
+from stages.reporting.history import Experiment
+from stages.reporting.wording import METRICS
+
+ACCURACY, MAE = METRICS["accuracy"], METRICS["mae"]
 
 
 def runs(**columns: list) -> pd.DataFrame:
@@ -14,7 +21,7 @@ def runs(**columns: list) -> pd.DataFrame:
 
 def test_runs_of_one_value_are_averaged_and_their_spread_is_given():
     groups = runs(value=[100, 300, 300], tuned=[0.7, 0.8, 0.9], gain=[0.0, 0.1, 0.2]).groupby("value")
-    assert experiments.comparison(groups, "data.limit.train").splitlines() == [
+    assert experiments.comparison(groups, "data.limit.train", ACCURACY).splitlines() == [
         "| data.limit.train | runs | linear_probe | tuned | gain, points | trained parameters |",
         "|---|---:|---:|---:|---:|---:|",
         "| 100 | 1 | 80.0 % | 70.0 % (65.0 to 75.0) | +0.0 | 9 |",
@@ -27,15 +34,68 @@ def test_runs_of_one_value_are_averaged_and_their_spread_is_given():
     [([0.02, 0.03, 0.025], "exceeds twice its standard deviation; 3 of 3"), ([0.04, -0.01], "does not exceed twice")],
 )
 def test_a_gain_is_held_against_the_spread_between_runs(gains, said):
-    (told,) = experiments.spreads(runs(value=["all"] * len(gains), gain=gains).groupby("value"))
-    assert said in told
+    (line,) = experiments.spread_sentences(runs(value=["all"] * len(gains), gain=gains).groupby("value"), ACCURACY)
+    assert said in line
 
 
 def test_a_single_run_has_no_spread():
-    assert not list(experiments.spreads(runs(value=["all"], gain=[0.1]).groupby("value")))
+    assert not list(experiments.spread_sentences(runs(value=["all"], gain=[0.1]).groupby("value"), ACCURACY))
 
 
 @pytest.mark.parametrize("values", [[100, 3000], ["lora", "ia3"]])
 def test_numbers_and_names_can_both_be_drawn(values):
-    image = experiments.drawing(runs(value=values, gain=[0.0, 0.1]).groupby("value"), "some.parameter")
+    groups = runs(value=values, gain=[0.0, 0.1]).groupby("value")
+    image = experiments.drawing(groups, "some.parameter", ACCURACY)
     assert image.startswith(b"\x89PNG")
+    assert experiments.drawing(groups, "some.parameter", ACCURACY) == image
+
+
+def test_experiments_are_compared_in_the_units_of_the_numbers():
+    groups = pd.DataFrame(
+        {"value": "all", "tuned": [2.5, 2.7], "gain": [0.5, 0.3], "low": 2.0, "high": 3.0, "trainable": 9}
+    ).groupby("value")
+    assert experiments.comparison(groups, None, MAE).splitlines() == [
+        "| experiments | runs | tuned | gain | trained parameters |",
+        "|---|---:|---:|---:|---:|",
+        "| all | 2 | 2.6 ± 0.1414 | +0.4 ± 0.1414 | 9 |",
+    ]
+    (line,) = experiments.spread_sentences(groups, MAE)
+    assert "the gain over the strongest rival, +0.4 ± 0.1414, exceeds twice its standard deviation" in line
+    assert experiments.drawing(groups, "some.parameter", MAE).startswith(b"\x89PNG")
+
+
+def experiment(name: str, *, problem: str = "single_label", rank: int = 8, evaluated: bool = True) -> Experiment:
+    """A finished experiment."""
+    tuned = {"accuracy": 0.9, "interval": {"accuracy": {"low": 0.8, "high": 1.0}}, "gain": {"strongest_rival": 0.1}}
+    metrics = {
+        str(paths.BASELINE_METRICS): {"majority": {"accuracy": 0.5}, "linear_probe": {"accuracy": 0.8}},
+        str(paths.TRAIN_METRICS): {"trainable_parameters": 9},
+        str(paths.EVALUATE_METRICS): tuned,
+    }
+    params = {"data": {"problem": problem}, "lora": {"r": rank}}
+    return Experiment(name=name, params=params, metrics=metrics, evaluated=evaluated)
+
+
+def test_evaluated_experiments_on_the_problem_are_grouped_by_the_parameter(monkeypatch):
+    found = [
+        experiment("a", rank=4),
+        experiment("b", rank=4),
+        experiment("c", rank=16),
+        experiment("other", problem="regression"),
+        experiment("trained", evaluated=False),
+    ]
+    monkeypatch.setattr(experiments, "finished", lambda name: iter(found))
+    by_rank = experiments.grouped("", "lora.r", PROBLEMS["single_label"])
+    assert by_rank.size().to_dict() == {4: 2, 16: 1}
+    assert by_rank.first().loc[4].to_dict() == {
+        "linear_probe": 0.8,
+        "tuned": 0.9,
+        "low": 0.8,
+        "high": 1.0,
+        "gain": 0.1,
+        "trainable": 9,
+    }
+    assert list(experiments.grouped("", "name", PROBLEMS["single_label"]).groups) == ["a", "b", "c"]
+    assert experiments.grouped("", None, PROBLEMS["single_label"]).size().to_dict() == {"all": 3}
+    with pytest.raises(PipelineError, match="whose names start with 'x', found none"):
+        experiments.grouped("x", None, PROBLEMS["multi_label"])

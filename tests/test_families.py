@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from families import LAYERS, MODELS, SPLIT, measure, sentences, unlabelled
+from families import LAYERS, MODELS, SPLIT, labels_of, measure, sentences, unlabelled
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -25,8 +25,11 @@ from transformers import (
 
 from stages import encode
 from stages.backbone import prefix
-from stages.backbone.base import load_config, lowest
-from stages.classifier import model as classifier
+from stages.backbone.base import keep_lowest_layers, load_config
+from stages.classifier import inference
+from stages.classifier.label_words import label_word_rows
+from stages.classifier.model import load_base
+from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.encoding import template
 
@@ -39,26 +42,26 @@ LANGUAGE_MODELS = [
 def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, tmp_path, capsys):
     measured = measure(saved_model(family), tmp_path)
     assert measured.depth == (0 if family == "albert" else LAYERS // 2)
-    assert ("albert's layers cannot be run apart; goes on as with lora.top_layers: all" in capsys.readouterr().out) == (
-        family == "albert"
-    )
+    assert (
+        "albert's layers cannot be run separately; continuing as with lora.top_layers: all" in capsys.readouterr().out
+    ) == (family == "albert")
     assert measured.stored < min(1e-5, measured.spread / 1000)
     assert measured.batch < min(1e-5, measured.spread / 1000)
     assert measured.losses[1] < 0.5 * measured.losses[0]
     assert measured.reload < 1e-5
-    assert measured.scores_words == (family in LANGUAGE_MODELS)
+    assert measured.has_label_word_head == (family in LANGUAGE_MODELS)
 
 
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
 def test_the_features_that_the_head_reads_score_the_label_words(family, saved_model):
     base, words = saved_model(family), {"bad": " cold", "good": " warm"}
-    labels = classifier.label_arguments(list(words), pad_token_id=1)
-    model = classifier.load_base(base, labels=labels, seed=1, head="label_words", words=words)
+    labels = labels_of(list(words), pad_token_id=1)
+    model = load_base(base, labels=labels, seed=1, head="label_words", words=words)
     texts = [text for text, _ in sentences(6)]
     tokens = AutoTokenizer.from_pretrained(base)(texts)["input_ids"]
     rows = unlabelled(tokens, pad_token_id=1)
-    logits, (features,) = classifier.logits_and_features(model, rows, after=(LAYERS,), batch_size=3, progress="test")
-    expected = features @ classifier.array(classifier.label_word_rows(model, base, words)).T
+    logits, (features,) = inference.logits_and_features(model, rows, after=(LAYERS,), batch_size=3, progress="test")
+    expected = features @ inference.array(label_word_rows(model, base, words)).T
     assert expected.std() > 1e-3
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
@@ -70,11 +73,12 @@ def test_the_table_in_the_docs_has_every_family():
     assert lines == list(MODELS)
 
 
-def test_a_model_whose_states_have_another_shape_is_run_whole(tmp_path, capsys):
+def test_a_model_whose_states_have_another_shape_is_run_whole(tmp_path, monkeypatch, capsys):
     config = XLNetConfig(vocab_size=50, d_model=32, n_layer=LAYERS, n_head=4, d_inner=48)
     XLNetModel(config).save_pretrained(tmp_path)
-    assert encode.load_lower(tmp_path, LAYERS // 2) == (None, 0)
-    assert "xlnet's layers cannot be run apart" in capsys.readouterr().out
+    monkeypatch.setattr(paths, "BASE_MODEL", tmp_path)
+    assert encode.load_frozen_blocks(LAYERS // 2) == (None, 0)
+    assert "xlnet's layers cannot be run separately" in capsys.readouterr().out
 
 
 def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
@@ -97,9 +101,9 @@ def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
     ("config", "found"),
     [
         (T5Config(), "found t5, an encoder with a decoder"),
-        (ViTConfig(), "found vit, which has no sequence classification head there"),
-        (MambaConfig(), "found mamba, which has no sequence classification head there"),
-        (Gemma3Config(), r"found gemma3, a model of several parts \(text_config, vision_config\)"),
+        (ViTConfig(), "found vit, for which it has no sequence classification head"),
+        (MambaConfig(), "found mamba, for which it has no sequence classification head"),
+        (Gemma3Config(), r"found gemma3, a model with several parts \(text_config, vision_config\)"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
@@ -127,9 +131,9 @@ def test_a_model_that_brings_its_own_code_is_refused(tmp_path):
 
 def test_a_head_for_another_number_of_classes_is_refused(saved_model, tmp_path):
     AutoModelForSequenceClassification.from_pretrained(saved_model("llama"), num_labels=5).save_pretrained(tmp_path)
-    labels = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+    labels = labels_of(["bad", "good"], pad_token_id=0)
     with pytest.raises(PipelineError, match=r"or with one for the data's 2 classes, found one for another number"):
-        classifier.load_base(tmp_path, labels=labels, seed=1)
+        load_base(tmp_path, labels=labels, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_a_head_for_another_number_of_classes_is_refused(saved_model, tmp_path):
 )
 def test_the_longest_row_is_what_the_models_positions_allow(config, longest):
     config.num_hidden_layers = 1
-    assert template.most_tokens(config) == longest
+    assert template.max_tokens(config) == longest
 
 
 def test_a_row_too_long_for_the_model_is_refused_before_it_is_encoded(saved_model):
@@ -169,7 +173,7 @@ def test_a_folder_without_a_tokenizer_is_refused_in_one_line(saved_model, tmp_pa
 
 @pytest.mark.parametrize("family", SPLIT)
 def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family, saved_model, tmp_path):
-    base, labels = saved_model(family), classifier.label_arguments(["bad", "good"], pad_token_id=0)
+    base, labels = saved_model(family), labels_of(["bad", "good"], pad_token_id=0)
     rows = {"input_ids": torch.arange(5, 25).view(2, 10), "attention_mask": torch.ones(2, 10).long()}
 
     def states(folder, **changes):
@@ -183,7 +187,7 @@ def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family,
         return seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0], len(blocks)
 
     whole, _ = states(base, **labels)
-    lowest_alone, count = states(base, **labels | lowest(base, LAYERS - 1))
+    lowest_alone, count = states(base, **labels | keep_lowest_layers(base, LAYERS - 1))
     assert count == LAYERS - 1
     torch.testing.assert_close(lowest_alone, whole, rtol=0, atol=0)
     again, _ = states(tmp_path)
@@ -194,27 +198,29 @@ def test_the_lowest_layers_alone_compute_what_they_do_in_the_whole_model(family,
 def test_states_between_layers_are_the_same_in_a_spliced_model_and_in_one_of_fewer_layers(family, saved_model):
     base = saved_model(family)
     pad_token_id = load_config(base).pad_token_id or 0
-    labels = classifier.label_arguments(["bad", "good"], pad_token_id)
+    labels = labels_of(["bad", "good"], pad_token_id)
     draw = np.random.default_rng(0)
     rows = unlabelled([draw.integers(5, 40, length) for length in (7, 4, 9)], pad_token_id)
     lower = AutoModel.from_pretrained(base).eval()
     prefix.capture(lower, 1)
     with torch.inference_mode():
-        stored = [lower(**classifier.inputs(rows, [row]))[0].numpy() for row in range(len(rows))]
-    spliced, kept = (classifier.load_base(base, labels=labels | lowest(base, layers), seed=1) for layers in (LAYERS, 3))
+        stored = [lower(**inference.inputs(rows, [row]))[0].numpy() for row in range(len(rows))]
+    spliced, kept = (
+        load_base(base, labels=labels | keep_lowest_layers(base, layers), seed=1) for layers in (LAYERS, 3)
+    )
     prefix.splice(spliced, 1)
     options = {"batch_size": 3, "progress": "test"}
-    _, (between, final) = classifier.logits_and_features(
+    _, (between, final) = inference.logits_and_features(
         spliced, replace(rows, states=np.concatenate(stored)), after=(LAYERS - 2, LAYERS), **options
     )
-    _, (expected,) = classifier.logits_and_features(kept, rows, after=(LAYERS - 2,), **options)
+    _, (expected,) = inference.logits_and_features(kept, rows, after=(LAYERS - 2,), **options)
     assert between.std() > 1e-3
     np.testing.assert_allclose(between, expected, rtol=0, atol=1e-5)
     assert final.shape != between.shape or not np.allclose(final, between, atol=1e-3)
 
 
 def test_more_layers_than_the_model_has_are_refused(saved_model):
-    assert lowest(saved_model("gpt2"), None) == {}
+    assert keep_lowest_layers(saved_model("gpt2"), None) == {}
     message = rf"model.layers: expected at most the model's {LAYERS} layers, or null for all of them, found 22"
     with pytest.raises(PipelineError, match=message):
-        lowest(saved_model("gpt2"), 22)
+        keep_lowest_layers(saved_model("gpt2"), 22)

@@ -98,7 +98,7 @@ def test_code_of_a_repository_is_forgotten_where_transformers_has_its_own(raw, t
 def test_a_model_that_needs_code_of_its_own_is_refused(raw, tmp_path):
     change(raw / "config.json", model_type="own", auto_map={"AutoConfig": "configuration.Own"})
     assert (
-        "config.json: it names code of its own (auto_map), which is never run, and transformers has none for 'own'"
+        "config.json: it refers to custom code (auto_map), which is never run, and transformers does not support 'own'"
         in (refused(tmp_path))
     )
 
@@ -120,8 +120,8 @@ def index(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, "model.safetensors: expected weights in safetensors, found a file cut short or of another format"),
-        (point, "model.safetensors: expected weights in safetensors, found a file cut short or of another format"),
+        (cut, "model.safetensors: expected weights in safetensors, found a truncated file or another format"),
+        (point, "model.safetensors: expected weights in safetensors, found a truncated file or another format"),
         (index, "tiny: expected model-00002-of-00002.safetensors, found config.json, "),
         (lambda path: path.rename(path.with_name("pytorch_model.bin")), "pickled weights are not loaded"),
         (lambda path: path.with_name("config.json").write_text("{"), "config.json: expected JSON, found: Expecting"),

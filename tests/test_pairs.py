@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pandas as pd
-import problems
 import pytest
+import whole_run
 from families import BAD, GOOD
 
 from stages import predict
@@ -38,7 +38,7 @@ def ran(tmp_path_factory, saved_model):
     """A folder in which every stage ran on pairs."""
     data = {"format": None, "text": "one", "text_pair": "two", "label": "same", "classes": None}
     sections = {"data": data, "encode": {"template": TEMPLATE}, "train": {"epochs": 1}}
-    with problems.ran(tmp_path_factory.mktemp("pairs"), pairs(160), saved_model("llama"), **sections) as folder:
+    with whole_run.ran(tmp_path_factory.mktemp("pairs"), pairs(160), saved_model("llama"), **sections) as folder:
         yield folder
 
 
@@ -52,7 +52,7 @@ def predicted(arguments, patch, capsys):
 def test_predict_agrees_with_evaluate_on_pairs_from_a_file(ran, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ran)
     table = pd.read_csv(paths.TEST_PREDICTIONS)
-    assert list(table.columns[:3]) == ["text", "text_pair", "label"]
+    assert list(table.columns[:4]) == ["row", "text", "text_pair", "label"]
     table.rename(columns={"text": "one", "text_pair": "two"})[["one", "two"]].to_csv(tmp_path / "in.csv", index=False)
     predicted(["--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv"], monkeypatch, capsys)
     answers = pd.read_csv(tmp_path / "out.csv")

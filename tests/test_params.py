@@ -51,13 +51,13 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  test: 0.2", "  test: 0.95", "data.split.test: expected validation + test below 1, found 0.1 + 0.95"),
         (r"  scheduler: linear", "  scheduler: constant", "train.warmup: expected 0 with train.scheduler: constant"),
         (r"columns: \[.*?\]", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
-        (r"  label: rating", "  label: text", "data.label: expected another column than data.text"),
+        (r"  label: rating", "  label: text", "data.label: expected a different column from data.text"),
         (r"  format: null", "  format: xlsx", "data.format: expected 'tsv', 'csv', 'jsonl', 'parquet' or 'folders'"),
         (r"^  file: vader.*", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
         (r"\[0, null\]", "[-1, null]", "data.classes: expected intervals that do not overlap"),
         (r"\[0, null\]", "[1, 1]", "data.classes: expected [above, below] with above < below"),
         (r"\[0, null\]", "good", "data.classes: expected a value for each class or [above, below] for each"),
-        (r": \[null, 0\](.*\n.*): \[0, null\]", r": 1\1: 1", "data.classes: expected another value for each class"),
+        (r": \[null, 0\](.*\n.*): \[0, null\]", r": 1\1: 1", "data.classes: expected a different value for each class"),
         (r"  max_leak: 0.01", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
         (
             r"template: .*",
@@ -69,7 +69,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (
             r"template: .*",
             'template: "{text} {text_pair}"',
-            "expected {text} only, data.text_pair being null",
+            "expected {text} only, as data.text_pair is null",
         ),
         (
             r"text_pair: null",
@@ -104,18 +104,47 @@ COMMIT = "0123456789" * 4
 )
 def test_a_source_of_each_kind_is_valid_with_what_pins_it(tmp_path, section, source, revision, file):
     values = {"source": source, "revision": revision, "file": file}
-    assert getattr(load_with(tmp_path, section, values), section).model_dump(include=set(values)) == values
+    loaded = getattr(load_with(tmp_path, section, values), section)
+    assert loaded.model_dump(include=set(values)) == values
+    assert loaded.pin == revision
+    assert (loaded.wanted if section == "model" else loaded.files["train"]) == file
 
 
-@pytest.mark.parametrize("section", ["model", "data"])
-def test_a_path_needs_no_other_key_changed(tmp_path, section):
-    read = getattr(load_with(tmp_path, section, {"source": f"path:{section}s/raw/x"}), section)
-    assert (read.revision, read.file) == (None, None)
+def test_a_path_needs_no_other_key_changed(tmp_path):
+    model = load_with(tmp_path, "model", {"source": "path:models/raw/x"}).model
+    assert (model.pin, model.wanted) == (None, None)
+    data = load_with(tmp_path, "data", {"source": "path:data/raw/x"}).data
+    assert (data.pin, data.files) == (None, {"train": None})
+    committed = load(tmp_path)
+    assert (model.revision, model.file) == (committed.model.revision, committed.model.file)
+    assert (data.revision, data.file) == (committed.data.revision, committed.data.file)
+
+
+def test_what_is_read_of_the_committed_file_is_what_it_says():
+    assert Params.load(ROOT / "params.yaml").model_dump() == YAML(typ="safe").load(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("data", {}),
+        ("data", {"source": "path:data/raw/x"}),
+        ("data", {"source": "path:data/raw/x", "revision": None, "file": None}),
+        ("data", {"source": "path:data/raw/x", "file": {"train": "a", "test": "b"}}),
+        ("model", {"source": "path:models/raw/x"}),
+        ("model", {"source": "path:models/raw/x", "revision": None, "file": None}),
+    ],
+)
+def test_the_checks_change_no_value(tmp_path, section, changes):
+    loaded = load_with(tmp_path, section, changes).model_dump()
+    written = YAML(typ="safe").load(tmp_path / "params.yaml")
+    assert loaded == written
+    assert written[section] | changes == written[section]
 
 
 def test_a_path_of_a_folder_may_hold_ready_splits(tmp_path):
     splits = {"train": "a.csv", "test": "b.csv"}
-    assert load_with(tmp_path, "data", {"source": "path:data/raw/x", "file": splits}).data.file == splits
+    assert load_with(tmp_path, "data", {"source": "path:data/raw/x", "file": splits}).data.files == splits
 
 
 @pytest.mark.parametrize(
@@ -153,7 +182,7 @@ def load_with(tmp_path: Path, section: str, values: dict) -> Params:
 
 
 def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
-    with pytest.raises(ParamsError, match=r"data.text_pair: expected another column than data.text, found 'text'"):
+    with pytest.raises(ParamsError, match=r"data.text_pair: expected a different column from data.text, found 'text'"):
         load(tmp_path, (r"text_pair: null", "text_pair: text"), (r"template: .*", 'template: "{text}"'))
 
 

@@ -1,27 +1,38 @@
 """The whole pipeline on a tiny model, through DVC: what reruns, what stays, what is equal, what is refused."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import evaluate
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from conftest import LAYERS, ROOT, WIDE, build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from families import labels_of
 from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
+from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 from stages import baseline, predict
 from stages.backbone import prefix, store
-from stages.classifier import model as classifier
+from stages.classifier import inference
+from stages.classifier.labels import load_labels
+from stages.classifier.model import load_base
 from stages.params import Params
-from stages.scoring import single_label
+from stages.problems.kinds import PROBLEMS
+from stages.scoring.kinds import SCORED
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
+
+RIVALS = ["majority", "bag_of_words", "untrained", "zero_shot", "zero_shot_calibrated", "linear_probe"]
 
 SCRIPT = """
 import json, sys
@@ -38,6 +49,50 @@ merged = pipeline("text-classification", model="models/merged")
 assert not [name for name in sys.modules if name.startswith("stages")]
 print(json.dumps([adapter(texts), merged(texts)]))
 """
+
+
+IMPORTS = """
+import importlib, os, pkgutil, sys
+import datasets, matplotlib, numpy, torch, transformers, warnings
+from transformers import AttentionInterface, AttentionMaskInterface
+
+def settings():
+    return {
+        "verbosity": transformers.logging.get_verbosity(),
+        "progress bars": (transformers.utils.logging.is_progress_bar_enabled(), datasets.is_progress_bar_enabled()),
+        "backend": matplotlib.get_backend(auto_select=False),
+        "figures": {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"},
+        "attention": sorted(AttentionInterface().valid_keys()),
+        "attention masks": sorted(AttentionMaskInterface().valid_keys()),
+        "threads": torch.get_num_threads(),
+        "random": (torch.initial_seed(), numpy.random.get_state()[1].tolist()),
+        "folder": (os.getcwd(), sorted(os.listdir())),
+        "arguments": sys.argv,
+    }
+
+before = settings()
+import stages
+names = [found.name for found in pkgutil.walk_packages(stages.__path__, "stages.")]
+for name in names:
+    importlib.import_module(name)
+    assert settings() == before, name
+    assert "matplotlib.pyplot" not in sys.modules, name
+print(len(names))
+"""
+
+
+def test_importing_a_module_changes_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    modules = [path for path in (ROOT / "stages").rglob("*.py") if path.name != "__init__.py"]
+    packages = [path for path in (ROOT / "stages").rglob("*/__init__.py") if path.parent != ROOT / "stages"]
+    assert int(done.stdout) == len(modules) + len(packages) > 50
 
 
 def test_each_stage_writes_exactly_its_files(project):
@@ -61,12 +116,25 @@ def test_each_stage_writes_exactly_its_files(project):
     arrays = {
         f"{split}/{name}"
         for split in ("train", "validation", "test")
-        for name in ("labels.npy", "offsets.npy", "states.npy", "tokens.bin")
+        for name in ("labels.npy", "offsets.npy", "rows.npy", "states.npy", "tokens.bin")
     }
     assert set(project.files("data/encoded")) == arrays | {
         "about.json",
+        "prefix.json",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
+    }
+    assert set(project.files("data/features")) == {"train.parquet", "validation.parquet", "test.parquet"}
+    assert set(project.files("data/predictions")) == {"baseline.parquet", "test.csv"}
+    curves = {
+        f"{curve}_{name}.csv" for curve in ("precision_recall", "reliability", "roc") for name in (*RIVALS, "tuned")
+    }
+    assert set(project.files("metrics/plots")) == curves | {
+        "answers.csv",
+        "by_class.csv",
+        "errors.csv",
+        "length.csv",
+        "reliability_tuned_uncalibrated.csv",
     }
     assert {name for name in project.files("metrics") if name.endswith(".json")} == {
         "data.json",
@@ -95,14 +163,7 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
     low, high, classes, uncalibrated = (
         tuned.pop(name) for name in ("gain_low", "gain_high", "classes", "uncalibrated")
     )
-    assert list(baseline) == [
-        "majority",
-        "bag_of_words",
-        "untrained",
-        "zero_shot",
-        "zero_shot_calibrated",
-        "linear_probe",
-    ]
+    assert list(baseline) == RIVALS
     assert all(set(scores) == set(tuned) for scores in baseline.values())
     assert set(uncalibrated) == {"log_loss", "brier", "calibration_error"}
     assert uncalibrated["log_loss"] != tuned["log_loss"]
@@ -128,11 +189,42 @@ def test_the_recorded_scores_are_those_of_the_recorded_predictions(project):
     pd.testing.assert_frame_equal(answers, table[answers.columns])
 
 
+def test_the_rows_of_all_files_are_known_by_their_numbers_in_the_source(project):
+    tested = pd.read_csv(project.folder / "data/predictions/test.csv")
+    assert list(tested)[:5] == ["row", "text", "label", "tuned", "probability"]
+    prepared = {
+        name: pd.read_parquet(project.folder / f"data/prepared/{name}.parquet")
+        for name in ("train", "validation", "test")
+    }
+    joined = tested.merge(prepared["test"], on="row", suffixes=("", "_prepared"), validate="one_to_one")
+    assert len(joined) == len(tested) == len(prepared["test"])
+    assert joined["text"].tolist() == joined["text_prepared"].tolist()
+    rivals = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")
+    assert list(rivals) == ["row", *RIVALS]
+    assert rivals["row"].tolist() == tested["row"].tolist()
+    for name, split in prepared.items():
+        assert split["row"].is_unique
+        assert np.load(project.folder / f"data/encoded/{name}/rows.npy").tolist() == split["row"].tolist()
+    assert sum(split["row"].nunique() for split in prepared.values()) == pd.concat(prepared)["row"].nunique()
+
+
+def test_the_f1_of_each_class_is_drawn_for_every_model(project):
+    table = pd.read_csv(project.folder / "metrics/plots/by_class.csv", index_col="class")
+    tested = pd.read_csv(project.folder / "data/predictions/test.csv")
+    recorded = json.loads((project.folder / "metrics/evaluate.json").read_text())["classes"]
+    assert sorted(table.columns) == sorted([*RIVALS, "tuned"])
+    assert table.index.tolist() == list(recorded) == ["negative", "positive"]
+    for name, column in table.items():
+        expected = f1_score(tested["label"], tested[name], labels=table.index, average=None, zero_division=0)
+        np.testing.assert_allclose(column, expected)
+    assert table["tuned"].to_dict() == pytest.approx({name: scores["f1"] for name, scores in recorded.items()})
+
+
 def test_the_train_metrics_count_the_parameters_of_all_layers_in_use(project):
     metrics = json.loads((project.folder / "metrics/train.json").read_text())
     trained, total = metrics["trainable_parameters"], metrics["total_parameters"]
     config = json.loads((project.folder / "models/base/config.json").read_text())
-    layer, norm, start_of_head = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48 + 2 * 32, 32, 2 * 32
+    layer, norm, start_of_head = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * WIDE + 2 * 32, 32, 2 * 32
     assert trained > 0
     assert total - trained == config["vocab_size"] * 32 + (LAYERS - 1) * layer + norm + start_of_head
 
@@ -141,15 +233,15 @@ def test_the_model_before_tuning_is_whole_and_the_tuned_one_has_the_layers_in_us
     labels = json.loads((project.folder / "models/adapter/labels.json").read_text())
     assert labels["num_hidden_layers"] == LAYERS - 1
     tokenizer = AutoTokenizer.from_pretrained(project.folder / "models/adapter")
-    untuned = classifier.load_base(
+    untuned = load_base(
         project.folder / "models/base",
-        labels=classifier.label_arguments(["negative", "positive"], tokenizer.pad_token_id),
+        labels=labels_of(["negative", "positive"], tokenizer.pad_token_id),
         seed=42,
         head="label_words",
     )
     assert len(prefix.blocks(untuned)) == LAYERS
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
-    answers = predict.answers(untuned, tokenizer, table["text"].tolist(), 16)
+    answers = answered(untuned, tokenizer, table["text"].tolist())
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["zero_shot"]
     np.testing.assert_allclose(answers[["negative", "positive"]], np.stack(recorded), atol=1e-5)
 
@@ -162,13 +254,18 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
         rows = store.load_rows(project.folder / "data/encoded" / name, about)
         with torch.inference_mode():
             states = [
-                model(**classifier.inputs(replace(rows, states=None), [row]), output_hidden_states=True)
+                model(**inference.inputs(replace(rows, states=None), [row]), output_hidden_states=True)
                 for row in range(len(rows))
             ]
         features[name] = np.stack([one.hidden_states[LAYERS - 1][0, -1].double().numpy() for one in states])
         labels[name] = rows.labels
+        saved = pd.read_parquet(project.folder / f"data/features/{name}.parquet")
+        assert list(saved) == ["row", "features"]
+        assert saved["row"].tolist() == rows.source_rows.tolist()
+        np.testing.assert_allclose(np.stack(saved["features"]), features[name], rtol=0, atol=1e-4)
     options = Params.load(project.folder / "params.yaml").baseline
-    expected = baseline.linear_probe(single_label, features, labels, options)["test"]
+    problem = SCORED["single_label"]
+    expected = baseline.linear_probe(problem, features=features, labels=labels, options=options)["test"]
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["linear_probe"]
     np.testing.assert_allclose(np.stack(recorded), expected, atol=1e-3)
 
@@ -185,6 +282,33 @@ def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evalu
         np.testing.assert_allclose([answer["score"] for answer in answers], table["probability"], atol=1e-4)
 
 
+class Accuracy(evaluate.Metric):
+    """The accuracy by scikit-learn, without a hub and without this project's code."""
+
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"accuracy": accuracy_score(references, predictions)}
+
+
+def test_hugging_faces_evaluator_measures_the_same_accuracy_on_the_exported_model(project, tmp_path):
+    project.call("export", "--output", str(tmp_path / "merged"))
+    data = datasets.Dataset.from_parquet(str(project.folder / "data/prepared/test.parquet"), cache_dir=str(tmp_path))
+    names = data.features["label"].names
+    # evaluate 0.4.6 asks of a pipeline object whether it is a TFPreTrainedModel, which transformers 5 does not have
+    measured = evaluate.evaluator("text-classification").compute(
+        str(tmp_path / "merged"),
+        data=data,
+        metric=Accuracy(keep_in_memory=True),
+        label_mapping={name: index for index, name in enumerate(names)},
+    )
+    tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
+    assert measured["accuracy"] == pytest.approx(tuned["accuracy"], abs=1e-12)
+    assert 0.5 < measured["accuracy"] <= 1
+
+
 def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     table[["text"]].to_csv(tmp_path / "in.csv", index=False)
@@ -199,12 +323,25 @@ def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
 
 def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(saved_model):
     names = ["text", "label", "good"]
-    model = classifier.load_base(saved_model("llama"), labels=classifier.label_arguments(names, 0), seed=1)
+    model = load_base(saved_model("llama"), labels=labels_of(names, 0), seed=1)
     tokenizer = AutoTokenizer.from_pretrained(saved_model("llama"))
     tokenizer.pad_token = tokenizer.eos_token
-    found = predict.answers(model, tokenizer, ["good film"], 16)
+    found = answered(model, tokenizer, ["good film"])
     assert list(found) == ["label", "probability", "class text", "class label", "good"]
     assert found["label"].isin(names).all()
+
+
+def answered(model, tokenizer, texts):
+    """What `predict` answers to texts of one of several classes."""
+    return predict.answers(
+        model,
+        tokenizer=tokenizer,
+        inputs=texts,
+        batch_size=16,
+        stride=None,
+        problem=PROBLEMS["single_label"],
+        thresholds=[],
+    )
 
 
 def test_predict_takes_lines_and_leaves_blank_ones_out(project):
@@ -309,7 +446,7 @@ def test_a_model_and_a_file_of_the_users_own_need_few_changes_and_go_all_the_way
         own.call(stage)
     monkeypatch.chdir(own.folder)
     model = AutoPeftModelForSequenceClassification.from_pretrained(
-        "models/adapter", dtype=torch.float32, **classifier.load_labels(Path("models/adapter"))
+        "models/adapter", dtype=torch.float32, **load_labels(Path("models/adapter"))
     )
     classify = pipeline(
         "text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained("models/adapter"), device="cpu"

@@ -60,7 +60,10 @@ def test_a_file_of_ones_own_needs_only_the_names_of_its_columns(run, capsys):
     splits = run({"mine.csv": rows(0, 200).rename(columns={"text": "review", "label": "sentiment"})}, **own)
     assert {name: len(split) for name, split in splits.items()} == {"train": 60, "validation": 12, "test": 24}
     assert set(splits["train"]["label"]) == {"good", "bad"}
-    assert "data.classes: no label is a number; each is a class of its own: bad, good" in capsys.readouterr().out
+    assert (
+        "data.classes: no label is a number, so each distinct label is a class of its own: bad, good"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,22 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-import problems
 import pytest
+import whole_run
 from conftest import tiny_params
 from families import BAD, GOOD
 from ruamel.yaml import YAML
-from scipy.stats import rankdata
 
-from stages import experiments, predict, report, train
+from stages import predict, train
 from stages.backbone import store
-from stages.classifier import model as classifier
+from stages.classifier import inference
 from stages.common import paths
 from stages.common.errors import ParamsError, PipelineError
-from stages.params import Gate, Params
-from stages.rows import splits as rows
-from stages.scoring import regression
-from stages.scoring import significance as scoring
+from stages.params import Params
+from stages.problems.kinds import PROBLEMS
+from stages.rows import cleaning, reading, splits
+
+REGRESSION = PROBLEMS["regression"]
 
 DATA = {"problem": "regression", "format": None, "label": "stars", "classes": None}
 SECTIONS = {
@@ -45,7 +45,7 @@ def rated(count):
 def ran(request, tmp_path_factory, saved_model):
     """A decoder, whose head has no bias, and an encoder, whose head has one."""
     model = saved_model(request.param)
-    with problems.ran(tmp_path_factory.mktemp(request.param), rated(400), model, **SECTIONS) as folder:
+    with whole_run.ran(tmp_path_factory.mktemp(request.param), rated(400), model, **SECTIONS) as folder:
         yield folder
 
 
@@ -56,7 +56,7 @@ def inside(ran, monkeypatch):
 
 
 def test_the_model_learns_and_every_rival_is_scored_alike(inside):
-    baseline, tuned = problems.read(paths.BASELINE_METRICS), problems.read(paths.EVALUATE_METRICS)
+    baseline, tuned = whole_run.read(paths.BASELINE_METRICS), whole_run.read(paths.EVALUATE_METRICS)
     assert list(baseline) == ["median", "bag_of_words", "untrained", "linear_probe"]
     assert tuned["mae"] < baseline["median"]["mae"] / 2
     scores = {"mae", "mse", "rmse", "r2", "pearson", "spearman", "interval"}
@@ -71,7 +71,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
 
 
 def test_the_recorded_scores_are_those_of_the_recorded_answers(inside):
-    scores = problems.read(paths.BASELINE_METRICS) | {"tuned": problems.read(paths.EVALUATE_METRICS)}
+    scores = whole_run.read(paths.BASELINE_METRICS) | {"tuned": whole_run.read(paths.EVALUATE_METRICS)}
     for name, expected in scores.items():
         assert (inside[name] - inside["label"]).abs().mean() == pytest.approx(expected["mae"], rel=1e-5)
     train_numbers = pd.read_parquet(paths.PREPARED / "train.parquet")["label"]
@@ -82,11 +82,11 @@ def test_predict_evaluate_plain_peft_and_a_pipeline_give_the_same_numbers_in_the
     inside, monkeypatch, tmp_path
 ):
     texts = inside["text"].tolist()
-    np.testing.assert_allclose(problems.plain_logits(texts)[:, 0], inside["tuned"], atol=1e-3)
-    answers = problems.predicted(monkeypatch, tmp_path)
+    np.testing.assert_allclose(whole_run.plain_logits(texts)[:, 0], inside["tuned"], atol=1e-3)
+    answers = whole_run.predicted(monkeypatch, tmp_path)
     assert list(answers) == ["text", "value"]
     np.testing.assert_allclose(answers["value"], inside["tuned"], atol=1e-3)
-    found = problems.piped(monkeypatch, tmp_path)(texts)
+    found = whole_run.piped(monkeypatch, tmp_path)(texts)
     assert {one["label"] for one in found} == {"value"}
     np.testing.assert_allclose([one["score"] for one in found], inside["tuned"], atol=1e-3)
 
@@ -103,34 +103,34 @@ def test_predict_prints_the_value(inside, monkeypatch, capsys):
 
 def test_the_validation_error_is_in_the_numbers_own_scale(inside):
     validation = pd.read_parquet(paths.PREPARED / "validation.parquet")
-    answers = problems.plain_logits(validation["text"].tolist())[:, 0]
-    metrics = problems.read(paths.TRAIN_METRICS)
+    answers = whole_run.plain_logits(validation["text"].tolist())[:, 0]
+    metrics = whole_run.read(paths.TRAIN_METRICS)
     assert metrics["validation"]["mae"] == pytest.approx(np.abs(answers - validation["label"]).mean(), rel=1e-3)
     assert set(metrics["validation"]) == {"mae", "loss"}
     assert "temperature" not in metrics
 
 
 def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
-    labels = problems.read(paths.ADAPTER / "labels.json")
+    labels = whole_run.read(paths.ADAPTER / "labels.json")
     assert (labels["problem_type"], labels["num_labels"], labels["id2label"]) == ("regression", 1, {"0": "value"})
-    card, told = paths.CARD.read_text(), paths.REPORT.read_text()
+    card, report = paths.CARD.read_text(), paths.REPORT.read_text()
     assert "# Text regression: stars" in card
     assert "Validation MAE at the kept epoch: " in card
     assert "The `score` is the number itself." in card
     assert "| Spearman correlation | " in card
-    assert " minus tuned is " in told
-    assert " of MAE, 95 % interval " in told
-    assert "| numbers | train | validation | test |" in told
-    assert "Tuning came nearer than the linear probe on " in told
-    assert "MAE, by length" in told
+    assert " minus tuned is " in report
+    assert " of MAE, 95 % interval " in report
+    assert "| numbers | train | validation | test |" in report
+    assert "The tuned model is closer to the true number than the linear probe on " in report
+    assert "MAE, by length" in report
     names = {path.stem for path in paths.EVALUATE_PLOTS.iterdir()}
-    models = (*problems.read(paths.BASELINE_METRICS), "tuned")
+    models = (*whole_run.read(paths.BASELINE_METRICS), "tuned")
     assert names == {"numbers", "length", "errors"} | {f"error_characteristic_{model}" for model in models}
     assert paths.SUMMARY.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_counts_are_those_of_the_rows_and_the_rows_add_up(inside):
-    counts = problems.read(paths.DATA_METRICS)
+    counts = whole_run.read(paths.DATA_METRICS)
     assert sum(counts["rows"][split] for split in paths.SPLITS) + sum(counts["dropped"].values()) == 400
     for split in paths.SPLITS:
         numbers = pd.read_parquet(paths.PREPARED / f"{split}.parquet")["label"]
@@ -143,12 +143,14 @@ def test_the_counts_are_those_of_the_rows_and_the_rows_add_up(inside):
 def test_the_head_starts_as_a_regression_of_the_numbers(inside):
     params, about = Params.load(), store.About.load(paths.ENCODED)
     given = {name: store.load_rows(paths.ENCODED / name, about) for name in ("train", "validation")}
-    scaled, unit = train.in_units(given, "regression")
+    unit = REGRESSION.unit(given["train"].labels)
+    scaled = {name: train.in_units(rows, unit) for name, rows in given.items()}
     assert unit == pytest.approx(given["train"].labels.std())
     assert scaled["train"].labels.std() == pytest.approx(1)
     np.testing.assert_allclose(unit * scaled["validation"].labels, given["validation"].labels, rtol=1e-6)
     model, _ = train.build(params, about, scaled["train"])
-    logits, labels = classifier.logits(model, scaled["train"], batch_size=16, progress="")[:, 0], scaled["train"].labels
+    logits = inference.logits(model, scaled["train"], batch_size=16, progress="")[:, 0]
+    labels = scaled["train"].labels
     assert logits.mean() == pytest.approx(labels.mean(), rel=0.02)
     assert np.square(logits - labels).mean() < 0.5 * labels.var()
 
@@ -168,7 +170,7 @@ def table(numbers):
     [
         (
             '"many"',
-            "expected a finite number in column 'stars', found 'many' in row 1; correct it, or take the row out",
+            "expected a finite number in column 'stars', found 'many' in row 1; correct it, or remove the row",
         ),
         ("true", "expected a finite number in column 'stars', found True in row 1"),
         ('"inf"', "expected a finite number in column 'stars', found 'inf' in row 1"),
@@ -182,28 +184,28 @@ def test_a_label_that_is_no_number_is_one_clear_line(tmp_path, value, message):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "x", "stars": ' + value + "}")
     with pytest.raises(PipelineError) as caught:
-        rows.read(path, options())
+        reading.read(path, options())
     assert str(caught.value).startswith(f"rows.jsonl: {message}")
     assert "\n" not in str(caught.value)
 
 
 def test_numbers_are_read_as_text_and_as_numbers(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "x", "stars": " 1e1 "}\n{"text": "y", "stars": -0.5}')
-    assert rows.read(tmp_path / "rows.jsonl", options())["label"].tolist() == [10.0, -0.5]
+    assert reading.read(tmp_path / "rows.jsonl", options())["label"].tolist() == [10.0, -0.5]
 
 
 def test_a_text_with_two_numbers_is_a_contradiction():
     dropped = Counter()
     given = table([1.0, 1.0, 2.0, 3.0])
     given["text"] = ["same", "same", "odd", "odd"]
-    assert rows.clean_rows(given, dropped)["text"].tolist() == ["same"]
+    assert cleaning.clean_rows(given, dropped)["text"].tolist() == ["same"]
     assert (dropped["conflicting_labels"], dropped["duplicate"]) == (2, 1)
 
 
 def test_every_split_holds_the_whole_range_of_the_numbers():
     numbers = np.random.default_rng(0).exponential(size=400)
-    splits = rows.split({"train": table(numbers.tolist())}, options())
-    for split in splits.values():
+    prepared = splits.split({"train": table(numbers.tolist())}, options())
+    for split in prepared.values():
         tenths = np.searchsorted(np.quantile(numbers, np.arange(1, 10) / 10), split["label"])
         shares = np.bincount(tenths, minlength=10) / len(split)
         np.testing.assert_allclose(shares, 0.1, atol=0.03)
@@ -224,7 +226,7 @@ def test_every_split_holds_the_whole_range_of_the_numbers():
 )
 def test_numbers_that_nothing_can_be_learned_from_are_one_clear_line(numbers, changes, message):
     with pytest.raises(PipelineError) as caught:
-        rows.limit(rows.split({"train": table(numbers)}, options()), options(**changes), Counter())
+        splits.limit(splits.split({"train": table(numbers)}, options()), options(**changes), Counter())
     assert str(caught.value).startswith(message)
 
 
@@ -258,16 +260,14 @@ def test_numbers_that_nothing_can_be_learned_from_are_one_clear_line(numbers, ch
         ),
         ("train", {"label_smoothing": 0.1}, "train.label_smoothing: expected 0.0 with data.problem: regression"),
         (
-            "evaluate",
-            {"gate": {"min_accuracy": 0.5}},
-            "evaluate.gate.min_accuracy: expected None with data.problem: regression, which has no such setting",
+            "gate",
+            {"min_accuracy": 0.5},
+            "gate.min_accuracy: expected None with data.problem: regression, which has no such setting",
         ),
     ],
 )
 def test_what_has_no_meaning_here_is_refused_before_anything_runs(tmp_path, section, changes, message):
     params = tiny_params(data=DATA)
-    if "gate" in changes:
-        changes = {"gate": params["evaluate"]["gate"] | changes["gate"]}
     params[section] |= changes
     YAML().dump(params, tmp_path / "params.yaml")
     with pytest.raises(ParamsError) as caught:
@@ -277,115 +277,6 @@ def test_what_has_no_meaning_here_is_refused_before_anything_runs(tmp_path, sect
 
 def test_a_gate_takes_gains_in_any_unit(tmp_path):
     params = tiny_params(data=DATA)
-    params["evaluate"]["gate"] |= {"min_gain": 5.0, "max_drop": 2.0}
+    params["gate"] |= {"min_gain": 5.0, "max_drop": 2.0}
     YAML().dump(params, tmp_path / "params.yaml")
-    assert Params.load(tmp_path / "params.yaml").evaluate.gate.min_gain == 5
-
-
-def drawn(seed):
-    generator = np.random.default_rng(seed)
-    numbers = generator.normal(3, 2, size=40).round(seed % 3)  # with ties
-    return numbers.astype(np.float32), numbers + generator.normal(size=40)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_every_score_agrees_with_its_definition_on_random_cases(seed):
-    true, found = drawn(seed)
-    error = found - true.astype(float)
-
-    def correlation(one, other):
-        one, other = one - one.mean(), other - other.mean()
-        return one @ other / np.sqrt((one @ one) * (other @ other))
-
-    expected = {
-        "mae": np.abs(error).mean(),
-        "mse": (error**2).mean(),
-        "rmse": np.sqrt((error**2).mean()),
-        "r2": 1 - (error**2).sum() / np.square(true - true.astype(float).mean()).sum(),
-        "pearson": correlation(true.astype(float), found),
-        "spearman": correlation(rankdata(true), rankdata(found)),
-    }
-    assert scoring.score(regression, true, found) == pytest.approx(expected, rel=1e-6)
-    intervals = scoring.intervals(regression, true, found, 200)
-    assert intervals.keys() == expected.keys()
-    assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in expected.items())
-
-
-@pytest.mark.parametrize(("true", "found"), [([1, 2, 3], [5, 5, 5]), ([5, 5, 5], [1, 2, 3]), ([4], [4])])
-def test_where_one_side_is_constant_the_correlations_are_0(true, found, recwarn):
-    scores = regression.scores(np.array(true, dtype=np.float32), np.array(found, dtype=float))
-    assert scores["pearson"] == scores["spearman"] == 0
-    assert np.isfinite(list(scores.values())).all()
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_gain_is_the_rivals_error_minus_the_tuned_ones(seed):
-    true, tuned = drawn(seed)
-    rival = drawn(seed + 50)[1]
-    values = scoring.gain(regression, true, tuned, rival, 500)
-    assert values["gain"] == pytest.approx(np.abs(rival - true).mean() - np.abs(tuned - true).mean())
-    assert values["gain_low"] <= values["gain"] <= values["gain_high"]
-    assert scoring.gain(regression, true, rival, tuned, 500)["gain"] == pytest.approx(-values["gain"])
-
-
-def test_a_mean_that_a_few_rows_make_against_the_others_proves_nothing():
-    true, rival = np.zeros(20), np.full(20, 1.0)
-    tuned = np.full(20, 1.1)
-    rival[0] = 50.0  # the mean gains by one row, the other nineteen lose
-    values = scoring.gain(regression, true, tuned, rival, 100)
-    assert values["gain"] > 2
-    assert values["p_value"] == 1
-
-
-MAE = {"median": {"mae": 9.0}, "bag_of_words": {"mae": 3.0}}
-TUNED = {
-    "mae": 2.5,
-    "gain": {"strongest_rival": 0.5},
-    "gain_low": {"strongest_rival": 0.1},
-    "gain_high": {"strongest_rival": 0.9},
-    "p_value": {"strongest_rival": 0.01},
-    "interval": {"mae": {"low": 2.0, "high": 2.9}},
-}
-OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None)
-
-
-def test_the_verdict_speaks_of_errors():
-    assert report.verdict(MAE, TUNED, regression) == (
-        "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
-        "+0.9, p = 0.01 (exact sign test)."
-    )
-
-
-@pytest.mark.parametrize(("words", "warned"), [(2.8, True), (2.9, True), (3.0, False)])
-def test_a_bag_of_words_that_keeps_up_is_a_warning(words, warned):
-    told = report.leak_warning({"bag_of_words": {"mae": words}}, TUNED, regression)
-    assert ("no worse than the end of the tuned model's interval, 2.9" in told) == warned
-
-
-@pytest.mark.parametrize(
-    ("bound", "before", "missed"),
-    [
-        ({"max_drop": 0.2}, {"mae": 2.0}, ["expected a rise in MAE of at most 0.2, found 0.5"]),
-        ({"max_drop": 0.2}, {"mae": 2.4}, []),
-        ({"max_drop": 0.2}, {"accuracy": 0.9}, []),
-        ({"min_gain": 1.0}, None, ["expected a gain over the strongest rival of at least 1, found 0.5"]),
-    ],
-)
-def test_the_gate_is_in_the_units_of_the_numbers(bound, before, missed):
-    assert report.misses(OPEN.model_copy(update=bound), TUNED, before, regression) == missed
-
-
-def test_experiments_are_compared_in_the_units_of_the_numbers():
-    runs = pd.DataFrame(
-        {"value": "all", "tuned": [2.5, 2.7], "gain": [0.5, 0.3], "low": 2.0, "high": 3.0, "trainable": 9}
-    )
-    groups = runs.groupby("value")
-    assert experiments.comparison(groups, None, regression.MAIN).splitlines() == [
-        "| experiments | runs | tuned | gain | trained parameters |",
-        "|---|---:|---:|---:|---:|",
-        "| all | 2 | 2.6 ± 0.1414 | +0.4 ± 0.1414 | 9 |",
-    ]
-    (told,) = experiments.spreads(groups, regression.MAIN)
-    assert "the gain over the strongest rival, +0.4 ± 0.1414, exceeds twice its standard deviation" in told
-    assert experiments.drawing(groups, "some.parameter", regression.MAIN).startswith(b"\x89PNG")
+    assert Params.load(tmp_path / "params.yaml").gate.min_gain == 5

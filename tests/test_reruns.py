@@ -20,7 +20,9 @@ def test_a_second_repro_runs_nothing(project):
     ("change", "stages"),
     [
         ("evaluate.curve_points=20", ["evaluate", "report"]),
-        ("evaluate.gate.min_gain=0.1", ["report"]),
+        ("gate.min_gain=0.1", ["report"]),
+        ("encode.max_gb=5", ["encode"]),
+        ("train.lr=1e-3", ["train", "evaluate", "report"]),
         ("precision=bfloat16", ["encode", "baseline", "train", "evaluate", "report"]),
         ("model.layers=null", ["encode", "baseline", "train", "evaluate", "report"]),
         ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
@@ -30,6 +32,43 @@ def test_a_second_repro_runs_nothing(project):
 def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
     done = restored.run("dvc", "exp", "run", "-S", change)
     assert sorted(reran(done.stdout)) == sorted(stages)
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("stages/params.py", []),
+        ("stages/reporting/verdict.py", ["report"]),
+        ("stages/reporting/figure.py", ["report"]),
+        ("stages/reporting/params.py", ["report"]),
+        ("stages/scoring/significance.py", ["baseline", "evaluate"]),
+        ("stages/training/trainer.py", ["train"]),
+    ],
+)
+def test_a_changed_module_reruns_the_stages_that_reach_it_and_what_they_make_stays_equal(restored, file, stages):
+    path = restored.folder / file
+    path.write_text(path.read_text() + "\n# Changed.\n")
+    assert reran(restored.run("dvc", "repro").stdout) == stages
+
+
+def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(restored):
+    path = restored.folder / "stages/reporting/verdict.py"
+    words = path.read_text()
+    assert words.count(" minus ") == 1
+    path.write_text(words.replace(" minus ", " less "))
+    assert reran(restored.run("dvc", "repro").stdout) == ["report"]
+    assert "tuned less the strongest rival" in (restored.folder / "metrics/report.md").read_text()
+
+
+def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restored):
+    adapter = restored.files("models/adapter")
+    done = restored.run("dvc", "exp", "run", "-S", "data.limit.test=20")
+    assert reran(done.stdout) == ["prepare", "encode", "baseline", "evaluate", "report"]
+    computed = dict(re.findall(r"encode: (\w+): (\d+) of \d+ rows computed", done.stdout))
+    assert computed["train"] == computed["validation"] == "0"
+    assert int(computed["test"]) < 20
+    assert restored.files("models/adapter") == adapter
+    assert len((restored.folder / "data/predictions/test.csv").read_text().splitlines()) == 21
 
 
 def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):

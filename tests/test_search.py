@@ -12,8 +12,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from ruamel.yaml import YAML
 
 from stages import search
+from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.params import Params
+from stages.reporting.history import Experiment
 
 PARAMS = Params.model_validate(tiny_params())
 
@@ -50,17 +52,19 @@ def test_a_wrong_space_is_one_clear_line(text, message):
 def test_the_best_trial_comes_first(select_by, direction, first):
     study = optuna.create_study(direction=direction)
     for name, rank, value in (("a", 4, 0.3), ("b", 8, 0.5)):
-        run = {
-            "name": name,
-            "params": {"lora": {"r": rank}},
-            "metrics": {"metrics/train.json": {"validation": {select_by: value}}},
-        }
-        search.take_up(study, {"lora.r": CategoricalDistribution([4, 8])}, run, select_by)
-    told = search.best(study, select_by)
-    assert told.splitlines()[2].startswith(f"| {first} |")
-    assert told.endswith(f"dvc exp apply {first} && dvc repro")
-    with pytest.raises(PipelineError, match="found one of another space"):
-        search.take_up(study, {"lora.r": CategoricalDistribution([16])}, run, select_by)
+        done = trained(name, {"lora": {"r": rank}}, {select_by: value})
+        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, select_by)
+    text = search.best(study, select_by)
+    assert text.splitlines()[2].startswith(f"| {first} |")
+    assert text.endswith(f"dvc exp apply {first} && dvc repro")
+    with pytest.raises(PipelineError, match="found one from a different search space"):
+        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, select_by)
+
+
+def trained(name: str, params: dict, validation: dict[str, float]) -> Experiment:
+    """An experiment that ran up to `train`."""
+    metrics = {str(paths.TRAIN_METRICS): {"validation": validation}}
+    return Experiment(name=name, params=params, metrics=metrics, evaluated=False)
 
 
 def test_a_second_call_tries_other_values_than_the_first(tmp_path, monkeypatch):
@@ -68,17 +72,31 @@ def test_a_second_call_tries_other_values_than_the_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = []
 
-    def run(name, changes, target):
-        metrics = {"metrics/train.json": {"validation": {"loss": changes["train.lr"]}}}
-        done.append({"name": name, "params": {"train": {"lr": changes["train.lr"]}}, "metrics": metrics})
+    def run_experiment(name, changes, target):
+        lr = changes["train.lr"]
+        done.append(trained(name, {"train": {"lr": lr}}, {"loss": lr}))
         return True
 
-    monkeypatch.setattr(search.experiments, "run", run)
-    monkeypatch.setattr(search, "finished", lambda name: [run for run in done if run["name"].startswith(name)])
+    def finished(name):
+        return iter([experiment for experiment in done if experiment.name.startswith(name)])
+
+    monkeypatch.setattr(search.history, "run_experiment", run_experiment)
+    monkeypatch.setattr(search.history, "finished", finished)
     for trials in ("4", "8"):
         monkeypatch.setattr(sys, "argv", ["search", "--trials", trials, "train.lr=1e-4..1e-2"])
         search.main()
-    assert len({run["params"]["train"]["lr"] for run in done}) == 8
+    assert [experiment.name for experiment in done] == [f"search-{number}" for number in range(8)]
+    assert len({experiment.params["train"]["lr"] for experiment in done}) == 8
+
+
+def test_trials_that_fail_are_left_out_and_if_all_do_the_search_says_so(tmp_path, monkeypatch):
+    YAML().dump(tiny_params(), tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search.history, "run_experiment", lambda name, changes, target: False)
+    monkeypatch.setattr(search.history, "finished", lambda name: iter(()))
+    monkeypatch.setattr(sys, "argv", ["search", "--trials", "2", "train.lr=1e-4..1e-2"])
+    with pytest.raises(PipelineError, match="expected at least one successful trial, found 2 that failed"):
+        search.main()
 
 
 def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_test_rows_alone(project, tmp_path):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_params
-from families import unlabelled
+from families import adapted, labels_of, unlabelled
 from peft import get_peft_model_state_dict
 
-from stages.adapters import methods as adapters
-from stages.classifier import model as classifier
+from stages.adapters import methods
+from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
 from stages.params import Params
-from stages.training import fused
-from stages.training import trainer as training
+from stages.problems.kinds import PROBLEMS
+from stages.training import fused, trainer
 
 CLASSES = ["bad", "good"]
 
@@ -33,10 +33,11 @@ def rows():
 
 def fitted(rows, base, curves, precision="float32", **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
-    model = classifier.load_base(base, labels=classifier.label_arguments(CLASSES, 0), seed=params.seed)
-    model = adapters.add(model, params, depth=0, base=base)
+    model = load_base(base, labels=labels_of(CLASSES), seed=params.seed)
+    model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    return model, training.fit(model, rows, params, curves)
+    settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
+    return model, trainer.fit(model, rows, curves, problem=PROBLEMS["single_label"], **settings)
 
 
 def weights(model):
@@ -92,13 +93,13 @@ def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_pa
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(rows, saved_model, tmp_path, monkeypatch):
-    build = adapters.add
+    build = methods.add
 
     def poisoned(*args, **kwargs):
         model = build(*args, **kwargs)
         next(parameter for parameter in model.parameters() if parameter.requires_grad).data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr(adapters, "add", poisoned)
+    monkeypatch.setattr(methods, "add", poisoned)
     with pytest.raises(PipelineError, match=r"expected a finite loss, found nan at step 0; lower train.lr"):
         fitted(rows, saved_model("llama"), tmp_path)

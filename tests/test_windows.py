@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
-import problems
 import pytest
+import whole_run
 from families import BAD, GOOD
 
 from stages import evaluate
@@ -34,7 +34,7 @@ def ran(tmp_path_factory, saved_model):
     data = {"format": None, "text": "text", "label": "label", "classes": None, "near_duplicate": 1.0}
     windows = {"truncation": "windows", "max_length": LENGTH, "stride": STRIDE}
     sections = {"data": data, "encode": windows, "train": {"epochs": 3}}
-    with problems.ran(tmp_path_factory.mktemp("windows"), reviews(240), saved_model("llama"), **sections) as folder:
+    with whole_run.ran(tmp_path_factory.mktemp("windows"), reviews(240), saved_model("llama"), **sections) as folder:
         yield folder
 
 
@@ -70,6 +70,9 @@ def test_a_text_has_one_answer_in_all_that_is_written(rows):
     tuned = json.loads(paths.EVALUATE_METRICS.read_text())
     assert tuned["accuracy"] == (table["tuned"] == table["label"]).mean() > 0.8
     assert pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")["rows"].sum() == len(table)
+    numbers = pd.read_parquet(paths.PREPARED / "test.parquet")["row"].tolist()
+    rivals, features = pd.read_parquet(paths.BASELINE_PREDICTIONS), pd.read_parquet(paths.FEATURES / "test.parquet")
+    assert table["row"].tolist() == rivals["row"].tolist() == features["row"].tolist() == numbers
     validation = json.loads(paths.TRAIN_METRICS.read_text())["validation"]
     texts = len(pd.read_parquet(paths.PREPARED / "validation.parquet"))
     assert validation["accuracy"] * texts == pytest.approx(round(validation["accuracy"] * texts))
@@ -79,13 +82,13 @@ def test_validation_accuracy_is_that_of_texts_whatever_the_order_of_their_window
     about = store.About.load(paths.ENCODED)
     validation = store.load_rows(paths.ENCODED / "validation", about)
     made = json.loads((paths.ADAPTER / "run.json").read_text())
-    logits = evaluate.tuned(validation, made["depth"], 16)
+    logits = evaluate.tuned_logits(validation, made["depth"], 16)
     found = (logits.argmax(axis=1) == validation.text_labels).mean()
     assert found == pytest.approx(made["metrics"]["validation"]["accuracy"])
 
 
 def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
-    table, answers = pd.read_csv(paths.TEST_PREDICTIONS), problems.predicted(monkeypatch, tmp_path)
+    table, answers = pd.read_csv(paths.TEST_PREDICTIONS), whole_run.predicted(monkeypatch, tmp_path)
     assert answers["label"].tolist() == table["tuned"].tolist()
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 
@@ -93,6 +96,6 @@ def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
 def test_a_stride_without_room_for_more_text_is_refused(saved_model):
     tokenizer = template.load_tokenizer(saved_model("llama"), template=TEMPLATE, max_length=LENGTH)
     room = LENGTH - len(tokenizer("")["input_ids"])
-    assert len(template.fitted(tokenizer, ["good film " * 50], room - 1)[0]) > 1
+    assert len(template.token_rows(tokenizer, ["good film " * 50], room - 1)[0]) > 1
     with pytest.raises(errors.PipelineError, match=rf"encode.stride: expected less than the {room} tokens .* {room}$"):
-        template.fitted(tokenizer, ["good film " * 50], room)
+        template.token_rows(tokenizer, ["good film " * 50], room)

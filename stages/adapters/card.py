@@ -1,32 +1,18 @@
-"""The model card that lies beside the adapter, with the hub's front matter."""
+"""The model card that is saved with the adapter, with the hub's front matter."""
+
+import json
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from stages.reporting.markdown import paragraphs, table
+from stages.adapters.run import Run
 
-REPORTED = {
-    "accuracy": "accuracy",
-    "f1_macro": "macro-F1",
-    "mcc": "MCC",
-    "log_loss": "log loss",
-    "calibration_error": "expected calibration error",
-}
+VALIDATION_SCORES = {"accuracy": "accuracy", "mae": "MAE", "loss": "loss"}
+"""The name of each validation score in the card, which reports the first score that a run has."""
 
-ALSO = {
-    "f1_samples": "row F1",
-    "f1_micro": "micro-F1",
-    "hamming_loss": "Hamming loss",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "r2": "R²",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-}
-"""What is reported too, where the problem has it."""
+CLASSES = {"peft": "AutoPeftModelForSequenceClassification", "transformers": "AutoModelForSequenceClassification"}
+"""The class that loads the model, by library."""
 
-TITLES = {"single_label": "Text classifier", "multi_label": "Text classifier of several labels"}
-
-USE = """\
+LOAD_AND_CLASSIFY = """\
 ```python
 import json
 
@@ -42,7 +28,7 @@ classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.
 print(classify({example}, {options}))
 ```"""
 
-USE_MERGED = """\
+LOAD_AND_CLASSIFY_MERGED = """\
 ```python
 from transformers import pipeline
 
@@ -50,109 +36,127 @@ classify = pipeline("text-classification", "models/merged")
 print(classify({example}, {options}))
 ```"""
 
-OPTIONS = {"multi_label": "top_k=None, truncation=True"}
-"""How `classify` is called, where `truncation=True` is not all."""
-
-READING = {
-    "multi_label": "A text has the labels whose `score` exceeds their threshold: {thresholds}.",
-    "regression": "The `score` is the number itself.",
-}
-"""What its answer means, where it is not the most probable class."""
-
-WINDOWS = (
-    "A text of more than {max_length} tokens was classified in windows, whose logits are averaged; `truncation=True` "
-    "reads the first alone."
-)
-
 TEMPLATE = "The tokenizer puts every text into the prompt template itself; give it the raw text."
 
-ONE_BY_ONE = "Classify one text at a time: behind virtual tokens, transformers takes the padding of a batch for text."
+WINDOWS = (
+    "A text of more than {max_length} tokens was classified in windows, whose logits are averaged; with "
+    "`truncation=True` only the first window is read."
+)
+
+ONE_BY_ONE = (
+    "Classify one text at a time: with virtual tokens, transformers reads the padding of a batch as part of the text."
+)
 
 
 def model_card(
-    run: dict,
+    run: Run,
     class_names: list[str],
     *,
     results: str = "",
-    scores: dict[str, float] | None = None,
+    scores: dict[str, tuple[str, float]] | None = None,
     merged: bool = False,
 ) -> str:
     """The card as Markdown.
 
     Args:
-        run: what run.json holds.
-        class_names: in the order of the classes.
-        results: what is said about the test rows, as Markdown.
-        scores: on the test rows, by metric.
-        merged: it describes the merged model instead of the adapter.
+        run: the training that made the adapter.
+        class_names: in the order of the classes, or labels.
+        results: the section on the test rows, as Markdown.
+        scores: the name and value of each test score, by the metric's key in the metrics files.
+        merged: whether the card describes the merged model instead of the adapter.
     """
-    params, base = run["params"], run["base_model"]
-    data, lora, method = params["data"], params["lora"], params["peft"]["method"]
-    library = "transformers" if merged or method == "full" else "peft"
-    kind = {"peft": "AutoPeftModelForSequenceClassification", "transformers": "AutoModelForSequenceClassification"}
-    made = {
-        "lora": f"A LoRA adapter (rank {lora['r']}, top layers: {lora['top_layers']}) on",
-        "full": "A copy, tuned as a whole, of",
-    }
-    kept = f"the lowest {layers} layers of " if (layers := params["model"]["layers"]) else ""
-    example = '{"text": "…", "text_pair": "…"}' if data["text_pair"] else '"A warm, funny and wise film."'
-    problem, chosen = data["problem"], run["metrics"].get("thresholds", {})
-    name = f"{TITLES[problem]}: {', '.join(class_names)}" if problem in TITLES else f"Text regression: {data['label']}"
+    library = "transformers" if merged or run.method == "full" else "peft"
+    name = title(run, class_names)
+    paragraphs = [
+        front_matter(run, name, library=library, scores=scores or {}),
+        f"# {name}",
+        origin(run),
+        results,
+        usage(run, library=library, merged=merged),
+        reading(run, class_names),
+        TEMPLATE,
+        WINDOWS.format(**run.params["encode"]) if run.window_stride is not None else "",
+        ONE_BY_ONE if run.method in ("prompt", "p_tuning") else "",
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+
+
+def title(run: Run, class_names: list[str]) -> str:
+    """The task of the model, and its classes, its labels or the number that it predicts."""
+    if run.problem.numeric:
+        return f"Text regression: {run.params['data']['label']}"
+    kind = "Multi-label text classifier" if run.problem.several_answers else "Text classifier"
+    return f"{kind}: {', '.join(class_names)}"
+
+
+def front_matter(run: Run, name: str, *, library: str, scores: dict[str, tuple[str, float]]) -> str:
+    """The YAML from which the hub reads the task, library, base model, data and test scores."""
+    source = run.params["data"]["source"]
     front = ModelCardData(
-        base_model=hub_name(base["source"]),
-        datasets=hub_name(data["source"]),
+        base_model=hub_name(run.base_model["source"]),
+        datasets=hub_name(source),
         library_name=library,
         pipeline_tag="text-classification",
-        tags=[method, "text-classification"],
+        tags=[run.method, "text-classification"],
         model_name=name,
         eval_results=[
             EvalResult(
                 task_type="text-classification",
-                dataset_type=hub_name(data["source"]) or data["source"],
-                dataset_name=data["source"],
+                dataset_type=hub_name(source) or source,
+                dataset_name=source,
                 dataset_split="test",
                 metric_type=metric,
-                metric_name=(REPORTED | ALSO)[metric],
+                metric_name=metric_name,
                 metric_value=value,
             )
-            for metric, value in (scores or {}).items()
+            for metric, (metric_name, value) in scores.items()
         ],
     )
-    selected, score = next(iter(run["metrics"]["validation"].items()))
+    return f"---\n{front.to_yaml()}\n---"
+
+
+def origin(run: Run) -> str:
+    """Which model was tuned, how, and on what; and its score on the validation rows."""
+    base, lora, layers = run.base_model, run.params["lora"], run.params["model"]["layers"]
+    match run.method:
+        case "lora":
+            made = f"A LoRA adapter (rank {lora['r']}, top layers: {lora['top_layers']}) on"
+        case "full":
+            made = "A fully fine-tuned copy of"
+        case method:
+            made = f"A PEFT adapter ({method}) on"
+    kept = f"the lowest {layers} layers of " if layers else ""
+    metric, score = next(iter(run.metrics["validation"].items()))
     return (
-        paragraphs(
-            f"---\n{front.to_yaml()}\n---",
-            f"# {name}",
-            f"{made.get(method, f'A PEFT adapter ({method}) on')} {kept}`{base['source']}` "
-            f"(revision `{base['revision']}`, licence {base['license']}), trained on `{data['source']}`. Validation "
-            f"{(REPORTED | ALSO)[selected]} at the kept epoch: {score:.4f}. Every parameter and version stands in "
-            "`run.json`.",
-            results,
-            (USE_MERGED if merged else USE).format(
-                library=library, kind=kind[library], example=example, options=OPTIONS.get(problem, "truncation=True")
-            ),
-            READING.get(problem, "").format(thresholds=", ".join(f"{label} {at:.3f}" for label, at in chosen.items())),
-            TEMPLATE,
-            WINDOWS.format(**params["encode"]) if params["encode"]["truncation"] == "windows" else "",
-            ONE_BY_ONE if method in ("prompt", "p_tuning") else "",
-        )
-        + "\n"
+        f"{made} {kept}`{base['source']}` (revision `{base['revision']}`, licence {base['license']}), trained on "
+        f"`{run.params['data']['source']}`. Validation {VALIDATION_SCORES[metric]} at the kept epoch: {score:.4f}. "
+        "All parameters and versions are in `run.json`."
     )
 
 
-def tested(run: dict, tuned: dict, verdict: str, *, merged: bool = False) -> str:
-    """The card with the test results of metrics/evaluate.json and the report's verdict."""
-    names = {metric: name for metric, name in (ALSO | REPORTED).items() if metric in tuned}
-    scores = {metric: tuned[metric] for metric in names}
-    rows = [
-        (name, f"{tuned[metric]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][metric]))
-        for metric, name in names.items()
-    ]
-    results = paragraphs("## On the test rows", verdict, table(("", "tuned", "95 % interval"), rows), "## Use")
-    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)
+def usage(run: Run, *, library: str, merged: bool) -> str:
+    """The code that loads the model and classifies a text, or a pair of texts."""
+    pair = {"text": "…", "text_pair": "…"}
+    example = pair if "text_pair" in run.columns else "A warm, funny and wise film."
+    return (LOAD_AND_CLASSIFY_MERGED if merged else LOAD_AND_CLASSIFY).format(
+        library=library,
+        kind=CLASSES[library],
+        example=json.dumps(example, ensure_ascii=False),
+        options="top_k=None, truncation=True" if run.problem.several_answers else "truncation=True",
+    )
+
+
+def reading(run: Run, class_names: list[str]) -> str:
+    """How to read what `classify` returns, where it is not the most probable class; else nothing."""
+    if run.problem.numeric:
+        return "The `score` is the number itself."
+    if not run.thresholds:
+        return ""
+    listed = ", ".join(f"{name} {at:.3f}" for name, at in zip(class_names, run.thresholds, strict=True))
+    return f"A text has the labels whose `score` exceeds their threshold: {listed}."
 
 
 def hub_name(source: str) -> str | None:
-    """ORG/NAME of a source on the hub; the front matter knows no others."""
+    """ORG/NAME of a source on the hub; None for other sources, which the front matter cannot name."""
     kind, _, name = source.partition(":")
     return name if kind == "hub" else None

@@ -9,6 +9,12 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, 
 from stages.common.errors import PipelineError
 
 
+def quiet_transformers() -> None:
+    """Silence transformers' warnings and progress bars: a fresh head has no saved weights, as intended."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     """The base model's configuration, with the given changes.
 
@@ -25,7 +31,7 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
             f"{base}: expected a model that transformers {transformers.__version__} knows, found: {reason}; "
             "choose another model.source"
         ) from None
-    if reason := unfit(config):
+    if reason := why_unsupported(config):
         raise PipelineError(
             f"{base}: expected an encoder or a decoder of text that transformers can classify with, "
             f"found {config.model_type}, {reason}; choose another model.source"
@@ -33,11 +39,11 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     return config
 
 
-def lowest(base: Path, layers: int | None) -> dict[str, Any]:
-    """What changes in the base model's configuration where it keeps its lowest `layers` alone; None: it keeps all.
+def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
+    """The changes of the base model's configuration that keep only its lowest `layers` layers; None keeps all.
 
     Raises:
-        PipelineError: it has fewer.
+        PipelineError: the model has fewer layers.
     """
     if layers is None:
         return {}
@@ -51,12 +57,12 @@ def lowest(base: Path, layers: int | None) -> dict[str, Any]:
     return {"num_hidden_layers": layers} | ({"layer_types": kinds[:layers]} if kinds else {})
 
 
-def unfit(config: PreTrainedConfig) -> str | None:
+def why_unsupported(config: PreTrainedConfig) -> str | None:
     """Why a model cannot be made a text classifier here; None: it can."""
     if "text_config" in config.sub_configs:
-        return f"a model of several parts ({', '.join(config.sub_configs)})"
+        return f"a model with several parts ({', '.join(config.sub_configs)})"
     if config.is_encoder_decoder:
         return "an encoder with a decoder"
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return "which has no sequence classification head there"
+        return "for which it has no sequence classification head"
     return None

@@ -1,8 +1,11 @@
-"""Products with frozen weights: by oneDNN where it is faster than MKL, which torch uses for float32.
+"""Matrix products with frozen weights: by oneDNN where it is faster than MKL, which torch uses for float32.
 
-MKL is Intel's and made for Intel's CPUs. On an AMD CPU with AVX-512 and 2 cores, oneDNN multiplied 1.2 times as fast
-(`python -m benchmarks.bench share`); with its AVX2 code it gained nothing. Forward, the weights are packed in oneDNN's
-own order, a second copy in memory; backward they are taken as they are.
+MKL is made by Intel for Intel's CPUs. On an AMD CPU with AVX-512 and 2 cores, oneDNN multiplied 1.2 times as fast
+(`python -m benchmarks.bench share`); with AVX2 code it was no faster. The forward pass uses a second copy of the
+weights, packed in oneDNN's own memory layout; the backward pass uses the original weights.
+
+torch has no public function for oneDNN's products with packed weights. Only this module calls the private operators,
+which torch.compile uses too.
 """
 
 from typing import Self
@@ -19,8 +22,8 @@ ONEDNN_IS_FASTER = (
 )
 
 
-def freeze(model: nn.Module) -> None:
-    """Let the float32 linear layers of `model` multiply by packed weights, in place; for inference."""
+def pack(model: nn.Module) -> None:
+    """Make the float32 linear layers of `model` multiply by packed weights, in place; for inference only."""
     for part in model.modules():
         if type(part) in (nn.Linear, Conv1D) and (frozen := Frozen.of(part, part.weight.dtype)).packed is not None:
             part.forward = frozen
@@ -37,7 +40,7 @@ class Frozen:
 
     @classmethod
     def of(cls, layer: nn.Linear | Conv1D, dtype: torch.dtype) -> Self:
-        """The product of that layer, in that dtype."""
+        """The product with the weights and bias of `layer`, in `dtype`."""
         weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
         return cls(weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
 
@@ -47,14 +50,14 @@ class Frozen:
         return onednn(x, self.packed, self.bias)
 
     def add_gradient(self, total: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Add the gradient at x, (tokens, in), to `total`, given the one at y, (tokens, out)."""
+        """Add the gradient of x, (tokens, in), to `total`, given `gradient`, that of y, (tokens, out)."""
         if self.packed is None:
             total.addmm_(gradient, self.weight)
         else:
             total.add_(onednn(gradient, self.weight.T, None))
 
     def __deepcopy__(self, memo: dict) -> Self:
-        return self  # so that replicas of a model share what was packed
+        return self  # replicas of a model share the packed weights
 
 
 def onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Inference with a batch on every core: its many small products keep one core busy, and leave several waiting."""
+"""Inference with one batch per core: the many small products of a batch use one core well, but several poorly."""
 
 import copy
 import math
@@ -15,8 +15,8 @@ from stages.backbone import frozen_linear
 from stages.backbone.device import device
 from stages.backbone.precision import autocast
 
-MOST = 8
-"""Batches at once on a machine of many cores; bounds the memory."""
+MAX_BATCHES_AT_ONCE = 8
+"""Maximum number of batches at once, however many cores there are; it limits the memory used."""
 
 
 def each_batch(
@@ -26,23 +26,31 @@ def each_batch(
     *,
     progress: str,
     precision: str = "float32",
+    as_one_of_many: bool = False,
 ) -> list[Any]:
     """`compute(model, batch)` for every batch of rows, in order, without gradients.
 
-    On a CPU several batches are computed at once, each with its share of the cores, by a replica of the model that has
-    the same weights: what modules keep during a forward pass stays apart. On an accelerator, one after the other.
+    On a CPU several batches are computed at once, each with its share of the cores, by a replica of the model:
+    replicas share the weights, but not what modules store during a forward pass. On an accelerator, batches are
+    computed one after the other.
 
     Args:
-        progress: what the progress bar says; a single batch has none.
+        progress: the label of the progress bar; a single batch has no bar.
         precision: of the matrix products, see `stages.backbone.precision`.
+        as_one_of_many: compute even a single batch with one worker's cores and packed weights, so that its results are,
+            bit for bit, the same as among many batches.
     """
+    if not batches:
+        return []
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
-    workers = min(threads // math.ceil(threads / MOST), len(batches)) if device().type == "cpu" else 1
+    most = threads // math.ceil(threads / MAX_BATCHES_AT_ONCE) if device().type == "cpu" else 1
+    many = len(batches) > 1 or as_one_of_many
+    workers, share = (min(most, len(batches)), threads // most) if many else (1, threads)
     weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
     replica = copy.deepcopy(model, dict(weights))
-    if precision == "float32" and len(batches) > 1:  # packing weights takes longer than it saves on one
-        frozen_linear.freeze(replica)
+    if precision == "float32" and many:  # packing weights takes longer than it saves on a single batch
+        frozen_linear.pack(replica)
     replicas = SimpleQueue()
     for _ in range(workers):
         replicas.put(copy.deepcopy(replica, dict(weights)))
@@ -58,7 +66,7 @@ def each_batch(
     results = []
     try:
         with (
-            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool,
+            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool,
             tqdm(total=sum(map(len, batches)), desc=progress, unit="row", disable=len(batches) == 1) as bar,
         ):
             for batch, result in zip(batches, pool.map(work, batches), strict=True):

@@ -1,4 +1,4 @@
-"""Products in 16 bits: faster where the machine has units for them, as GPUs do, and CPUs with AMX or AVX512-BF16."""
+"""Matrix products in 16 bits: faster on hardware with units for them: GPUs, and CPUs with AMX or AVX512-BF16."""
 
 from typing import Any
 
@@ -12,6 +12,9 @@ from transformers.pytorch_utils import Conv1D
 from stages.backbone.device import device
 from stages.common.errors import PipelineError
 
+FLOAT32_ATTENTION = "sdpa_float32"
+"""The name under which `attention` is registered with transformers."""
+
 
 def check(precision: str) -> None:
     """Refuse a precision that this machine cannot train in.
@@ -24,19 +27,19 @@ def check(precision: str) -> None:
 
 
 def autocast(precision: str) -> torch.autocast:
-    """The context in which products are computed in `precision`; norms and the states between blocks stay float32."""
+    """The context for matrix products in `precision`; norms and the states between blocks stay float32."""
     return torch.autocast(device().type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
 
 def multiple_of_tokens(precision: str) -> int:
-    """To what batches should be padded: in 16 bits every shape has its own program, which takes time to make."""
+    """Batches are best padded to a multiple of this: in 16 bits each shape needs its own kernel, slow to make."""
     return 1 if precision == "float32" else 8
 
 
-def lower(model: nn.Module, precision: str) -> None:
-    """Hold the weights of linear layers in `precision`, in place, so that autocast need not cast them for every batch.
+def convert_linear_weights(model: nn.Module, precision: str) -> None:
+    """Convert weights of linear layers to `precision`, in place, so that autocast need not cast them for every batch.
 
-    For inference: the model has no other use for their float32.
+    For inference only, which does not need the weights in float32.
     """
     for part in model.modules():
         if isinstance(part, nn.Linear | Conv1D):
@@ -45,8 +48,15 @@ def lower(model: nn.Module, precision: str) -> None:
 
 def attend_in_float32(model: PreTrainedModel) -> None:
     """Keep attention out of autocast on a CPU, in place: its backward pass is several times slower in 16 bits."""
-    if device().type == "cpu" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(ATTENTION)
+    if device().type == "cpu" and attention_of(model) == "sdpa":
+        AttentionInterface.register(FLOAT32_ATTENTION, attention)
+        AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(FLOAT32_ATTENTION)
+
+
+def attention_of(model: PreTrainedModel) -> str:
+    """The name of the model's attention implementation, which transformers exposes only in a private attribute."""
+    return model.config._attn_implementation
 
 
 def attention(
@@ -56,8 +66,3 @@ def attention(
     with torch.autocast(query.device.type, enabled=False):
         output, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
     return output.to(value.dtype), weights
-
-
-ATTENTION = "sdpa_float32"
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

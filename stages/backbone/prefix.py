@@ -1,9 +1,9 @@
-"""The split at a block: the frozen blocks' output is captured once, and handed over in every later run.
+"""A model split at a block: the output of the frozen lower blocks is computed once, and reused in every later run.
 
-LoRA on the top k of n blocks leaves the lower n - k a fixed function of the text. `capture` runs only those, for
-what block n - k would get; `splice` takes them out of a model and feeds it what was captured. Indices, masks,
-rotary tables and position ids stay those of the full model, so the spliced model's logits are the full model's, and an
-adapter trained on it loads on the plain model.
+LoRA on the top k of n blocks leaves the lower n - k a fixed function of the text. `capture` runs only those lower
+blocks and returns their output, the input of block n - k; `splice` removes them from a model, which then takes the
+stored output instead. Indices, masks, rotary tables and position ids stay those of the full model, so the spliced
+model's logits are the full model's, and an adapter trained on the spliced model loads on the full model.
 """
 
 import copy
@@ -18,7 +18,7 @@ from stages.common.errors import PipelineError
 
 
 class PassThrough(nn.Module):
-    """Stands where a block stood and returns the hidden states that it gets, bare or first of a tuple as the block did.
+    """Replaces a block and returns the hidden states that it gets: alone or first in a tuple, as the block did.
 
     Models read attributes of their blocks (`attention_type`, `layer_idx`); those are kept, the weights are not.
     """
@@ -33,9 +33,9 @@ class PassThrough(nn.Module):
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's transformer blocks: its `ModuleList` as long as `config.num_hidden_layers`.
+    """The model's transformer blocks: its `ModuleList` of length `config.num_hidden_layers`.
 
-    It is empty where there is not exactly one such list: ALBERT's layers share their weights.
+    Empty where there is not exactly one such list, as in ALBERT, whose layers share their weights.
     """
     count = model.config.num_hidden_layers
     found = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
@@ -43,9 +43,9 @@ def blocks(model: nn.Module) -> nn.ModuleList:
 
 
 def adapted(model: nn.Module, depth: int) -> nn.Module:
-    """The part whose projections the adapters sit on, as on those of the same names above it: block `depth`.
+    """The lowest module that gets adapters: block `depth`. The blocks above it have projections of the same names.
 
-    Where there is no list of blocks, the first list in the model, which holds what the layers share.
+    Where there is no list of blocks, the first list in the model, which holds the modules that the layers share.
     """
     if layers := blocks(model):
         return layers[depth]
@@ -53,10 +53,10 @@ def adapted(model: nn.Module, depth: int) -> nn.Module:
 
 
 def depth(layers: int, top_layers: int | str) -> int:
-    """How many of the blocks in use lie below the top ones that are trained.
+    """How many of the blocks in use are below the top layers, which are trained.
 
     Raises:
-        PipelineError: there are fewer in all.
+        PipelineError: fewer layers than `top_layers` are in use.
     """
     if top_layers == "all":
         return 0
@@ -66,7 +66,7 @@ def depth(layers: int, top_layers: int | str) -> int:
 
 
 def splits(model: PreTrainedModel, depth: int) -> bool:
-    """Whether `model`, split there, computes what it computes whole; tried on two short rows of unequal lengths."""
+    """Whether `model` split at `depth` computes the same as the whole; tried on two short rows of unequal lengths."""
     if not blocks(model):
         return False
     rows = {"input_ids": torch.arange(2, 12).view(2, 5), "attention_mask": torch.tensor([[1] * 5, [1] * 3 + [0] * 2])}
@@ -79,7 +79,7 @@ def splits(model: PreTrainedModel, depth: int) -> bool:
             splice(upper, depth)
             states = lower(**rows)
             found = upper(**rows, states=states).last_hidden_state
-        except Exception:  # a model of its own kind may miss anything of what was taken out
+        except Exception:  # an unusual model may need what was removed, and raise any error
             return False
     tokens = rows["attention_mask"].bool()
     return states.shape == (*tokens.shape, model.config.hidden_size) and torch.allclose(
@@ -90,7 +90,7 @@ def splits(model: PreTrainedModel, depth: int) -> bool:
 def capture(model: PreTrainedModel, depth: int) -> None:
     """Cut `model`, in place, above its lowest `depth` blocks; its forward then returns their output.
 
-    That is a tensor of the shape (batch, tokens, hidden).
+    The output has the shape (batch, tokens, hidden).
     """
     remove(model, range(depth, len(blocks(model))))
 
@@ -105,7 +105,7 @@ def capture(model: PreTrainedModel, depth: int) -> None:
 
 
 def splice(model: PreTrainedModel, depth: int) -> None:
-    """Take the lowest `depth` blocks out of `model`, in place; its forward then also takes their output, `states`.
+    """Remove the lowest `depth` blocks from `model`, in place; its forward then also takes their output, `states`.
 
     `states` has the shape (batch, tokens, hidden). At depth 0 nothing changes.
     """
@@ -124,15 +124,15 @@ def splice(model: PreTrainedModel, depth: int) -> None:
     blocks(model)[depth].register_forward_pre_hook(hand_over)
 
 
-def remove(model: PreTrainedModel, numbers: range) -> None:
-    """Put a pass-through in the place of the blocks of these numbers."""
-    layers, others = blocks(model), values_beside_the_states(model)
-    for number in numbers:
-        layers[number] = PassThrough(layers[number], others=others)
+def remove(model: PreTrainedModel, indices: range) -> None:
+    """Replace each block at `indices` with a pass-through."""
+    layers, others = blocks(model), extra_outputs_of_a_block(model)
+    for index in indices:
+        layers[index] = PassThrough(layers[index], others=others)
 
 
-def values_beside_the_states(model: PreTrainedModel) -> int | None:
-    """How many values a block returns beside the hidden states, found on one token; None: it returns those bare."""
+def extra_outputs_of_a_block(model: PreTrainedModel) -> int | None:
+    """How many values a block returns besides the hidden states, tried on one token; None: it returns no tuple."""
     outputs = []
     hook = blocks(model)[0].register_forward_hook(lambda block, args, output: outputs.append(output))
     with torch.no_grad():

@@ -2,10 +2,11 @@
 
 A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` says where each row starts:
 
-    tokens.bin   (tokens,) int32, the bare numbers, so that they can be appended
+    tokens.bin   (tokens,) int32, without a header, so that tokens can be appended
     offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
-    labels.npy   (rows,) int64, indices into the class names; (rows, labels) float32, 1 for those that a row has; or
-                 (rows,) float32, numbers
+    labels.npy   (rows,) int64, indices into the class names; (rows, labels) float32, 1 for the labels of a row;
+                 or (rows,) float32, numbers
+    rows.npy     (texts,) int64, the number of each text's row in its source
     windows.npy  (texts + 1,) int64; text i is the rows windows[i] to windows[i + 1]; absent where each text is one row
     states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
 """
@@ -15,7 +16,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +24,7 @@ import torch
 
 from stages.backbone.precision import multiple_of_tokens
 from stages.common import files
+from stages.common.errors import PipelineError
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
 """How NumPy, which has no bfloat16, holds each dtype's bits."""
@@ -31,18 +32,18 @@ STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What all splits share; the file is written last, so where it is, the encoding is complete."""
+    """What all splits share. Its file, about.json, is written last: where it exists, the encoding is complete."""
 
     class_names: list[str]
-    """Of the model's outputs."""
+    """The names of the model's outputs."""
     depth: int
-    """Blocks below the stored states; 0: nothing is stored but tokens."""
+    """Number of blocks below the stored states; 0: no states are stored."""
     hidden_size: int
     dtype: str
     pad_token_id: int
-    problem: str = "single_label"
+    problem: str
     """The value of `data.problem`."""
-    layers: int | None = None
+    layers: int | None
     """The value of `model.layers`."""
 
     def save(self, folder: Path) -> None:
@@ -60,11 +61,12 @@ class Rows:
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
+    source_rows: np.ndarray
     states: np.ndarray | None
     pad_token_id: int
     windows: np.ndarray | None = None
     multiple: int = 1
-    """Of tokens, to which a batch's rows are padded."""
+    """The rows of a batch are padded to a multiple of this number of tokens."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,35 +83,50 @@ class Rows:
 
     @property
     def text_lengths(self) -> np.ndarray:
-        """Tokens of each text, those that windows share counted in each, (texts,)."""
+        """Tokens of each text, (texts,); those that windows share are counted in each window."""
         return self.lengths if self.windows is None else np.add.reduceat(self.lengths, self.windows[:-1])
 
+    def check_same_rows(self, source_rows: np.ndarray, where: Path) -> None:
+        """Check that a table's rows, by their numbers in the source, are the texts of this split.
+
+        Raises:
+            PipelineError: the rows differ, or are in another order.
+        """
+        if not np.array_equal(source_rows, self.source_rows):
+            raise PipelineError(
+                f"{where}: expected the rows of data/encoded, found others; run both stages again: dvc repro"
+            )
+
     def pooled(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the rows of each text, (texts, columns), of values by row, (rows, columns)."""
+        """The mean of `values`, (rows, columns), over the rows of each text, (texts, columns)."""
         return values if self.windows is None else pooled(values, self.windows)
 
     def by_length(self, batch_size: int) -> list[np.ndarray]:
-        """`by_length` of all rows."""
+        """All rows in batches, see `by_length` below."""
         return by_length(self.lengths, batch_size)
 
-    def batch(self, numbers: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """The named rows as the model takes them, padded on the right.
+    def width(self, indices: list[int] | np.ndarray) -> int:
+        """Tokens to which a batch of these rows is padded."""
+        return math.ceil(self.lengths[indices].max() / self.multiple) * self.multiple
+
+    def batch(self, indices: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """The rows at `indices` as the model takes them, padded on the right.
 
         Returns:
             `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,) or (batch, labels), and
             `states` (batch, tokens, hidden) in the stored dtype, where states are stored.
         """
-        lengths = self.lengths[numbers]
-        shape = len(lengths), math.ceil(lengths.max() / self.multiple) * self.multiple
+        lengths = self.lengths[indices]
+        shape = len(lengths), self.width(indices)
         batch = {
             "input_ids": np.full(shape, self.pad_token_id, dtype=np.int64),
             "attention_mask": np.zeros(shape, dtype=np.int64),
-            "labels": self.labels[numbers],
+            "labels": self.labels[indices],
         }
         if self.states is not None:
             batch["states"] = np.zeros((*shape, self.states.shape[1]), dtype=self.states.dtype)
-        for place, (number, length) in enumerate(zip(numbers, lengths, strict=True)):
-            span = slice(self.offsets[number], self.offsets[number + 1])
+        for place, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+            span = slice(self.offsets[index], self.offsets[index + 1])
             batch["input_ids"][place, :length] = self.tokens[span]
             batch["attention_mask"][place, :length] = 1
             if self.states is not None:
@@ -121,26 +138,45 @@ class Rows:
 
 
 def by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Row numbers in batches of like length, longest first, so that memory runs out at once or never."""
+    """Row indices in batches of similar length, longest first, so that memory runs out at once or never."""
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def save_tokens(folder: Path, chunks: Iterable[tuple[list[list[list[int]]], np.ndarray]]) -> None:
-    """Write a split to a new folder, a chunk of texts at a time: the tokens of each one's rows, and their labels."""
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some texts of a split, as arrays."""
+
+    tokens: np.ndarray
+    """The tokens of all rows, end to end, (tokens,)."""
+    lengths: np.ndarray
+    """Tokens of each row, (rows,)."""
+    counts: np.ndarray
+    """Rows of each text, (texts,)."""
+    labels: np.ndarray
+    """The labels of each text, (texts,) or (texts, labels)."""
+    source_rows: np.ndarray
+    """The number of each text's row in its source, (texts,)."""
+
+
+def save_tokens(folder: Path, chunks: Iterable[Chunk]) -> int:
+    """Write a split's arrays, except for its states, to a new folder; returns the number of its tokens."""
     folder.mkdir()
-    lengths, counts, labels = [0], [0], []
+    lengths, counts, labels, source_rows = [[0]], [[0]], [], []
     with (folder / "tokens.bin").open("wb") as file:
-        for texts, targets in chunks:
-            rows = list(chain.from_iterable(texts))
-            np.concatenate(rows).astype(np.int32).tofile(file)
-            lengths += map(len, rows)
-            counts += map(len, texts)
-            labels.append(np.repeat(np.asarray(targets), list(map(len, texts)), axis=0))
-    np.save(folder / "offsets.npy", np.cumsum(lengths))
+        for chunk in chunks:
+            chunk.tokens.astype(np.int32).tofile(file)
+            lengths.append(chunk.lengths)
+            counts.append(chunk.counts)
+            labels.append(np.repeat(chunk.labels, chunk.counts, axis=0))
+            source_rows.append(chunk.source_rows)
+    offsets, windows = np.cumsum(np.concatenate(lengths)), np.concatenate(counts)
+    np.save(folder / "offsets.npy", offsets)
     np.save(folder / "labels.npy", np.concatenate(labels))
-    if max(counts) > 1:
-        np.save(folder / "windows.npy", np.cumsum(counts))
+    np.save(folder / "rows.npy", np.concatenate(source_rows))
+    if windows.max() > 1:
+        np.save(folder / "windows.npy", np.cumsum(windows))
+    return int(offsets[-1])
 
 
 def pooled(values: np.ndarray, windows: np.ndarray) -> np.ndarray:
@@ -149,7 +185,7 @@ def pooled(values: np.ndarray, windows: np.ndarray) -> np.ndarray:
 
 
 def size(tokens: int, about: About) -> int:
-    """Bytes that the states of so many tokens take on disk."""
+    """Bytes on disk of the states of that number of tokens."""
     return tokens * about.hidden_size * np.dtype(STORED_AS[about.dtype]).itemsize
 
 
@@ -159,24 +195,29 @@ def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
     return np.lib.format.open_memmap(folder / "states.npy", "w+", STORED_AS[about.dtype], shape)
 
 
-def write_states(states: np.memmap, rows: Rows, numbers: np.ndarray, hidden: torch.Tensor) -> None:
-    """Put the padded hidden states (batch, tokens, hidden) of the named rows in their places."""
-    bits = hidden.cpu() if states.dtype == np.float32 else hidden.bfloat16().view(torch.int16).cpu()
-    for number, row in zip(numbers, bits.numpy(), strict=True):
-        states[rows.offsets[number] : rows.offsets[number + 1]] = row[: rows.lengths[number]]
+def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
+    """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding."""
+    for index, row in zip(indices, as_stored(hidden, states.dtype), strict=True):
+        states[rows.offsets[index] : rows.offsets[index + 1]] = row[: rows.lengths[index]]
+
+
+def as_stored(hidden: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """The states in the dtype in which they are stored."""
+    return (hidden.cpu() if dtype == np.float32 else hidden.bfloat16().view(torch.int16).cpu()).numpy()
 
 
 def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     """A split's arrays; tokens and states stay on disk and are read as they are used.
 
     Args:
-        precision: of the products that batches go into, see `stages.backbone.precision`.
+        precision: of the matrix products on the batches, see `stages.backbone.precision`.
     """
     states, windows = folder / "states.npy", folder / "windows.npy"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         labels=np.load(folder / "labels.npy"),
+        source_rows=np.load(folder / "rows.npy"),
         states=np.load(states, mmap_mode="r") if states.exists() else None,
         pad_token_id=about.pad_token_id,
         windows=np.load(windows) if windows.exists() else None,

@@ -1,4 +1,4 @@
-"""What the head of a causal classifier reads: one token of each row, so the last block need not finish the others."""
+"""The head of a causal classifier reads one token of each row, so the last block need not finish the others."""
 
 import inspect
 
@@ -10,17 +10,16 @@ from stages.backbone import prefix
 
 
 def last_tokens(input_ids: torch.Tensor, pad_token_id: int) -> torch.Tensor:
-    """Where the head reads: each row's last token that is not the pad token, (batch,); transformers' own rule."""
+    """Where the head reads in each row, (batch,): its last token that is not padding, as in transformers."""
     places = torch.arange(input_ids.shape[1], device=input_ids.device)
     return (places * (input_ids != pad_token_id)).argmax(dim=1)
 
 
-def narrow(model: PreTrainedModel) -> None:
-    """Run the last block's feed-forward part at the tokens that the head reads alone, in place.
+def mlp_at_last_token_only(model: PreTrainedModel) -> None:
+    """Run the last block's feed-forward module only at the tokens that the head reads; changes `model` in place.
 
-    The logits stay the same; the final hidden states of all other tokens lose their meaning. Blocks without a part
-    named `mlp` that takes hidden states alone are left as they are, and so is a pass that gets embeddings instead of
-    tokens.
+    The logits stay the same; the final hidden states of all other tokens become meaningless. Nothing changes where the
+    block has no module named `mlp` that takes only hidden states, nor in a pass that gets embeddings instead of tokens.
     """
     feed_forward = next((block.mlp for block in prefix.blocks(model)[-1:] if hasattr(block, "mlp")), None)
     if feed_forward is None or len(inspect.signature(feed_forward.forward).parameters) != 1:
@@ -49,11 +48,11 @@ def narrow(model: PreTrainedModel) -> None:
     feed_forward.register_forward_hook(put_back)
 
 
-def read_last(model: PreTrainedModel) -> None:
-    """Let the head read each row's last token where the model gets embeddings instead of tokens, in place.
+def read_last_token(model: PreTrainedModel) -> None:
+    """Make the head read each row's last token where the model gets embeddings instead of tokens, in place.
 
-    transformers finds that token by its id; without ids it reads the last place, where the shorter rows of a batch have
-    padding.
+    transformers finds that token by the token ids; without ids it reads the last position, which is padding in the
+    shorter rows of a batch.
     """
 
     def find(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:

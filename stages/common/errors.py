@@ -1,26 +1,26 @@
-"""Errors a user can mend: one clear line and a non-zero exit instead of a traceback."""
+"""Errors that a user can fix: one clear line and a non-zero exit status instead of a traceback."""
 
 import sys
 from collections.abc import Callable
 
 OUTPUTS = ("data/", "metrics/", "models/")
-"""The folders in which the stages leave their outputs."""
+"""The folders to which the stages write their outputs."""
 
 
 class PipelineError(Exception):
-    """Says what was expected, what was found and how to mend it, in one line."""
+    """Says what was expected, what was found and how to fix it, in one line."""
 
     exit_status = 1
 
 
 class ParamsError(PipelineError):
-    """params.yaml has problems; the message lists them all, one a line."""
+    """params.yaml has problems; the message lists all of them, one per line."""
 
     exit_status = 2
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`; a `PipelineError`, or an output of another stage that is missing, becomes one line and an exit."""
+    """Run `main`; a `PipelineError`, or a missing output of another stage, ends it with a one-line message."""
     try:
         main()
     except PipelineError as error:
@@ -33,6 +33,6 @@ def run(main: Callable[[], None]) -> None:
 
 
 def report(error: PipelineError) -> int:
-    """Print the error's message; returns the exit status it asks for."""
+    """Print the error's message; returns its exit status."""
     print(f"error: {error}", file=sys.stderr)
     return error.exit_status

@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes the place of `path` if the block succeeds.
+    """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds.
 
-    If the block raises, the temporary folder vanishes and what stood at `path` stays as it was.
+    If the block raises, the temporary folder is removed and `path` stays unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
@@ -30,7 +30,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`; a reader sees the former file or the whole new one."""
+    """Write `content`; a reader sees either the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         fresh = Path(scratch, path.name)
@@ -42,6 +42,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a final newline.
 
     Raises:
-        ValueError: if a number is not finite; JSON has no way to write it.
+        ValueError: a number is not finite, which JSON cannot represent.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

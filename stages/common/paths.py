@@ -1,4 +1,4 @@
-"""Every path that dvc.yaml names, once; all are relative to the root of the repository."""
+"""Every path that dvc.yaml names, defined once; all are relative to the root of the repository."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ BASE_MODEL = Path("models/base")
 PREPARED = Path("data/prepared")
 SPLITS = ("train", "validation", "test")
 ENCODED = Path("data/encoded")
+FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
@@ -31,5 +32,5 @@ REPORT = Path("metrics/report.md")
 CARD = Path("metrics/card.md")
 
 DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
-"""Verified archives, kept between runs and outside DVC: a changed split downloads nothing, nor does a run in a copy of
-the repository, for which DVC_ROOT names the original."""
+"""Verified archives, kept between runs and outside DVC, so that a rerun downloads nothing. A run in a copy of the
+repository uses the archives of the original, which DVC_ROOT names."""

@@ -1,9 +1,9 @@
-"""What a row says: one text, or a pair of texts (entailment, paraphrase)."""
+"""The text of a row: one text, or a pair of texts (entailment, paraphrase)."""
 
 import pandas as pd
 
 COLUMNS = ("text", "text_pair")
-"""A table's columns of texts; the second is there for pairs alone."""
+"""The text columns of a table; only pairs have the second."""
 
 
 def as_inputs(table: pd.DataFrame) -> list[str] | list[tuple[str, str]]:
@@ -18,10 +18,22 @@ def joined(table: pd.DataFrame) -> pd.Series:
 
 
 def clean(value: str | float | None) -> str:
-    """A value as valid text without NUL characters, every run of white space as one space, and none at the ends."""
+    """A value as valid text without NUL characters, white space collapsed to single spaces and stripped at the ends."""
     return " ".join(valid(value).replace("\0", "").split())
 
 
 def valid(value: str | float | None) -> str:
-    """A value as text that UTF-8 can hold: U+FFFD stands for half of a surrogate pair, and nothing for None."""
+    """A value as text that UTF-8 can encode: a lone surrogate becomes U+FFFD, None an empty string."""
     return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shortened(text: str, length: int) -> str:
+    """The beginning of a text on one line, of at most `length` characters, including the ellipsis if it is cut.
+
+    The cut is after a word if one ends in the second half; otherwise, as in Chinese or a long URL, anywhere.
+    """
+    line = " ".join(text.split())
+    if len(line) <= length:
+        return line
+    words = line[: length - 1].rpartition(" ")[0]
+    return f"{words} …" if len(words) > length // 2 else f"{line[: length - 1]}…"

@@ -1,7 +1,7 @@
-"""The prompt template, carried by the tokenizer: every text that it encodes stands inside the template.
+"""The prompt template, a part of the tokenizer, which puts every text into the template.
 
-The template is the tokenizer's post-processor, in ids, and the cleaning of white space its normalizer. Both are saved
-and loaded with the tokenizer and so reach everyone who uses the adapter, with none of this project's code.
+The template, as token ids, is the tokenizer's post-processor; the cleaning of white space is its normalizer. Both are
+saved and loaded with the tokenizer, so everyone who uses the adapter has them, without this project's code.
 """
 
 import math
@@ -17,18 +17,18 @@ from stages.backbone.base import load_config
 from stages.common.errors import PipelineError
 
 PROBES = (("good", "bad"), ("It was, in 2 words, not bad.", "good"), ("Überraschend gut!", "Well, 1 of 2?"))
-"""Pairs on which a tokenizer with a template must agree with the tokenizer without it on the formatted string; where
-there are no pairs, the first text of each."""
+"""Pairs for which the tokenizer with the template must give the ids that the tokenizer without the template gives for
+the formatted string; if the data has no pairs, the first text of each."""
 
 CLEANING = (
     normalizers.Replace("\0", ""),
     normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "),
     normalizers.Strip(),
 )
-"""What `texts.clean` does to a text, for texts that come without it."""
+"""The same cleaning as `texts.clean`, for texts that were not cleaned before."""
 
-SIDES = {"head": "right", "tail": "left", "windows": "right"}
-"""The side at which a long text is cut, by the part that stays; windows start at its beginning."""
+TRUNCATION_SIDES = {"head": "right", "tail": "left", "windows": "right"}
+"""The side at which a long text is cut, by the part that is kept; windows start at the text's beginning."""
 
 
 def load_tokenizer(
@@ -41,20 +41,20 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, which puts every text into `template` before the model sees it.
 
-    The template becomes the tokenizer's post-processor, in ids, so it is saved and loaded with the tokenizer, and
-    truncation to `max_length` tokens cuts the text only; of a long one, its head or its tail stays. Padding is on the
-    right. Token types, which the stored rows do not hold, are left out.
+    The template becomes the tokenizer's post-processor, as token ids, so it is saved and loaded with the tokenizer, and
+    truncation to `max_length` tokens cuts only the text, whose head or tail is kept. Padding is on the right. Token
+    type ids, which the stored rows do not have, are left out.
 
     Raises:
-        PipelineError: there is no fast tokenizer, it has no pad and no end token, `max_length` leaves no room for a
-            text, or the tokenizer cannot express the template.
+        PipelineError: there is no fast tokenizer, it has neither a pad nor an end token, `max_length` leaves no room
+            for a text or exceeds what the model takes, or the tokenizer cannot express the template.
     """
     config = load_config(base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             base,
             padding_side="right",
-            truncation_side=SIDES[truncation],
+            truncation_side=TRUNCATION_SIDES[truncation],
             model_input_names=["input_ids", "attention_mask"],
             trust_remote_code=False,
         )
@@ -76,7 +76,7 @@ def load_tokenizer(
         raise PipelineError(
             f"encode.max_length: expected more than the {room} tokens of the template, found {max_length}"
         )
-    if max_length > (longest := most_tokens(config)):
+    if max_length > (longest := max_tokens(config)):
         raise PipelineError(
             f"encode.max_length: expected at most the {longest} tokens that the model takes, found {max_length}"
         )
@@ -84,16 +84,16 @@ def load_tokenizer(
     return tokenizer
 
 
-def fitted(
+def token_rows(
     tokenizer: PreTrainedTokenizerBase, inputs: list[str] | list[tuple[str, str]], stride: int | None
 ) -> list[list[list[int]]]:
     """The tokens of each text or pair in rows of at most `model_max_length`, each within the template.
 
     Args:
-        stride: tokens that the neighbouring windows of a long text share; None: one row a text, cut to fit.
+        stride: tokens that the neighbouring windows of a long text share; None: one row per text, truncated.
 
     Raises:
-        PipelineError: the template and the stride leave no room for more of the text.
+        PipelineError: `stride` is not below the number of tokens that the template leaves for the text.
     """
     if stride is None:
         return [[tokens] for tokens in tokenizer(inputs, truncation=True)["input_ids"]]
@@ -110,10 +110,11 @@ def fitted(
     return rows
 
 
-def most_tokens(config: PreTrainedConfig) -> float:
-    """The longest row that a model takes; relative positions alone set no bound (Bloom), or write -1 (XLNet).
+def max_tokens(config: PreTrainedConfig) -> float:
+    """The most tokens that a model takes in a row; infinite if it has relative positions only (Bloom; XLNet sets -1).
 
-    A table of positions that has a pad token counts from the place after it (RoBERTa: 514 places, 512 tokens).
+    An embedding table of positions with a padding index counts from the position after it (RoBERTa: 514 positions, 512
+    tokens).
     """
     places = getattr(config, "max_position_embeddings", None)
     if places is None or places < 1:
@@ -125,10 +126,10 @@ def most_tokens(config: PreTrainedConfig) -> float:
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> PreTrainedTokenizerBase:
-    """`tokenizer` with `template` as its post-processor; ids equal those of the formatted string.
+    """`tokenizer` with `template` as its post-processor; its ids for a text equal those of the formatted string.
 
-    Where the template ends in a space before the text, tokenizers that join a space to the word after it need it at
-    the text's start instead: the second try. Pairs in the template "{text}" stand as the tokenizer puts them.
+    If the template has a space before the text, tokenizers that join a space to the next word need the space at the
+    text's start instead: the second attempt. With the template "{text}", pairs are joined as the tokenizer joins them.
     """
     plain = pairs and template == "{text}"
     probes = list(PROBES) if pairs else [text for text, _ in PROBES]
@@ -156,7 +157,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
 
 
 def post_processor(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> processors.TemplateProcessing:
-    """What puts the template's ids around those of a text, or of a pair."""
+    """The post-processor that puts the template's ids around those of a text, or of a pair."""
     ids = template_ids(tokenizer, template)
     around = [
         {"id": name, "ids": part, "tokens": tokenizer.convert_ids_to_tokens(part)} for name, part in ids.items() if part
@@ -167,7 +168,7 @@ def post_processor(tokenizer: PreTrainedTokenizerBase, template: str, pairs: boo
 
 
 def template_ids(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, list[int]]:
-    """The ids before, between and after the texts in `template`, the tokenizer's own special tokens among them."""
+    """The ids before, between and after the texts in `template`, including the tokenizer's own special tokens."""
     spans, filled = [], template
     for field, probe in zip(("{text}", "{text_pair}"), PROBES[0], strict=True):
         if field in template:

@@ -1,124 +1,173 @@
-"""The summary figure: all models on the test rows at one glance."""
+"""The summary figure: all models on the test rows at a glance. Nothing is computed: metrics and plots are drawn."""
 
 import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib import pyplot
+import pandas as pd
 from matplotlib.axes import Axes
-from sklearn.metrics import ConfusionMatrixDisplay
+from matplotlib.figure import Figure
 
-from stages.scoring import multi_label
-from stages.scoring import significance as scoring
-from stages.scoring.problem import Problem
-from stages.scoring.problems import PROBLEMS
+from stages.common.rivals import LINEAR_PROBE, TUNED, ZERO_SHOT
+from stages.problems.problem import MainScore, Problem
+from stages.reporting.wording import METRICS
 
-matplotlib.use("Agg")
-
-DRAWN = ("zero_shot", "linear_probe", "tuned")
+DRAWN = (ZERO_SHOT, LINEAR_PROBE, TUNED)
 """The models whose curves are drawn: before tuning, the strongest use of the frozen model, and after."""
 
+MOST_COUNTS = 12
+"""Maximum number of classes for which the cells of a confusion matrix have room for their counts."""
 
-def summary(
-    problem: str,
-    labels: np.ndarray,
-    predictions: dict[str, np.ndarray],
-    curves: dict[str, dict],
-    class_names: list[str],
-) -> bytes:
-    """The main score with intervals, and three drawings that suit the problem, as PNG.
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """One part of the figure."""
+
+    caption: str
+    draw: Callable[[Axes], None]
+
+
+def summary(problem: Problem, *, baseline: dict, tuned: dict, plots: Path) -> tuple[bytes, str]:
+    """The main scores with their intervals, and up to three further drawings that have files, as PNG; and the caption.
 
     Args:
-        labels: of the rows.
-        predictions: of every model by name; one is `tuned`.
-        curves: the problem's, for each.
+        baseline: metrics/baseline.json; tuned: metrics/evaluate.json.
+        plots: the folder metrics/plots.
     """
-    figure, axes = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
-    draw_scores(axes[0, 0], PROBLEMS[problem], labels, predictions)
-    for place, draw in zip(axes.flat[1:], DRAWINGS[problem], strict=True):
-        draw(place, labels=labels, predictions=predictions, curves=curves, class_names=class_names)
+    main, scores = problem.main, baseline | {TUNED: tuned}
+    parts = [
+        Drawing(
+            caption=f"{capitalized(METRICS[main.key].name)} with 95 % intervals",
+            draw=partial(draw_scores, scores=scores, main=main),
+        ),
+        *further_drawings(problem, class_names=list(tuned.get("classes", {})), plots=plots),
+    ][:4]
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    places = figure.subplots(2, 2).ravel()
+    for place, part in zip(places, parts, strict=False):
+        part.draw(place)
+    for place in places[len(parts) :]:
+        place.set_axis_off()
+    *captions, last = (part.caption for part in parts)
+    return as_png(figure), f"{', '.join(captions)} and {last}" if captions else last
+
+
+def as_png(figure: Figure) -> bytes:
+    """The same bytes for the same figure: without the version of the program that drew it."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=100, metadata={"Software": None})
-    pyplot.close(figure)
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
     return content.getvalue()
 
 
-def draw_scores(axes: Axes, problem: Problem, labels: np.ndarray, predictions: dict[str, np.ndarray]) -> None:
+def further_drawings(problem: Problem, *, class_names: list[str], plots: Path) -> Iterator[Drawing]:
+    """The drawings that suit the problem and have a file in `plots`."""
+    if curves := curves_of("roc", plots):
+        yield Drawing(caption="ROC", draw=partial(draw_roc, curves=curves))
+    if curves := curves_of("reliability", plots):
+        yield Drawing(caption="reliability", draw=partial(draw_reliability, curves=curves))
+    if curves := curves_of("error_characteristic", plots):
+        yield Drawing(caption="error curves", draw=partial(draw_errors, curves=curves))
+    if problem.numeric and (file := plots / "numbers.csv").exists():
+        numbers = pd.read_csv(file)
+        for name in (LINEAR_PROBE, TUNED):
+            if name in numbers:
+                draw = partial(draw_numbers, labels=numbers["label"], answers=numbers[name], name=name)
+                yield Drawing(caption=f"{name} against the true numbers", draw=draw)
+    if problem.several_answers and (file := plots / "by_class.csv").exists():
+        scores = read_names(file, "class").astype(float)
+        yield Drawing(caption=f"F1 by {problem.noun}", draw=partial(draw_f1, scores=scores, noun=problem.noun))
+    if not (problem.numeric or problem.several_answers) and (file := plots / "answers.csv").exists():
+        answers = read_names(file)
+        counts = pd.crosstab(answers["label"], answers[TUNED]).reindex(
+            index=class_names, columns=class_names, fill_value=0
+        )
+        yield Drawing(caption="confusion matrix of the tuned model", draw=partial(draw_confusion, counts=counts))
+
+
+def curves_of(kind: str, plots: Path) -> dict[str, pd.DataFrame]:
+    """The points of one kind of curve, for each model in `DRAWN` that has a file."""
+    files = {name: plots / f"{kind}_{name}.csv" for name in DRAWN}
+    return {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
+
+
+def read_names(file: Path, index: str | None = None) -> pd.DataFrame:
+    """A table, with all cells as text: names of classes may look like numbers or missing values."""
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return table.set_index(index) if index else table
+
+
+def draw_scores(axes: Axes, *, scores: dict[str, dict], main: MainScore) -> None:
     """A bar for each model, the best on top, with its 95 % interval."""
-    means = {name: problem.row_scores(labels, values).mean() for name, values in predictions.items()}
-    names = sorted(means, key=means.__getitem__)
-    values = problem.MAIN.sign * np.array([means[name] for name in names])
-    intervals = [scoring.main_interval(problem, labels, predictions[name]) for name in names]
-    errors = [
-        values - [interval["low"] for interval in intervals],
-        [interval["high"] for interval in intervals] - values,
-    ]
-    axes.barh(names, values, xerr=np.abs(errors), color=["C2" if name == "tuned" else "C0" for name in names])
-    title = problem.MAIN.name[0].upper() + problem.MAIN.name[1:]
-    axes.set(title=f"{title} on the test rows, 95 % intervals", xlim=(0, 1) if problem.MAIN.sign > 0 else None)
+    names = sorted(scores, key=lambda name: main.sign * scores[name][main.key])
+    values = np.array([scores[name][main.key] for name in names])
+    low, high = (np.array([scores[name]["interval"][main.key][end] for name in names]) for end in ("low", "high"))
+    colors = ["C2" if name == TUNED else "C0" for name in names]
+    axes.barh(names, values, xerr=np.abs([values - low, high - values]), color=colors)
+    title = f"{capitalized(METRICS[main.key].name)} on the test rows, 95 % intervals"
+    axes.set(title=title, xlim=(0, 1) if METRICS[main.key].percent else None)
 
 
-def draw_roc(axes: Axes, curves: dict[str, dict], **_: object) -> None:
+def draw_roc(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
     """The ROC curves."""
-    draw_curves(axes, curves, "roc", "false_positive_rate", "true_positive_rate")
+    draw_curves(axes, curves, x="false_positive_rate", y="true_positive_rate")
     axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
 
 
-def draw_reliability(axes: Axes, curves: dict[str, dict], **_: object) -> None:
+def draw_reliability(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
     """The reliability diagrams, with the diagonal."""
-    draw_curves(axes, curves, "reliability", "confidence", "accuracy", marker="o")
+    draw_curves(axes, curves, x="confidence", y="accuracy", marker="o")
     axes.axline((1, 1), slope=1, color="grey", linestyle=":")
     axes.set(title="Reliability", xlabel="probability of the answer", ylabel="share of right answers")
 
 
-def draw_errors(axes: Axes, curves: dict[str, dict], **_: object) -> None:
-    """The share of rows within every error."""
-    draw_curves(axes, curves, "error_characteristic", "error", "rows_within")
+def draw_errors(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
+    """The share of rows within each absolute error."""
+    draw_curves(axes, curves, x="error", y="rows_within")
     axes.set(title="Error", xlabel="absolute error, up to", ylabel="share of rows", xlim=(0, None))
 
 
-def draw_curves(axes: Axes, curves: dict[str, dict], kind: str, x: str, y: str, **style: str) -> None:
-    """One kind of curve of the models in `DRAWN`."""
-    for name in DRAWN:
-        if name in curves:
-            points = curves[name][kind]
-            axes.plot([point[x] for point in points], [point[y] for point in points], label=name, **style)
+def draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], *, x: str, y: str, **style: str) -> None:
+    """A line for each model."""
+    for name, points in curves.items():
+        axes.plot(points[x], points[y], label=name, **style)
     axes.legend()
 
 
-def draw_confusion(
-    axes: Axes, labels: np.ndarray, predictions: dict[str, np.ndarray], class_names: list[str], **_: object
-) -> None:
-    """The tuned model's confusions."""
-    answers = predictions["tuned"].argmax(axis=1)
-    ConfusionMatrixDisplay.from_predictions(
-        labels, answers, labels=range(len(class_names)), display_labels=class_names, ax=axes, colorbar=False
-    )
-    axes.set_title("Tuned model")
-
-
-def draw_labels(
-    axes: Axes, labels: np.ndarray, predictions: dict[str, np.ndarray], class_names: list[str], **_: object
-) -> None:
-    """The F1 of every label, of the models in `DRAWN`."""
-    for name in DRAWN:
-        if name in predictions:
-            scores = multi_label.class_scores(labels, predictions[name], class_names)
-            axes.plot([score["f1"] for score in scores.values()], class_names, "o", label=name)
-    axes.set(title="F1 by label", xlabel="F1", xlim=(0, 1))
-    axes.legend()
-
-
-def draw_numbers(axes: Axes, labels: np.ndarray, predictions: dict[str, np.ndarray], model: str, **_: object) -> None:
+def draw_numbers(axes: Axes, *, labels: pd.Series, answers: pd.Series, name: str) -> None:
     """A model's numbers against the true ones, with the diagonal."""
-    axes.scatter(labels, predictions[model], s=8, alpha=0.5)
-    axes.axline((labels.mean(), labels.mean()), slope=1, color="grey", linestyle=":")
-    axes.set(title=model, xlabel="true", ylabel="predicted")
+    axes.scatter(labels, answers, s=8, alpha=0.5)
+    axes.axline((labels[0], labels[0]), slope=1, color="grey", linestyle=":")
+    axes.set(title=name, xlabel="true", ylabel="predicted")
 
 
-DRAWINGS = {
-    "single_label": (draw_roc, draw_reliability, draw_confusion),
-    "multi_label": (draw_roc, draw_reliability, draw_labels),
-    "regression": (draw_errors, partial(draw_numbers, model="linear_probe"), partial(draw_numbers, model="tuned")),
-}
+def draw_f1(axes: Axes, *, scores: pd.DataFrame, noun: str) -> None:
+    """The F1 of every label, of the models in `DRAWN`."""
+    places = range(len(scores))
+    for name in DRAWN:
+        if name in scores:
+            axes.plot(scores[name], places, "o", label=name)
+    axes.set_yticks(places, scores.index, parse_math=False)
+    axes.set(title=f"F1 by {noun}", xlabel="F1", xlim=(0, 1))
+    axes.legend()
+
+
+def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
+    """How many rows of each class, from top to bottom, were predicted as each class."""
+    places = range(len(counts))
+    axes.imshow(counts, cmap="Blues", vmin=0)
+    axes.set_xticks(places, counts.columns, parse_math=False, rotation=0 if len(counts) < 5 else 90)
+    axes.set_yticks(places, counts.index, parse_math=False)
+    if len(counts) <= MOST_COUNTS:
+        middle = counts.to_numpy().max() / 2
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if count > middle else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=color)
+    axes.set(title="Tuned model", xlabel="answer", ylabel="true class")
+
+
+def capitalized(name: str) -> str:
+    """The name with its first letter in upper case."""
+    return name[0].upper() + name[1:]

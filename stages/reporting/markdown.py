@@ -1,6 +1,10 @@
 """Markdown that reads well in a terminal, on a page and in a diff."""
 
+import re
 from collections.abc import Iterable, Sequence
+
+MARKUP = re.compile(r"[\\`*~<\[$]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
+"""Characters that could start markup, an entity or a formula within a line. `cell` escapes what would end a cell."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
@@ -19,5 +23,10 @@ def cell(text: str) -> str:
 
 
 def paragraphs(*parts: str) -> str:
-    """The parts that say something, a blank line between them."""
+    """The non-empty parts, with a blank line between them."""
     return "\n\n".join(part for part in parts if part)
+
+
+def literal(text: str) -> str:
+    """Text from a dataset, as Markdown that shows it unchanged."""
+    return MARKUP.sub(r"\\\g<0>", text)

@@ -1,8 +1,7 @@
-"""Texts in files: a tsv, csv, jsonl or Parquet file, many of them, or a folder of .txt files, as one table."""
+"""Read a tsv, csv, jsonl or Parquet file, several of them, or folders of .txt files, as one table."""
 
 import csv
 import json
-import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +10,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, List
 
+from stages.common import texts
 from stages.common.errors import PipelineError
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-"""The format that a file's ending tells."""
+"""The format of a file, by its extension."""
 
-PLAIN = None | str | int | float
-"""What a text or a label can be."""
+VALUE_TYPES = None | str | int | float
+"""The types of a text or a label."""
 
 
 def read(
@@ -28,19 +28,19 @@ def read(
     names: list[str] | None = None,
     lists: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """One column for each role: text, numbers, booleans or None; dictionaries of them where several columns play it.
+    """One column for each role: text, numbers, booleans or None; dictionaries of these for a role of several columns.
 
     Args:
         path: a file; or a folder, whose files make one table, in sorted order.
-        wanted: the column that plays each role, like {"text": "review"}, or the columns.
-        format: see `READERS`, or "folders"; None: what a file's ending tells, and "folders" for a folder that holds
+        wanted: the file's column, or columns, for each role, like {"text": "review"}.
+        format: a key of `READERS`, or "folders"; None: by each file's extension, and "folders" for a folder that holds
             folders of .txt files.
-        names: of the columns of a tsv or csv file whose first line does not name the wanted ones.
+        names: the columns of a tsv or csv file whose first line does not name the wanted ones.
         lists: the roles whose values may be lists.
 
     Raises:
         PipelineError: a file is not of the format, is not UTF-8 or has no rows, or a wanted column is missing or holds
-            something else.
+            values of another type.
     """
     if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
         if "text_pair" in wanted:
@@ -89,7 +89,7 @@ def read_file(
     if table.empty:
         raise PipelineError(f"{path.name}: expected rows, found none")
     for column, role in roles.items():
-        kinds = PLAIN | list if role in lists else PLAIN
+        kinds = VALUE_TYPES | list if role in lists else VALUE_TYPES
         odd = table[column][~table[column].map(lambda value, kinds=kinds: isinstance(value, kinds))]
         if len(odd):
             raise PipelineError(
@@ -104,9 +104,10 @@ def read_file(
 
 
 def read_folders(path: Path) -> pd.DataFrame:
-    """A folder's .txt files, one a row; the folder that a file lies in names its class.
+    """The .txt files of a folder's subfolders, one per row; the subfolder's name is the class.
 
-    One file in another encoding is no reason to refuse thousands: its odd bytes become U+FFFD, and a line says so.
+    One file in another encoding is no reason to refuse thousands: its invalid bytes become U+FFFD, and a message says
+    so.
     """
     files = sorted(path.glob("*/*.txt"))
     if not files:
@@ -119,20 +120,20 @@ def read_folders(path: Path) -> pd.DataFrame:
 
 
 def read_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
-    """One row a line, quotes as they are."""
+    """One row per line; quotes are ordinary characters."""
     return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_NONE)
 
 
 def read_csv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
-    """Commas between the fields, quotes around those that need them."""
+    """Fields separated by commas, and quoted where necessary."""
     return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
 
 
 def read_lines(path: Path, wanted: list[str], names: list[str] | None, **dialect: object) -> pd.DataFrame:
-    """Every value as text; the first line names the columns, or is a row where it does not name those wanted.
+    """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
     Raises:
-        ValueError: the first line has not as many fields as there are `names`.
+        ValueError: the first line is a row, and has more or fewer fields than there are `names`.
     """
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8"}
     first = list(pd.read_csv(path, nrows=0, **options).columns)
@@ -143,19 +144,19 @@ def read_lines(path: Path, wanted: list[str], names: list[str] | None, **dialect
             f"{len(names)} fields of data.columns {names}"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with too many fields would lose some
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas drops the extra fields of a long row
         return pd.read_csv(
             path, names=names if headless else None, header=None if headless else 0, skip_blank_lines=False, **options
         )
 
 
 def listed(fields: list) -> str:
-    """Fields in one line of an error message."""
-    return textwrap.shorten(", ".join(map(str, fields)), 200, placeholder=" …") or "nothing"
+    """Fields as one line for an error message."""
+    return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"
 
 
 def read_jsonl(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
-    """One JSON object a line.
+    """One JSON object per line.
 
     Raises:
         ValueError: a line holds something else.
@@ -168,13 +169,13 @@ def read_jsonl(path: Path, wanted: list[str], names: list[str] | None) -> pd.Dat
             except ValueError as error:
                 raise ValueError(f"{error} of the text in line {number}") from None
             if not isinstance(rows[-1], dict):
-                raise ValueError(f"{textwrap.shorten(line, 80)} in line {number}, which is no JSON object")
+                raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
     found = dict.fromkeys(key for row in rows for key in row)
     return pd.DataFrame({key: [row.get(key) for row in rows] for key in found}, dtype=object)
 
 
 def read_parquet(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
-    """A Parquet file's columns; numbers of classes whose names `datasets` wrote into the schema, as names."""
+    """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
     file = pq.ParquetFile(path)
     if not set(wanted) <= set(file.schema_arrow.names):
         return pd.DataFrame(columns=file.schema_arrow.names)
@@ -189,7 +190,7 @@ def read_parquet(path: Path, wanted: list[str], names: list[str] | None) -> pd.D
 
 
 def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:
-    """The classes' names; -1 and None stand for no label."""
+    """The names of the classes; None for -1 and None, which mean a missing label."""
     name_of = dict(enumerate(feature.names))
     return [name_of.get(number) for number in numbers]
 

@@ -11,26 +11,26 @@ SHINGLE = 5
 """Characters per shingle: the usual size for short texts (Leskovec et al., Mining of Massive Datasets, ch. 3.2)."""
 
 HASHES = 128
-"""MinHash values of a text; their bands get as long as `ESCAPING` allows."""
+"""MinHash values per text, in bands that are as long as `MAX_MISSED` allows."""
 
-ESCAPING = 1e-3
-"""Most pairs just at the threshold, as a share, that no band brings together."""
+MAX_MISSED = 1e-3
+"""Highest share of the pairs exactly at the threshold that may be missed because they agree in no band."""
 
 CHUNK = 10_000
 """Texts hashed at once; bounds the memory."""
 
 
-def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
-    """The number of a text of an earlier group that each text is nearly, or -1, (texts,) int64.
+def near_duplicates_in_earlier_groups(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
+    """For each text the index of a near-duplicate in an earlier group, or -1, (texts,) int64.
 
-    Near means a Jaccard similarity of the shingle sets of `threshold` or more.
+    Near-duplicates are texts whose shingle sets have a Jaccard similarity of `threshold` or more.
 
     Args:
         texts: (texts,), ordered by group.
         groups: (texts,), the number of each text's group, ascending.
     """
     near = np.full(len(texts), -1)
-    shingles_of = lru_cache(CHUNK)(shingles)  # a pair shares several bands
+    shingles_of = lru_cache(CHUNK)(shingles)  # a pair can agree in several bands
     for keys in band_keys(texts, threshold):
         for together in collisions(keys, groups):
             sets = [shingles_of(texts[index]) for index in together]
@@ -43,7 +43,7 @@ def near_earlier(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The runs of `SHINGLE` characters of `text`, after case and punctuation are taken out; emoji alone stay."""
+    """The substrings of `SHINGLE` characters of `text`, without case and punctuation; a text of emoji alone is kept."""
     plain = " ".join(re.findall(r"\w+", text.casefold())) or text
     return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
 
@@ -54,11 +54,11 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def band_keys(texts: np.ndarray, threshold: float) -> np.ndarray:
-    """For each band of the MinHash signature one key a text, (bands, texts) uint64; near texts share some key.
+    """One key per text for each band of the MinHash signature, (bands, texts) uint64; near-duplicates share some key.
 
     Two texts of similarity s agree in a band of r values with probability s^r (Leskovec et al., ch. 3.4).
     """
-    length = max(r for r in range(1, HASHES + 1) if (1 - threshold**r) ** (HASHES // r) <= ESCAPING or r == 1)
+    length = max(r for r in range(1, HASHES + 1) if (1 - threshold**r) ** (HASHES // r) <= MAX_MISSED or r == 1)
     bands = HASHES // length
     generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
     factors, terms, mixers = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
@@ -76,7 +76,7 @@ def band_keys(texts: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def collisions(keys: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:
-    """The texts that share a key with a text of another group, ascending, one array for each such key."""
+    """The indices of the texts that share a key, ascending: one array for each key that several groups have."""
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
     ends = np.append(starts[1:], len(order))

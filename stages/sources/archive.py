@@ -1,7 +1,7 @@
-"""Files out of an archive, or out of a folder, without leaving it.
+"""Copy files out of an archive or a folder, and never from outside it.
 
-A path within is `member`, a file or a folder; a glob like `data/*.parquet`; or `outer.tar.gz!inner.txt`, which steps
-from an archive into a member of it.
+A path in an archive or a folder is that of a file or a folder; a glob like `data/*.parquet`; or
+`outer.tar.gz!inner.txt`, a member of an archive that is itself inside.
 """
 
 import fnmatch
@@ -20,10 +20,10 @@ from typing import BinaryIO
 
 from stages.common.errors import PipelineError
 
-INSIDE = "!"
+MEMBER_SEPARATOR = "!"
 
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-"""What the standard library raises of an archive that is cut short, damaged or encrypted."""
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What the standard library raises for an archive that is truncated, damaged or encrypted."""
 
 
 def extract(archive: Path, file: str, into: Path) -> Path:
@@ -35,7 +35,7 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     Raises:
         PipelineError: the path leaves the archive, or the archive has no such member.
     """
-    member, _, rest = file.partition(INSIDE)
+    member, _, rest = file.partition(MEMBER_SEPARATOR)
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
         raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
     with members(archive) as (names, read):
@@ -52,7 +52,7 @@ def extract(archive: Path, file: str, into: Path) -> Path:
 
 
 def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:
-    """The path that `member` names, up to its first wildcard, and the names that it means; none climbs out of it."""
+    """The path of `member` up to its first wildcard, and the names that it matches; names with `..` are left out."""
     top = PurePosixPath(member)
     safe = [name for name in names if ".." not in PurePosixPath(name).parts]
     inside = [name for name in safe if PurePosixPath(name).is_relative_to(top)]
@@ -69,7 +69,7 @@ def listing(names: list[str]) -> str:
 
 @contextmanager
 def members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], BinaryIO]]]:
-    """The names of the regular files within, and a function that opens one; an archive's links are left out."""
+    """The names of the regular files inside, and a function that opens one; an archive's links are left out."""
     try:
         if archive.is_dir():
             paths = {path.relative_to(archive).as_posix(): path for path in archive.rglob("*") if path.is_file()}
@@ -84,8 +84,8 @@ def members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], BinaryIO
             raise PipelineError(
                 f"{archive.name}: expected a folder, or a zip, wheel or tar archive, found something else"
             )
-    except DAMAGE as error:
-        raise PipelineError(f"{archive.name}: expected a whole archive without a password, found: {error}") from None
+    except ARCHIVE_ERRORS as error:
+        raise PipelineError(f"{archive.name}: expected an intact archive without a password, found: {error}") from None
 
 
 def digest(path: Path) -> str:

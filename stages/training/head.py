@@ -1,4 +1,4 @@
-"""The classification head: where it starts, and what is scaled into it so that it holds wherever it is loaded."""
+"""The classification head: its initial weights, and the scaling of its weights after training."""
 
 from functools import partial
 
@@ -10,57 +10,57 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stages.backbone import parallel, store
-from stages.classifier import model as classifier
+from stages.classifier import inference
 
-ROWS = 1_000
-"""On which a head is fitted, at most: more would take long, and training sees them all."""
+MAX_ROWS = 1_000
+"""Maximum number of rows on which a head is fitted: more would take long, and training sees all of them."""
 
-PENALTIES = np.logspace(0, 6, 13)
-"""Of ridge regression, in mean squares of its inputs; tried by leave-one-out."""
+RIDGE_PENALTIES = np.logspace(0, 6, 13)
+"""Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
 
 
 def fit(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int) -> None:
-    """Let the head start as a linear probe (Kumar et al. 2022): its last layer as a ridge regression, in place.
+    """Initialize the head as a linear probe (Kumar et al. 2022): fit its last layer by ridge regression, in place.
 
-    The regression is of numbers, or of classes as ±1/2. Its logits are small, where those of a logistic regression
-    would be sure of the rows that it was fitted on and leave training little to learn from them.
+    The targets are numbers, or ±1/2 for classes. The resulting logits are small; those of a logistic regression would
+    be overconfident on the rows that it was fitted on and leave training little to learn from them.
 
     Args:
-        rows: those of train, of which as many as `ROWS`, drawn with `seed`, are read.
+        rows: the training rows; at most `MAX_ROWS` of them, drawn with `seed`, are read.
         precision: of the matrix products, see `stages.backbone.precision`.
     """
     last = last_layer(model)
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:ROWS]
-    batches = [chosen[batch] for batch in store.by_length(rows.lengths[chosen], batch_size)]
-    hook = last.register_forward_pre_hook(keep)
+    indices = np.random.default_rng(seed).permutation(len(rows))[:MAX_ROWS]
+    batches = [indices[batch] for batch in store.by_length(rows.lengths[indices], batch_size)]
+    hook = last.register_forward_pre_hook(keep_inputs)
     read = parallel.each_batch(
-        model, partial(inputs, rows=rows), batches, progress="train, the head's start", precision=precision
+        model, partial(head_inputs, rows=rows), batches, progress="train, initial head", precision=precision
     )
     hook.remove()
     features = np.concatenate(read).astype(np.float64)
-    # a decoder's head has no bias: constants come from its inputs' means
-    ridge = RidgeCV(PENALTIES * np.square(features).mean(), fit_intercept=last.bias is not None)
+    # a decoder's head has no bias: a constant then comes from the means of its inputs
+    ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=last.bias is not None)
     ridge.fit(features, targets(rows.labels[np.concatenate(batches)], last.out_features))
     last.weight.data.copy_(torch.from_numpy(ridge.coef_))
     if last.bias is not None:
         last.bias.data.copy_(torch.from_numpy(ridge.intercept_))
 
 
-def keep(last: nn.Linear, args: tuple[torch.Tensor]) -> None:
-    """Note what the head's last layer reads."""
+def keep_inputs(last: nn.Linear, args: tuple[torch.Tensor]) -> None:
+    """Keep the input of the head's last layer."""
     last.read = args[0]
 
 
-def inputs(model: PreTrainedModel, numbers: np.ndarray, *, rows: store.Rows) -> np.ndarray:
-    """What the head's last layer reads of the named rows, (rows, its inputs)."""
-    batch = classifier.inputs(rows, numbers)
+def head_inputs(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> np.ndarray:
+    """The inputs of the head's last layer for the rows at `indices`, (rows, inputs)."""
+    batch = inference.inputs(rows, indices)
     model(**batch)
     read = last_layer(model).read
-    return classifier.array(classifier.pooled_states(read, batch, model.config) if read.ndim == 3 else read)
+    return inference.array(inference.pooled_states(read, batch, model.config) if read.ndim == 3 else read)
 
 
 def targets(labels: np.ndarray, outputs: int) -> np.ndarray:
-    """What the logits are to be, (rows, outputs): numbers as they are, ±1/2 for classes."""
+    """The targets for the logits, (rows, outputs): numbers unchanged, ±1/2 for classes."""
     if outputs == 1:
         return labels[:, None]
     return (labels if labels.ndim == 2 else np.eye(outputs)[labels]) - 0.5
@@ -75,7 +75,8 @@ def is_fresh(model: PreTrainedModel) -> bool:
 def scale(model: PeftModel | PreTrainedModel, divisor: float) -> None:
     """Divide the model's logits by `divisor`, in place.
 
-    The last layer of the head is scaled, so that a temperature, say, is saved with it and holds wherever it is loaded.
+    The last layer of the head is scaled, so that a temperature, for example, is saved with the model and applies
+    wherever it is loaded.
     """
     last = last_layer(model)
     last.weight.data /= divisor

@@ -1,8 +1,8 @@
-"""One training: transformers' `Trainer`, with what this pipeline asks of it."""
+"""One training run: transformers' `Trainer`, extended for this pipeline."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import ModelOutput
 
-from stages.adapters import methods as adapters
+from stages.adapters import methods
 from stages.backbone import store
 from stages.common.errors import PipelineError
-from stages.params import Params, Train
-from stages.training import validation
+from stages.problems.problem import Problem
+from stages.training.params import Train
+
+INDICES = "indices"
+"""The key of a batch's row indices, which are not passed to the model."""
 
 LOGGED = {
     "loss": "loss",
@@ -39,62 +42,65 @@ LOGGED = {
     "eval_accuracy": "validation/accuracy",
     "eval_mae": "validation/mae",
 }
-"""What the Trainer logs that goes into the curves, and its name there; timings differ from run to run."""
+"""The logged values that go into the curves, and their names there; not timings, which differ from run to run."""
 
 
 def fit(
     model: PeftModel | PreTrainedModel,
     rows: dict[str, store.Rows],
-    params: Params,
     curves: Path,
-    measure: Callable[..., validation.Measured] = validation.single_label,
+    *,
+    problem: Problem,
+    options: Train,
+    seed: int,
+    precision: str,
+    unit: float = 1.0,
 ) -> dict[str, float | dict[str, float]]:
     """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
 
     Args:
-        curves: the folder to write them to.
-        measure: what logits and labels of the validation rows say; see `stages.training.validation`.
+        rows: the train and validation splits, by name.
+        curves: the folder to write the training curves to.
+        precision: of the matrix products, see `stages.backbone.precision`.
+        unit: the unit of the labels, see `Problem.unit`.
 
     Raises:
         PipelineError: the loss is not finite.
     """
-    options, counts, evaluated = params.train, Counter(), []
+    validation = rows["validation"]
 
-    def collate(items: list[dict]) -> dict[str, torch.Tensor]:
-        split, numbers = items[0]["split"], [item["number"] for item in items]
-        batch = rows[split].batch(numbers)
-        if split == "validation":
-            evaluated.extend(numbers)
-        counts.update(tokens=int(batch["attention_mask"].sum()), places=batch["attention_mask"].numel())
-        return batch
+    def measure(given: EvalPrediction) -> dict[str, float | list[float]]:
+        _, indices = given.label_ids
+        order = np.argsort(indices)  # rows came in another order, in batches of similar length
+        return problem.validate(validation.pooled(given.predictions[order]), validation.text_labels, unit=unit)
 
-    def measured(given: EvalPrediction) -> validation.Measured:
-        order = np.argsort(evaluated)  # batches of like length came in another
-        evaluated.clear()
-        return measure(rows["validation"].pooled(given.predictions[order]), rows["validation"].text_labels)
-
-    best = Best(options.select_by)
+    best, training = Best(options.select_by), indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
-        settings = arguments(params, scratch)
-        trainer = FiniteTrainer(
+        settings = arguments(options, seed=seed, precision=precision, scratch=scratch)
+        trainer = RowTrainer(
             model=model,
             args=settings,
-            train_dataset=numbered(rows, "train", balanced=options.balance == "sampling"),
-            eval_dataset=numbered(rows, "validation"),
-            data_collator=collate,
-            compute_metrics=measured,
+            train_dataset=training,
+            eval_dataset=indexed(rows, "validation"),
+            data_collator=partial(collate, rows=rows),
+            compute_metrics=measure,
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
-            callbacks=[Curves(live), best, *adapters.callbacks(model)],
+            callbacks=[Curves(live), best, *methods.callbacks(model)],
         )
         if options.early_stopping:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         trainer.train()
-    padding = 1 - counts["tokens"] / counts["places"]
-    print(f"train: {counts['tokens']:,} tokens, validation's among them; {padding:.1%} padding")
+    tokens = round(trainer.state.epoch * sum(training["length"]))
+    print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
+    return best_epoch_metrics(best, list(model.config.id2label.values()))
+
+
+def best_epoch_metrics(best: "Best", class_names: list[str]) -> dict[str, float | dict[str, float]]:
+    """The entries of metrics/train.json about the best epoch."""
     found = {name.removeprefix("eval_"): value for name, value in best.scores.items()}
     if "thresholds" in found:
-        found["thresholds"] = dict(zip(model.config.id2label.values(), found["thresholds"], strict=True))
+        found["thresholds"] = dict(zip(class_names, found["thresholds"], strict=True))
     return {
         "best_epoch": best.epoch,
         **{name: found[name] for name in ("temperature", "thresholds") if name in found},
@@ -102,13 +108,36 @@ def fit(
     }
 
 
-def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
-    """Cross entropy, with balanced weights and label smoothing while `model` trains; None: the model's own loss does.
+def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
+    """The indices of a split's rows and their lengths, from which the Trainer makes batches of similar length.
 
-    On validation rows it is plain, so that epochs and runs with other settings can be compared.
+    Balanced: every class is equally frequent, as rows of rarer classes are repeated.
+    """
+    indices = class_balanced_indices(rows[split].labels) if balanced else np.arange(len(rows[split]))
+    lengths = rows[split].lengths[indices]
+    return Dataset.from_dict({"split": [split] * len(indices), "index": indices, "length": lengths})
+
+
+def class_balanced_indices(labels: np.ndarray) -> np.ndarray:
+    """Indices of rows, (indices,): as many for each class as the most frequent class has rows."""
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    most = max(map(len, classes))
+    return np.concatenate([np.resize(indices, most) for indices in classes])
+
+
+def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torch.Tensor]:
+    """The batch of the rows that `items` name, and their indices, (batch,)."""
+    indices = [item["index"] for item in items]
+    return rows[items[0]["split"]].batch(indices) | {INDICES: torch.tensor(indices)}
+
+
+def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
+    """Cross entropy with balanced weights and label smoothing while `model` trains; None: the model's own loss is used.
+
+    On validation rows it has neither, so that epochs and runs with other settings can be compared.
 
     Args:
-        labels: (rows,) of the training rows; with `balance: weights`, a class weighs as the inverse of its share.
+        labels: of the training rows, (rows,); with `balance: weights`, a class is weighted by the inverse of its share.
     """
     if options.balance != "weights" and not options.label_smoothing:
         return None
@@ -140,12 +169,11 @@ def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> 
     )
 
 
-def arguments(params: Params, scratch: str) -> TrainingArguments:
-    """Our parameters in transformers' terms."""
-    options = params.train
+def arguments(options: Train, *, seed: int, precision: str, scratch: str) -> TrainingArguments:
+    """The section `train` as transformers' `TrainingArguments`."""
     return TrainingArguments(
         output_dir=scratch,
-        seed=params.seed,
+        seed=seed,
         num_train_epochs=options.epochs,
         learning_rate=options.lr,
         per_device_train_batch_size=options.batch_size,
@@ -158,8 +186,8 @@ def arguments(params: Params, scratch: str) -> TrainingArguments:
         adam_beta2=options.adam_beta2,
         max_grad_norm=options.max_grad_norm,
         use_cpu=not torch.accelerator.is_available(),
-        bf16=params.precision == "bfloat16",
-        fp16=params.precision == "float16",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
@@ -168,18 +196,21 @@ def arguments(params: Params, scratch: str) -> TrainingArguments:
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
         report_to="none",
+        label_names=["labels", INDICES],  # the Trainer passes these to compute_metrics with the logits
+        include_num_input_tokens_seen="all",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
 
 
-class FiniteTrainer(Trainer):
-    """A Trainer that ends at the first loss that is not finite."""
+class RowTrainer(Trainer):
+    """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
 
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().compute_loss(*args, **kwargs)
+    def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        model_inputs = {name: values for name, values in inputs.items() if name != INDICES}
+        result = super().compute_loss(model, model_inputs, *args, **kwargs)
         loss = result[0] if isinstance(result, tuple) else result
         if not torch.isfinite(loss):
             raise PipelineError(
@@ -192,7 +223,8 @@ class FiniteTrainer(Trainer):
 class Best(TrainerCallback):
     """Keeps the trained weights of the best epoch, and puts them back at the end.
 
-    They stay in memory: PEFT cannot load a checkpoint of virtual tokens or of AdaLoRA into the model that it trains.
+    The weights stay in memory: PEFT cannot load virtual tokens or AdaLoRA from a checkpoint into the model that it
+    trains.
     """
 
     def __init__(self, select_by: str) -> None:
@@ -222,7 +254,7 @@ class Best(TrainerCallback):
 
 
 class Curves(TrainerCallback):
-    """Writes what `LOGGED` names to DVCLive."""
+    """Writes the values named in `LOGGED` to DVCLive."""
 
     def __init__(self, live: Live) -> None:
         self.live = live
@@ -239,20 +271,3 @@ class Curves(TrainerCallback):
         for name, curve in LOGGED.items():
             if name in logs:
                 self.live.log_metric(curve, logs[name])
-
-
-def numbered(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
-    """A split's row numbers and lengths, from which the Trainer makes batches of like length.
-
-    Balanced: every class is as frequent, as rows of rarer ones come again.
-    """
-    numbers = equally_often(rows[split].labels) if balanced else np.arange(len(rows[split]))
-    lengths = rows[split].lengths[numbers]
-    return Dataset.from_dict({"split": [split] * len(numbers), "number": numbers, "length": lengths})
-
-
-def equally_often(labels: np.ndarray) -> np.ndarray:
-    """Numbers of the rows, (rows,), each class's as many as the most frequent one has."""
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    most = max(map(len, classes))
-    return np.concatenate([np.resize(numbers, most) for numbers in classes])

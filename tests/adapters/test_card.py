@@ -1,46 +1,134 @@
-"""The model card: the hub reads its front matter, and its numbers are those of the metrics files."""
+"""The model card: the hub reads its front matter, people how the model was made and how to use it."""
 
-import json
+import ast
+import re
 
 import pytest
+from conftest import tiny_params
 from huggingface_hub import ModelCard
 from peft import PeftConfig
 
 from stages import export
 from stages.adapters import card
+from stages.adapters.run import Run
 
 COMMIT = "0" * 40
+CLASSES = ["negative", "positive"]
+SCORES = {"accuracy": ("accuracy", 0.875), "f1_macro": ("macro-F1", 0.8125)}
 
 
-@pytest.fixture
-def made(project):
-    return json.loads((project.folder / "models/adapter/run.json").read_text())
+def made(*, base: str = "path:models/raw/tiny", metrics: dict | None = None, **sections: dict) -> Run:
+    """What made a tiny adapter."""
+    data = {"source": "path:data/raw/rows.csv"} | sections.pop("data", {})
+    return Run(
+        depth=2,
+        params=tiny_params(data=data, **sections),
+        base_model={"source": base, "revision": COMMIT, "license": "MIT"},
+        packages={},
+        metrics=metrics or {"best_epoch": 1, "validation": {"accuracy": 0.75, "loss": 0.5}},
+    )
 
 
-@pytest.fixture
-def tuned(project):
-    return json.loads((project.folder / "metrics/evaluate.json").read_text())
+def code(text: str) -> str:
+    """The only code block of a card; it is valid Python."""
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ast.parse(block)
+    return block
 
 
-def test_the_hub_finds_task_library_and_test_scores(made, tuned):
-    front = ModelCard(card.tested(made, tuned, "**Tuning was worth it**")).data
+def test_the_hub_finds_task_library_and_test_scores():
+    front = ModelCard(card.model_card(made(), CLASSES, scores=SCORES)).data
     assert (front.pipeline_tag, front.library_name) == ("text-classification", "peft")
-    scores = {result.metric_type: result.metric_value for result in front.eval_results}
-    assert scores == {name: tuned[name] for name in card.REPORTED}
+    assert front.tags == ["lora", "text-classification"]
+    found = {result.metric_type: (result.metric_name, result.metric_value) for result in front.eval_results}
+    assert found == SCORES
     assert {result.dataset_split for result in front.eval_results} == {"test"}
+    assert {result.dataset_type for result in front.eval_results} == {"path:data/raw/rows.csv"}
     assert front.base_model is front.datasets is None
 
 
-def test_sources_on_the_hub_are_named_as_the_hub_knows_them(made, tuned):
-    made["base_model"]["source"], made["params"]["data"]["source"] = "hub:org/model", "hub:org/data"
-    front = ModelCard(card.tested(made, tuned, "")).data
+def test_without_test_scores_the_front_matter_has_none():
+    assert not ModelCard(card.model_card(made(), CLASSES)).data.eval_results
+
+
+def test_sources_on_the_hub_are_named_as_the_hub_knows_them():
+    run = made(base="hub:org/model", data={"source": "hub:org/data"})
+    front = ModelCard(card.model_card(run, CLASSES, scores=SCORES)).data
     assert (front.base_model, front.datasets) == ("org/model", "org/data")
+    assert {result.dataset_type for result in front.eval_results} == {"org/data"}
 
 
-def test_the_committed_card_is_the_one_made_from_the_metrics(project, made, tuned):
-    written = (project.folder / "metrics/card.md").read_text()
-    verdict = next(line for line in written.splitlines() if "McNemar" in line)
-    assert written == card.tested(made, tuned, verdict)
+def test_parts_have_a_blank_line_between_them_and_results_stand_before_the_use():
+    parts = card.model_card(made(), CLASSES, results="## On the test rows").split("\n\n")
+    assert parts[0].startswith("---\n")
+    assert parts[1:4] == [
+        "# Text classifier: negative, positive",
+        f"A LoRA adapter (rank 8, top layers: 2) on `path:models/raw/tiny` (revision `{COMMIT}`, licence MIT), trained "
+        "on `path:data/raw/rows.csv`. Validation accuracy at the kept epoch: 0.7500. All parameters and versions are "
+        "in `run.json`.",
+        "## On the test rows",
+    ]
+    assert parts[4].startswith("```python\n")
+    assert parts[-1] == card.TEMPLATE + "\n"
+    assert "" not in parts
+
+
+@pytest.mark.parametrize(
+    ("method", "layers", "beginning"),
+    [
+        ("lora", 3, "A LoRA adapter (rank 8, top layers: 2) on the lowest 3 layers of `path:"),
+        ("ia3", None, "A PEFT adapter (ia3) on `path:"),
+        ("full", None, "A fully fine-tuned copy of `path:"),
+    ],
+)
+def test_the_card_says_how_the_model_was_made(method, layers, beginning):
+    assert f"\n\n{beginning}" in card.model_card(made(peft={"method": method}, model={"layers": layers}), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("method", "merged", "library", "loaded"),
+    [
+        ("lora", False, "peft", "from peft import AutoPeftModelForSequenceClassification\n"),
+        ("full", False, "transformers", "from transformers import AutoModelForSequenceClassification\n"),
+        ("lora", True, "transformers", 'pipeline("text-classification", "models/merged")'),
+    ],
+)
+def test_the_code_loads_with_the_library_that_the_front_matter_names(method, merged, library, loaded):
+    text = card.model_card(made(peft={"method": method}), CLASSES, merged=merged)
+    assert ModelCard(text).data.library_name == library
+    assert loaded in code(text)
+
+
+def test_one_text_or_a_pair_is_classified():
+    assert 'classify("A warm, funny and wise film.", truncation=True)' in code(card.model_card(made(), CLASSES))
+    pair = card.model_card(made(data={"text_pair": "answer"}), CLASSES)
+    assert 'classify({"text": "…", "text_pair": "…"}, truncation=True)' in code(pair)
+
+
+def test_several_labels_are_read_with_their_thresholds():
+    metrics = {"thresholds": {"blame": 0.25, "praise": 0.5}, "validation": {"accuracy": 0.5, "loss": 0.5}}
+    text = card.model_card(made(data={"problem": "multi_label"}, metrics=metrics), ["blame", "praise"])
+    assert "\n# Multi-label text classifier: blame, praise\n" in text
+    assert "A text has the labels whose `score` exceeds their threshold: blame 0.250, praise 0.500." in text
+    assert 'classify("A warm, funny and wise film.", top_k=None, truncation=True)' in code(text)
+
+
+def test_a_number_is_read_as_it_is():
+    metrics = {"validation": {"mae": 0.5, "loss": 0.5}}
+    text = card.model_card(made(data={"problem": "regression", "label": "stars"}, metrics=metrics), [])
+    assert "\n# Text regression: stars\n" in text
+    assert "Validation MAE at the kept epoch: 0.5000." in text
+    assert "\n\nThe `score` is the number itself.\n\n" in text
+
+
+def test_windows_and_virtual_tokens_have_a_warning_of_their_own():
+    plain = card.model_card(made(), CLASSES)
+    windows = card.model_card(made(encode={"truncation": "windows"}), CLASSES)
+    virtual = card.model_card(made(peft={"method": "p_tuning"}), CLASSES)
+    assert "A text of more than 64 tokens was classified in windows" in windows
+    assert card.ONE_BY_ONE in virtual
+    assert "windows" not in plain + virtual
+    assert card.ONE_BY_ONE not in plain + windows
 
 
 def test_a_published_adapter_names_its_base_model_on_the_hub(project, tmp_path, monkeypatch):

@@ -5,14 +5,15 @@ import threading
 import pytest
 import torch
 from conftest import FAMILIES
+from families import labels_of
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from stages.backbone import frozen_linear, parallel
 from stages.backbone.device import device
-from stages.classifier import model as classifier
+from stages.classifier.model import load_base
 
-LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+LABELS = labels_of(["bad", "good"])
 BATCH = {
     "input_ids": torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
@@ -21,6 +22,15 @@ BATCH = {
 pytestmark = pytest.mark.skipif(
     device().type != "cpu" or not torch.backends.mkl.is_available(), reason="needs a CPU alone, and MKL"
 )
+
+
+@pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
+def test_torch_has_the_private_operators(name):
+    assert hasattr(torch.ops.mkldnn, name), (
+        f"torch {torch.__version__} has no operator mkldnn.{name}, by which "
+        "stages/backbone/frozen_linear.py multiplies: "
+        "look in torch/_inductor/mkldnn_lowerings.py for what took its place, or set ONEDNN_IS_FASTER = False"
+    )
 
 
 @pytest.fixture(params=[False, True], ids=["torch", "onednn"])
@@ -56,7 +66,7 @@ def test_other_dtypes_stay_torchs_own(dtype, faster):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_inference_by_frozen_products_gives_the_models_logits(family, saved_model, faster, two_threads):
-    model = classifier.load_base(saved_model(family), labels=LABELS, seed=1).eval()
+    model = load_base(saved_model(family), labels=LABELS, seed=1).eval()
     layers = sum(isinstance(part, nn.Linear | Conv1D) for part in model.modules())
     with torch.no_grad():
         expected = model(**BATCH).logits
@@ -83,7 +93,7 @@ def test_a_single_batch_is_not_worth_packing_for(monkeypatch):
 
 
 def test_under_autocast_layers_stay_as_they_are(saved_model, faster):
-    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    model = load_base(saved_model("llama"), labels=LABELS, seed=1)
     for logits in parallel.each_batch(
         model, lambda replica, _: replica(**BATCH).logits, [[0], [1]], progress="test", precision="bfloat16"
     ):

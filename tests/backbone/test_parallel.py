@@ -1,15 +1,25 @@
+"""Batches computed side by side."""
+
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from conftest import CAUSAL
+from families import sentences, unlabelled
 from torch import nn
+from transformers import AutoModel, AutoTokenizer
 
-from stages.backbone import parallel
+from stages.backbone import frozen_linear, parallel
 from stages.backbone.device import device
 
 WORKERS = 2 if device().type == "cpu" else 1
+
+NEEDS_MKL = pytest.mark.skipif(
+    device().type != "cpu" or not torch.backends.mkl.is_available(), reason="needs a CPU alone, and MKL"
+)
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -54,6 +64,43 @@ def test_gradients_are_off_and_the_threads_are_put_back():
 
 def test_a_single_batch_gets_all_threads():
     assert each_batch(Slow(), lambda *_: torch.get_num_threads(), 1) == [2]
+
+
+def test_no_batches_give_no_results():
+    assert each_batch(Slow(), lambda *_: 1, 0) == []
+
+
+@pytest.mark.parametrize("faster", [False, pytest.param(True, marks=NEEDS_MKL)], ids=["torch", "onednn"])
+@pytest.mark.parametrize("family", [*CAUSAL, "bert"])
+def test_a_single_batch_computed_as_one_of_many_has_the_bits_that_it_has_among_them(
+    family, faster, saved_model, monkeypatch
+):
+    monkeypatch.setattr(frozen_linear, "ONEDNN_IS_FASTER", faster)
+    model = AutoModel.from_pretrained(saved_model(family))
+    tokens = AutoTokenizer.from_pretrained(saved_model(family))([text for text, _ in sentences(32)])["input_ids"]
+    rows = unlabelled(tokens, pad_token_id=0)
+
+    def compute(replica, indices):
+        batch = {name: values.to(device()) for name, values in rows.batch(indices).items() if name != "labels"}
+        packed = sum("forward" in vars(part) for part in replica.modules())
+        return replica(**batch).last_hidden_state.cpu().numpy(), torch.get_num_threads(), packed
+
+    batches = rows.by_length(4)
+    among = parallel.each_batch(model, compute, batches, progress="test")
+    for batch, (expected, threads, packed) in zip(batches, among, strict=True):
+        ((alone, *settings),) = parallel.each_batch(model, compute, [batch], progress="test", as_one_of_many=True)
+        assert np.array_equal(alone, expected)
+        assert settings == [threads, packed]
+        assert (packed > 0) is faster
+
+
+@pytest.mark.skipif(WORKERS == 1, reason="needs a CPU alone")
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_a_workers_share_of_the_cores_does_not_depend_on_the_number_of_batches(count):
+    torch.set_num_threads(16)
+    options = {"progress": "test", "as_one_of_many": True}
+    batches = [[number] for number in range(count)]
+    assert set(parallel.each_batch(Slow(), lambda *_: torch.get_num_threads(), batches, **options)) == {2}
 
 
 def test_an_error_ends_the_run():

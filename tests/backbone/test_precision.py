@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import FAMILIES, tiny_params
+from families import chunk_of, described, labels_of
 from transformers import AutoModelForSequenceClassification
 
 from stages import encode
 from stages.backbone import parallel, precision, store
 from stages.backbone.device import device
-from stages.classifier import model as classifier
+from stages.classifier.model import load_base
+from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.params import Params
 
-LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+LABELS = labels_of(["bad", "good"])
 BATCH = {
     "input_ids": torch.tensor([[2, 5, 9, 4, 7], [2, 8, 6, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
@@ -25,16 +28,17 @@ def folder(tmp_path):
     """Three splits of tokens, without states."""
     tokens = [[row] for row in np.random.default_rng(0).integers(5, 60, size=(6, 9)).tolist()]
     for split in ("train", "validation", "test"):
-        store.save_tokens(tmp_path / split, [(tokens, np.zeros(6, dtype=np.int64))])
+        store.save_tokens(tmp_path / split, [chunk_of(tokens, np.zeros(6, dtype=np.int64))])
     return tmp_path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, saved_model, folder):
+def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, saved_model, folder, monkeypatch):
+    monkeypatch.setattr(paths, "BASE_MODEL", saved_model(family))
     found = {}
     for products in ("float32", "bfloat16"):
-        model, depth = encode.load_lower(saved_model(family), 2, products)
-        about = store.About(class_names=["a", "b"], depth=depth, hidden_size=32, dtype="float32", pad_token_id=0)
+        model, depth = encode.load_frozen_blocks(2, products=products)
+        about = described(depth=depth)
         encode.encode_states(model, folder, about, Params.model_validate(tiny_params(precision=products)))
         found[products] = store.load_rows(folder / "train", about).states.copy()
     assert found["bfloat16"].dtype == np.float32
@@ -43,8 +47,8 @@ def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, sav
 
 
 def test_only_the_weights_of_linear_layers_are_lowered(saved_model):
-    model = classifier.load_base(saved_model("gpt2"), labels=LABELS, seed=1)
-    precision.lower(model, "bfloat16")
+    model = load_base(saved_model("gpt2"), labels=LABELS, seed=1)
+    precision.convert_linear_weights(model, "bfloat16")
     kept = {name for name, part in model.named_parameters() if part.dtype == torch.float32}
     lowered = {name for name, part in model.named_parameters() if part.dtype == torch.bfloat16}
     assert {"transformer.wte.weight", "transformer.h.0.ln_1.weight"} <= kept
@@ -61,6 +65,17 @@ def test_every_thread_computes_in_the_precision():
         assert set(found) == {expected}
 
 
+def test_transformers_tells_the_attention_implementation(saved_model):
+    model = load_base(saved_model("llama"), labels=LABELS, seed=1)
+    assert hasattr(model.config, "_attn_implementation"), (
+        f"transformers {transformers.__version__} has no config._attn_implementation, by which "
+        "stages/backbone/precision.py sees how a model attends: look for what took its place"
+    )
+    assert precision.attention_of(model) == "sdpa"
+    model.set_attn_implementation("eager")
+    assert precision.attention_of(model) == "eager"
+
+
 @pytest.mark.skipif(device().type != "cpu", reason="a GPU attends in 16 bits")
 def test_attention_is_sdpas_and_stays_in_float32_under_autocast(saved_model, monkeypatch, tmp_path):
     seen = set()
@@ -70,7 +85,7 @@ def test_attention_is_sdpas_and_stays_in_float32_under_autocast(saved_model, mon
         seen.add((query.dtype, torch.is_autocast_enabled("cpu")))
         return attend(query, *args, **kwargs)
 
-    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    model = load_base(saved_model("llama"), labels=LABELS, seed=1)
     expected = model(**BATCH).logits
     precision.attend_in_float32(model)
     torch.testing.assert_close(model(**BATCH).logits, expected)
@@ -84,6 +99,7 @@ def test_attention_is_sdpas_and_stays_in_float32_under_autocast(saved_model, mon
 
 
 @pytest.mark.skipif(device().type != "cpu", reason="a GPU computes in float16")
-def test_float16_without_a_gpu_is_refused_with_what_to_choose(saved_model):
+def test_float16_without_a_gpu_is_refused_with_what_to_choose(saved_model, monkeypatch):
+    monkeypatch.setattr(paths, "BASE_MODEL", saved_model("llama"))
     with pytest.raises(PipelineError, match="precision: expected float32 or bfloat16 without a GPU, found float16"):
-        encode.load_lower(saved_model("llama"), 2, "float16")
+        encode.load_frozen_blocks(2, products="float16")

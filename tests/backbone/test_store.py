@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from families import chunk_of, described
 
 from stages.backbone import store
+from stages.common.errors import PipelineError
 
 TOKENS = [[5, 6, 7], [8], [9, 10]]
 ROWS = [[row] for row in TOKENS]
@@ -12,13 +14,12 @@ ROWS = [[row] for row in TOKENS]
 
 
 def about(**changes):
-    values = {"class_names": ["a", "b"], "depth": 1, "hidden_size": 4, "dtype": "float32", "pad_token_id": 0}
-    return store.About(**values | changes)
+    return described(**{"depth": 1, "hidden_size": 4} | changes)
 
 
 def written(folder, description):
     """A split of three rows; the states of token t are t, t, t, t."""
-    store.save_tokens(folder, [(ROWS[:2], [0, 1]), (ROWS[2:], [1])])
+    store.save_tokens(folder, [chunk_of(ROWS[:2], [0, 1], [7, 9]), chunk_of(ROWS[2:], [1], [8])])
     rows = store.load_rows(folder, description)
     states = store.create_states(folder, tokens=6, about=description)
     for numbers in rows.by_length(2):
@@ -62,7 +63,7 @@ def test_batches_by_length_hold_every_row_once_longest_first(tmp_path):
 
 
 def test_without_states_a_batch_has_tokens_only(tmp_path):
-    store.save_tokens(tmp_path / "train", [(ROWS, [0, 1, 1])])
+    store.save_tokens(tmp_path / "train", [chunk_of(ROWS, [0, 1, 1])])
     assert set(store.load_rows(tmp_path / "train", about(depth=0)).batch([0])) == {
         "input_ids",
         "attention_mask",
@@ -71,12 +72,39 @@ def test_without_states_a_batch_has_tokens_only(tmp_path):
 
 
 def test_what_all_splits_share_survives_the_disk(tmp_path):
-    about().save(tmp_path)
-    assert store.About.load(tmp_path) == about()
+    about(layers=3, problem="multi_label").save(tmp_path)
+    assert store.About.load(tmp_path) == about(layers=3, problem="multi_label")
+
+
+def test_tokens_are_counted_as_they_are_written(tmp_path):
+    assert store.save_tokens(tmp_path / "train", [chunk_of(ROWS[:2], [0, 1]), chunk_of(ROWS[2:], [1])]) == 6
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == [
+        "labels.npy",
+        "offsets.npy",
+        "rows.npy",
+        "tokens.bin",
+    ]
+
+
+def test_texts_keep_their_rows_numbers_in_the_source_and_a_table_of_others_is_refused(tmp_path):
+    rows = written(tmp_path / "train", about())
+    assert rows.source_rows.tolist() == [7, 9, 8]
+    rows.check_same_rows(np.array([7, 9, 8]), tmp_path)
+    for others in ([7, 8, 9], [7, 9], [7, 9, 8, 8]):
+        with pytest.raises(PipelineError, match=r"expected the rows of data/encoded, found others; .* dvc repro"):
+            rows.check_same_rows(np.array(others), tmp_path)
+
+
+def test_the_width_of_a_batch_is_that_of_its_tensors(tmp_path):
+    plain = written(tmp_path / "train", about())
+    for rows in (plain, store.load_rows(tmp_path / "train", about(), "bfloat16")):
+        for indices in ([0, 2], [1], np.array([1, 2])):
+            assert rows.width(indices) == rows.batch(indices)["input_ids"].shape[1]
+    assert plain.width([1, 2]) == 2
 
 
 def test_a_text_of_several_rows_has_their_mean_and_one_label(tmp_path):
-    store.save_tokens(tmp_path / "train", [([[TOKENS[0]], TOKENS[1:]], [0, 1]), ([[[11]]], [0])])
+    store.save_tokens(tmp_path / "train", [chunk_of([[TOKENS[0]], TOKENS[1:]], [0, 1]), chunk_of([[[11]]], [0])])
     rows = store.load_rows(tmp_path / "train", about())
     assert rows.labels.tolist() == [0, 1, 1, 0]
     assert rows.text_labels.tolist() == [0, 1, 0]
@@ -85,7 +113,7 @@ def test_a_text_of_several_rows_has_their_mean_and_one_label(tmp_path):
 
 
 def test_texts_of_one_row_each_are_their_rows(tmp_path):
-    store.save_tokens(tmp_path / "train", [(ROWS, [0, 1, 1])])
+    store.save_tokens(tmp_path / "train", [chunk_of(ROWS, [0, 1, 1])])
     rows, values = store.load_rows(tmp_path / "train", about()), np.ones((3, 2))
     assert not (tmp_path / "train/windows.npy").exists()
     assert rows.pooled(values) is values

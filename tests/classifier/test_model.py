@@ -3,16 +3,16 @@
 import pytest
 import torch
 from conftest import CAUSAL, FAMILIES, LAYERS, tiny_params
+from families import adapted, labels_of
 from peft import AutoPeftModelForSequenceClassification
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 
-from stages.adapters import methods as adapters
 from stages.backbone import prefix
-from stages.classifier import model as classifier
+from stages.classifier.model import is_causal, load_base
 from stages.common.errors import PipelineError
 from stages.params import Params
 
-LABELS = classifier.label_arguments(["bad", "fine", "good"], pad_token_id=0)
+LABELS = labels_of(["bad", "fine", "good"])
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
@@ -23,11 +23,11 @@ def params(**lora):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_trained_on_the_spliced_model_gives_the_same_logits_on_the_plain_one(family, saved_model, tmp_path):
     base, depth = saved_model(family), 2
-    model = classifier.load_base(base, labels=LABELS, seed=1)
+    model = load_base(base, labels=LABELS, seed=1)
     trunk = AutoModel.from_pretrained(base).eval()
     prefix.capture(trunk, depth)
     prefix.splice(model, depth)
-    model = adapters.add(model, params(), depth=depth, base=base)
+    model = adapted(model, params(), depth=depth, base=base)
     for name, parameter in model.named_parameters():  # as if trained: lora_B starts at zero, which would hide errors
         if parameter.requires_grad and "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -46,36 +46,23 @@ def test_an_adapter_trained_on_the_spliced_model_gives_the_same_logits_on_the_pl
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_and_head_alone_are_trained_and_only_on_the_top_layers(family, saved_model):
-    model = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
+    model = load_base(saved_model(family), labels=LABELS, seed=1)
     prefix.splice(model, LAYERS - 1)
-    model = adapters.add(model, params(), depth=LAYERS - 1, base=saved_model(family))
+    model = adapted(model, params(), depth=LAYERS - 1, base=saved_model(family))
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
     assert {name.split(".lora_")[0] for name in trained if "lora_" in name}
     assert all(f".{LAYERS - 1}." in name for name in trained if "lora_" in name)
 
 
-@pytest.mark.parametrize("family", CAUSAL)
-def test_a_head_from_label_words_scores_as_the_language_model_head_does(family, saved_model):
-    base, words = saved_model(family), {"bad": " negative", "good": " positive"}
-    labels = classifier.label_arguments(list(words), pad_token_id=0)
-    model = classifier.load_base(base, labels=labels, seed=1, head="label_words", words=words).eval()
-    language_model = AutoModelForCausalLM.from_pretrained(base).eval()
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    with torch.inference_mode():
-        scores = language_model(IDS).logits[:, -1]
-        expected = [scores[:, tokenizer(word)["input_ids"]].mean(dim=1) for word in words.values()]
-        torch.testing.assert_close(model(IDS).logits, torch.stack(expected, dim=1), rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_language_models_have_label_words(family, saved_model):
-    assert classifier.is_causal(AutoConfig.from_pretrained(saved_model(family))) == (family in CAUSAL)
+    assert is_causal(AutoConfig.from_pretrained(saved_model(family))) == (family in CAUSAL)
 
 
 def test_a_model_without_a_language_model_head_starts_at_random(saved_model):
     one, same, other = (
-        classifier.load_base(saved_model("bert"), labels=LABELS, seed=seed, head="label_words").classifier.weight
+        load_base(saved_model("bert"), labels=LABELS, seed=seed, head="label_words").classifier.weight
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
@@ -83,22 +70,13 @@ def test_a_model_without_a_language_model_head_starts_at_random(saved_model):
 
 
 def test_target_modules_that_match_nothing_are_refused_with_the_names_that_exist(saved_model):
-    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    model = load_base(saved_model("llama"), labels=LABELS, seed=1)
     with pytest.raises(PipelineError, match=r"lora.target_modules: .* found query; this model has self_attn.q_proj, "):
-        adapters.add(model, params(target_modules=["q_proj", "query"]), depth=2, base=saved_model("llama"))
+        adapted(model, params(target_modules=["q_proj", "query"]), depth=2, base=saved_model("llama"))
 
 
 def test_short_names_select_projections(saved_model):
-    model = classifier.load_base(saved_model("gpt2"), labels=LABELS, seed=1)
-    model = adapters.add(model, params(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
-    adapted = [name for name, parameter in model.named_parameters() if "lora_A" in name]
-    assert adapted == ["base_model.model.transformer.h.3.attn.c_attn.lora_A.default.weight"]
-
-
-def test_label_words_default_to_the_class_names_and_must_fit_the_classes():
-    assert classifier.label_words(["x", "y"], None) == {"x": " x", "y": " y"}
-    assert list(classifier.label_words(["x", "y"], {"y": "1", "x": "2"})) == ["x", "y"]
-    with pytest.raises(
-        PipelineError, match=r"encode.label_words: expected words for \['x', 'y'\], found them for \['z'\]"
-    ):
-        classifier.label_words(["x", "y"], {"z": "1"})
+    model = load_base(saved_model("gpt2"), labels=LABELS, seed=1)
+    model = adapted(model, params(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
+    found = [name for name, parameter in model.named_parameters() if "lora_A" in name]
+    assert found == ["base_model.model.transformer.h.3.attn.c_attn.lora_A.default.weight"]

@@ -116,7 +116,7 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
             r"fields of data.columns \['id', 'stars', 'review'\]",
         ),
         ("a.jsonl", '{"review": "x"}\n{"review"\n', {}, r"a.jsonl: expected jsonl, found: .* of the text in line 2"),
-        ("a.jsonl", "[1, 2]\n", {}, r"a.jsonl: expected jsonl, found: \[1, 2\] in line 1, which is no JSON object"),
+        ("a.jsonl", "[1, 2]\n", {}, r"a.jsonl: expected jsonl, found: \[1, 2\] in line 1, which is not a JSON object"),
         ("a.jsonl", '{"review": "x", "stars": [0, 2]}\n', {}, r"in column 'stars' \(data.label\), found list in row 1"),
         (
             "a.jsonl",

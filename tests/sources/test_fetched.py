@@ -157,7 +157,7 @@ def zipped(files):
 )
 def test_a_damaged_archive_is_refused(tmp_path, content):
     (tmp_path / "archive").write_bytes(content)
-    with pytest.raises(PipelineError, match=r"archive: expected a whole archive without a password, found: "):
+    with pytest.raises(PipelineError, match=r"archive: expected an intact archive without a password, found: "):
         archive.extract(tmp_path / "archive", "x", tmp_path / "into")
 
 
@@ -202,8 +202,8 @@ def test_a_ready_split_lies_within_the_path(raw):
         ("/etc/passwd", "dataset", r"expected a path below data/raw/"),
         ("data/raw/../x", "dataset", r"expected a path below data/raw/"),
         ("data/raw/rows.csv", "model", r"expected a path below models/raw/"),
-        ("data/raw/link", "dataset", r"expected a folder, found a link to one, behind which DVC sees no change"),
-        ("data/raw/link/a.csv", "dataset", r"expected a folder, found a link to one"),
+        ("data/raw/link", "dataset", r"expected a folder, found a symbolic link, whose changes DVC does not see"),
+        ("data/raw/link/a.csv", "dataset", r"expected a folder, found a symbolic link"),
         ("data/raw/absent.csv", "dataset", r"found none; put it there, .* track it: dvc add data/raw/absent.csv"),
     ],
 )

@@ -82,14 +82,17 @@ def test_offline_the_cache_serves_what_it_has_and_a_lack_is_said(hub, tmp_path, 
     commit = hub.add(REPOSITORY, MODEL)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     message = failure(tmp_path, commit)
-    assert re.search(r"^hub:org/tiny: not in the hub's cache, .* HF_HUB_OFFLINE forbids a download; unset it", message)
+    assert re.search(
+        r"^hub:org/tiny: missing or incomplete in the hub's cache, and HF_HUB_OFFLINE forbids a download; unset it",
+        message,
+    )
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     fetch(tmp_path, commit)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
     assert names(fetch(tmp_path, commit).path) == set(MODEL)
     (tmp_path / "cache/models--org--tiny/snapshots" / commit / "config.json").unlink()
-    assert "not in the hub's cache, or not whole" in failure(tmp_path, commit)
+    assert "missing or incomplete in the hub's cache" in failure(tmp_path, commit)
     assert hub.requests == []
 
 
@@ -119,7 +122,7 @@ def test_a_token_is_sent(hub, tmp_path, monkeypatch):
             "HTTP 401: .* correct HF_TOKEN",
         ),
         ("/tree/", 403, {}, "HTTP 403: this token may not read it; set HF_TOKEN"),
-        ("/tree/", 429, {}, "HTTP 429: too many requests, in all attempts; wait some minutes, or set HF_TOKEN"),
+        ("/tree/", 429, {}, "HTTP 429: too many requests in every attempt; wait some minutes, or set HF_TOKEN"),
         ("/tree/", 200, {}, r"the download failed \(Expecting value.*\); check the network and HF_ENDPOINT"),
         ("HEAD .*safetensors", 429, {}, "HTTP 429: too many requests"),
         ("GET .*safetensors", 429, {}, "HTTP 429: too many requests"),

@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 from conftest import FAMILIES, LAYERS, tiny_params
+from families import adapted, labels_of
 from peft.tuners.lora import Linear
 
-from stages.adapters import methods as adapters
 from stages.backbone import frozen_linear, prefix
-from stages.classifier import model as classifier
+from stages.classifier.model import load_base
 from stages.params import Params
 from stages.training import fused
 
-LABELS = classifier.label_arguments(["bad", "good"], pad_token_id=0)
+LABELS = labels_of(["bad", "good"])
 BATCH = {
     "input_ids": torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
@@ -23,9 +23,9 @@ BATCH = {
 
 def tuned(base, **changes):
     """A classifier whose adapters are as if trained: lora_B starts at zero, which would hide errors."""
-    model = classifier.load_base(base, labels=LABELS, seed=1)
+    model = load_base(base, labels=LABELS, seed=1)
     params = Params.model_validate(tiny_params(lora={"r": 4, **changes}))
-    model = adapters.add(model, params, depth=LAYERS - 2, base=base)
+    model = adapted(model, params, depth=LAYERS - 2, base=base)
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -76,10 +76,27 @@ def test_fused_layers_that_multiply_by_onednn_give_them_too(family, saved_model,
     assert len(calls) > len(layers(model)), "once forward, and backward where a gradient goes on"
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_what_a_fused_layer_returns_may_be_changed_in_place(family, saved_model):
+    model = tuned(saved_model(family))
+    wide = [layer for layer in layers(model) if layer.in_features == 32]
+    fused.fuse(model, BATCH)
+    x = torch.randn(2, 5, 32, requires_grad=True)
+    for layer in wide:  # DeBERTa does so; autograd refuses it for a view
+        expected = type(layer).forward(layer, x) / 3
+        (wanted,) = torch.autograd.grad(expected.sum(), x)
+        found = layer(x)
+        found /= 3
+        (gradient,) = torch.autograd.grad(found.sum(), x, retain_graph=True)  # one step computes all that share x
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient, wanted)
+    assert len(wide) > 4
+
+
 def test_projections_of_the_same_tensor_are_computed_together(saved_model, monkeypatch):
     model = tuned(saved_model("llama"))
     groups = []
-    monkeypatch.setattr(fused, "Shared", groups.append)
+    monkeypatch.setattr(fused, "LayersSharingInput", groups.append)
     fused.fuse(model, BATCH)
     names = {layer: name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)}
     together = [[names[layer] for layer in group] for group in groups]
@@ -104,14 +121,14 @@ def test_what_is_not_covered_keeps_pefts_path_and_is_counted(saved_model, change
 
 def test_a_disabled_or_merged_adapter_is_left_to_peft(saved_model):
     model = tuned(saved_model("llama"))
-    adapted = model(**BATCH).logits
+    expected = model(**BATCH).logits
     with model.disable_adapter():
         plain = model(**BATCH).logits
     fused.fuse(model, BATCH)
     with model.disable_adapter():
         assert torch.equal(model(**BATCH).logits, plain)
     model.merge_adapter()
-    torch.testing.assert_close(model(**BATCH).logits, adapted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(**BATCH).logits, expected, rtol=0, atol=1e-5)
 
 
 def test_under_autocast_the_products_are_autocasts(saved_model):
@@ -155,10 +172,10 @@ def test_activation_checkpointing_gives_the_same_gradients(saved_model):
 
 def test_a_spliced_model_is_fused_too(saved_model):
     base, depth = saved_model("llama"), LAYERS - 2
-    model = classifier.load_base(base, labels=LABELS, seed=1)
+    model = load_base(base, labels=LABELS, seed=1)
     prefix.splice(model, depth)
     params = Params.model_validate(tiny_params())
-    model = adapters.add(model, params, depth=depth, base=base)
+    model = adapted(model, params, depth=depth, base=base)
     batch = BATCH | {"states": torch.randn(2, 5, 32)}
     expected = model(**batch).logits
     assert not fused.fuse(model, batch)

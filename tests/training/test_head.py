@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, LAYERS, tiny_params
-from families import MODELS, unlabelled
+from families import MODELS, adapted, described, labels_of, unlabelled
 
 from stages import train
-from stages.adapters import methods as adapters
-from stages.backbone import store
-from stages.classifier import model as classifier
+from stages.classifier import inference
+from stages.classifier.model import load_base
 from stages.common import paths
 from stages.params import Params
 from stages.training import head
 
 CLASSES = ["bad", "fine", "good"]
-LABELS = classifier.label_arguments(CLASSES, pad_token_id=0)
+LABELS = labels_of(CLASSES)
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
@@ -32,9 +31,9 @@ def rows():
 
 def fitted(base, rows, arguments=LABELS):
     """The logits of a model whose head was fitted."""
-    model = classifier.load_base(base, labels=arguments, seed=1)
+    model = load_base(base, labels=arguments, seed=1)
     head.fit(model, rows, batch_size=8, precision="float32", seed=0)
-    return classifier.logits(model, rows, batch_size=8, progress="test")
+    return inference.logits(model, rows, batch_size=8, progress="test")
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -48,20 +47,20 @@ def test_a_fitted_head_tells_the_classes_apart_by_small_logits(family, saved_mod
 def test_a_fitted_head_tells_several_labels_by_their_signs(saved_model, rows):
     has = np.eye(3, dtype=np.float32)[rows.labels]
     has[:, 1] = 1 - has[:, 2]  # two of three rows have it
-    arguments = classifier.label_arguments(CLASSES, 0, "multi_label")
+    arguments = labels_of(CLASSES, problem="multi_label")
     logits = fitted(saved_model("llama"), replace(rows, labels=has), arguments)
     assert ((logits > 0) == has).mean() > 0.9
 
 
 def test_a_head_is_fitted_on_no_more_rows_than_that_takes(saved_model, rows, monkeypatch):
-    read, inputs = [], head.inputs
+    read, inputs = [], head.head_inputs
 
-    def counted(model, numbers, *, rows):
-        read.extend(numbers)
-        return inputs(model, numbers, rows=rows)
+    def counted(model, indices, *, rows):
+        read.extend(indices)
+        return inputs(model, indices, rows=rows)
 
-    monkeypatch.setattr(head, "ROWS", 60)
-    monkeypatch.setattr(head, "inputs", counted)
+    monkeypatch.setattr(head, "MAX_ROWS", 60)
+    monkeypatch.setattr(head, "head_inputs", counted)
     fitted(saved_model("llama"), rows)
     assert len(read) == len(set(read)) == 60
     assert set(rows.labels[read]) == {0, 1, 2}
@@ -73,10 +72,10 @@ def test_a_class_without_rows_is_never_the_answer(saved_model, rows):
 
 
 def test_a_head_is_fresh_where_the_base_was_saved_without_it(saved_model, tmp_path):
-    model = classifier.load_base(saved_model("roberta"), labels=LABELS, seed=1)
+    model = load_base(saved_model("roberta"), labels=LABELS, seed=1)
     assert head.is_fresh(model)
     model.save_pretrained(tmp_path)
-    assert not head.is_fresh(classifier.load_base(tmp_path, labels=LABELS, seed=1))
+    assert not head.is_fresh(load_base(tmp_path, labels=LABELS, seed=1))
 
 
 @pytest.fixture
@@ -85,9 +84,9 @@ def built(rows, monkeypatch):
 
     def build(base, head_init):
         monkeypatch.setattr(paths, "BASE_MODEL", base)
-        about = store.About(class_names=CLASSES, depth=0, hidden_size=0, dtype="float32", pad_token_id=0)
+        about = described(class_names=CLASSES, depth=0, hidden_size=0)
         model, _ = train.build(Params.model_validate(tiny_params(lora={"head_init": head_init})), about, rows)
-        return classifier.logits(model, rows, batch_size=8, progress="test")
+        return inference.logits(model, rows, batch_size=8, progress="test")
 
     return build
 
@@ -98,17 +97,17 @@ def test_training_starts_from_the_head_that_was_asked_for(built, saved_model, ro
 
 
 def test_a_base_that_was_saved_with_its_head_keeps_it(built, saved_model, rows, tmp_path):
-    model = classifier.load_base(saved_model("llama"), labels=LABELS, seed=1)
+    model = load_base(saved_model("llama"), labels=LABELS, seed=1)
     model.save_pretrained(tmp_path)
-    kept = classifier.logits(model, rows, batch_size=8, progress="test")
+    kept = inference.logits(model, rows, batch_size=8, progress="test")
     np.testing.assert_allclose(built(tmp_path, "probe"), kept, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_scaled_head_divides_the_logits(family, saved_model):
     params = Params.model_validate(tiny_params(lora={"r": 3}))
-    base = classifier.load_base(saved_model(family), labels=LABELS, seed=1)
-    model = adapters.add(base, params, depth=LAYERS - 1, base=saved_model(family)).eval()
+    base = load_base(saved_model(family), labels=LABELS, seed=1)
+    model = adapted(base, params, depth=LAYERS - 1, base=saved_model(family)).eval()
     with torch.inference_mode():
         before = model(input_ids=IDS).logits
         head.scale(model, 1.7)

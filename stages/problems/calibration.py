@@ -1,23 +1,23 @@
-"""Temperature scaling: it makes probabilities truthful and changes no answer (Guo et al. 2017, section 4.2)."""
+"""Temperature scaling, which calibrates probabilities and changes no answer (Guo et al. 2017, section 4.2)."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 RANGE = (0.05, 20.0)
-"""Temperatures tried."""
+"""The lowest and the highest temperature."""
 
 PRIOR = 0.5
-"""Standard deviation of log T around 0 that is expected beforehand: a few rows that are all right do not prove that all
-are, and hundreds outweigh it."""
+"""Standard deviation of the normal prior on log T, whose mean is 0. Without it, a few rows that are all classified
+correctly would drive T to its lowest value; hundreds of rows outweigh the prior."""
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T within `RANGE` that is most probable, given the log loss of the probabilities of logits / T and `PRIOR`.
+    """The most probable T within `RANGE`, given the log loss of the probabilities of logits / T, and `PRIOR`.
 
     Args:
-        logits: (rows, classes); labels: (rows,), both of rows that were not trained on. Or (rows, labels) both: the
-            probabilities are then sigmoids, and labels has a 1 for those that a row has.
+        logits: (rows, classes); or (rows, labels), whose probabilities are sigmoids. Of rows that were not trained on.
+        labels: of the same rows: (rows,), classes; or (rows, labels), 1 for the labels that a row has.
     """
     loss = class_loss if labels.ndim == 1 else label_loss
 
@@ -29,10 +29,10 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def class_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean log loss of one class a row."""
+    """The mean log loss over the rows, each of one class."""
     return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
 
 
 def label_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean log loss of all labels' decisions."""
+    """The mean log loss over all labels of all rows."""
     return (np.logaddexp(0, logits) - labels * logits).mean()

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, pipeline, set_seed
 
 from stages import baseline, encode, evaluate, export, predict, prepare, report, train
-from stages.classifier import model as classifier
+from stages.classifier.labels import load_labels
 from stages.common import paths
 from stages.sources import fetched
 
@@ -59,9 +59,7 @@ def predicted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) 
 def plain_logits(texts: list[str]) -> np.ndarray:
     """The saved adapter's logits, (texts, outputs), with nothing but PEFT and transformers."""
     set_seed(99)  # what is not in the file starts otherwise than in training
-    model = AutoPeftModelForSequenceClassification.from_pretrained(
-        paths.ADAPTER, **classifier.load_labels(paths.ADAPTER)
-    )
+    model = AutoPeftModelForSequenceClassification.from_pretrained(paths.ADAPTER, **load_labels(paths.ADAPTER))
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
     with torch.inference_mode():
         return np.concatenate([model.eval()(**tokenizer(text, return_tensors="pt")).logits.numpy() for text in texts])

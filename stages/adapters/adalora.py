@@ -1,0 +1,85 @@
+"""AdaLoRA: training moves rank from the layers where it matters least to others (Zhang et al. 2023)."""
+
+import math
+from typing import Any
+
+import torch
+from peft import AdaLoraModel, PeftModel
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_outputs import ModelOutput
+
+from stages.common.errors import PipelineError
+
+INITIAL_RANK = 1.5
+"""The mean rank at the start, in multiples of the mean rank at the end (section 4)."""
+
+UNKNOWN_STEPS = 2**31
+"""A placeholder: PEFT requires the number of training steps; `RankAllocation` sets it once it is known."""
+
+
+def initial_fields(r: int) -> dict[str, int]:
+    """The fields of PEFT's configuration for a training that ends at a mean rank of `r`."""
+    return {"init_r": math.ceil(INITIAL_RANK * r), "total_step": UNKNOWN_STEPS}
+
+
+class AdaLora(AdaLoraModel):
+    """PEFT's model with another `forward`.
+
+    PEFT's own `forward` calls the base model without its hooks, which insert the stored states, and adds the penalty to
+    the loss of validation rows too.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        output = self.model(*args, **kwargs)
+        if self.training and output.loss is not None:
+            output.loss = output.loss + self.peft_config[self.active_adapters[0]].orth_reg_weight * self.penalty()
+        return output
+
+    def penalty(self) -> torch.Tensor:
+        """The mean of |F F' - I| over the factors F, (r, in) or (r, out), as a scalar (equation 4)."""
+        factors = [
+            part if ".lora_A." in name else part.T
+            for name, part in self.named_parameters()
+            if ".lora_A." in name or ".lora_B." in name
+        ]
+        return torch.stack(
+            [torch.linalg.norm(part @ part.T - torch.eye(len(part)).to(part)) for part in factors]
+        ).mean()
+
+
+class RankAllocation(TrainerCallback):
+    """Lets PEFT move rank after every step (algorithm 1).
+
+    Unless `peft.options` says otherwise, ranks keep their initial values for the first tenth of the steps, and have
+    their final values for the last half.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: PeftModel, **kwargs: Any
+    ) -> None:
+        """Set the number of training steps in PEFT's configuration.
+
+        Raises:
+            PipelineError: there are too few steps for the `tinit` and `tfinal` of `peft.options`.
+        """
+        config, steps = model.active_peft_config, state.max_steps
+        config.total_step, config.tinit, config.tfinal = steps, config.tinit or steps // 10, config.tfinal or steps // 2
+        if config.tinit + config.tfinal >= steps:
+            raise PipelineError(
+                f"peft.options: expected tinit + tfinal below the run's {steps} steps, "
+                f"found {config.tinit} + {config.tfinal}"
+            )
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: PeftModel, **kwargs: Any
+    ) -> None:
+        model.base_model.update_and_allocate(state.global_step + 1)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: PeftModel, **kwargs: Any
+    ) -> None:
+        """Have all ranks saved: `rank_pattern` is that of the last epoch, but an earlier epoch's weights may be kept.
+
+        Zeros in the kept epoch's `lora_E` switch off the ranks that it does not use.
+        """
+        model.active_peft_config.rank_pattern = None

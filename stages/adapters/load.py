@@ -1,0 +1,39 @@
+"""models/adapter, loaded as anyone would load it, with plain PEFT or plain transformers."""
+
+from pathlib import Path
+
+import torch
+from peft import AutoPeftModelForSequenceClassification, PeftConfig, PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from stages.adapters.peft_internals import unwrap_saved_modules
+from stages.backbone.base import load_config
+from stages.classifier import last_token
+from stages.classifier.labels import load_labels
+from stages.classifier.model import is_causal
+
+
+def load(folder: Path) -> PreTrainedModel | PeftModel:
+    """The tuned classifier in float32, as fast as possible without changing its logits.
+
+    An adapter is merged into its base model; virtual tokens cannot be merged, so such an adapter is returned as PEFT's
+    model. A folder without an adapter holds a whole model.
+
+    Raises:
+        FileNotFoundError: the folder, or the base model that its adapter names, is missing.
+    """
+    labels = load_labels(folder)
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    causal = is_causal(load_config(base))  # before PEFT, which would look for a missing folder on the hub
+    adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    if adapter.active_peft_config.is_prompt_learning:
+        if causal:
+            last_token.read_last_token(adapter.get_base_model())
+        return adapter
+    model = adapter.merge_and_unload()
+    unwrap_saved_modules(model)
+    if causal:
+        last_token.mlp_at_last_token_only(model)
+    return model

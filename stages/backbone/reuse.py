@@ -1,0 +1,149 @@
+"""Reuse of the states of an earlier run: rows that it encoded are not computed again.
+
+A row's states follow from its tokens and from the frozen layers. Their last bits also depend on its batch: on the
+width to which it was padded, on whether any of its rows had padding, which decides how attention is computed, and on
+the two exceptions below (`FEW`, `VECTOR`). They do not depend on the other rows (measured with MKL and oneDNN, AVX2 and
+AVX-512). So a row is identified by its tokens and by these properties of its batch, and the reused states are, bit for
+bit, what this run would compute. Wherever known rows are computed again beside new ones, and on one batch at least, the
+bits are compared: if they differ, as on another machine, nothing is reused. On a GPU nothing is reused either.
+"""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from stages.backbone import parallel, store
+from stages.backbone.device import device
+from stages.common import files, paths
+
+PREFIX = "prefix.json"
+"""The file that holds the `fingerprint` of a folder's states."""
+
+CODE = Path(__file__).parent
+"""The package that computes the states."""
+
+FEW = 4
+"""Tokens: a product of fewer has other last bits (MKL always, oneDNN for a single one)."""
+
+VECTOR = 32
+"""Numbers that an activation function computes at once; what is left over is computed by other code (SiLU, GELU)."""
+
+
+def fingerprint(base: Path, about: store.About, *, precision: str, batch_size: int) -> dict:
+    """All that the states of a row depend on, besides its tokens and its batch."""
+    source = base / "source.json"
+    return {
+        "base_model": json.loads(source.read_text()).get("sha256") if source.exists() else None,
+        "depth": about.depth,
+        "dtype": about.dtype,
+        "precision": precision,
+        "batch_size": batch_size,
+        "code": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(CODE.glob("*.py"))},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def row_by_row(model: nn.Module) -> bool:
+    """Whether each core computes whole vectors of an activation, so that other rows do not change a row's last bits.
+
+    torch spreads an activation over as many of a worker's cores as its size is worth.
+    """
+    layers = [part for part in model.modules() if isinstance(part, nn.Linear | Conv1D)]
+    widest = max(layer.weight.shape[1 if isinstance(layer, Conv1D) else 0] for layer in layers)
+    most = math.ceil(torch.get_num_threads() / parallel.MAX_BATCHES_AT_ONCE)
+    return all(widest % (VECTOR * cores) == 0 for cores in range(1, most + 1))
+
+
+@contextmanager
+def earlier(folder: Path, made_by: dict) -> Iterator[Path | None]:
+    """The encoding in `folder`, or its copy in DVC's cache, if its states have the fingerprint `made_by`; else None."""
+    if device().type != "cpu" or made_by["base_model"] is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        found = folder if folder.exists() else from_cache(folder, Path(scratch))
+        stated = found / PREFIX if found else None
+        yield found if stated and stated.exists() and json.loads(stated.read_text()) == made_by else None
+
+
+def from_cache(folder: Path, scratch: Path) -> Path | None:
+    """A copy of `folder` as dvc.lock records it, from DVC's cache: DVC removes the folder before the stage runs."""
+    from dvc.api import DVCFileSystem
+
+    try:
+        DVCFileSystem().get(str(folder), str(scratch / folder.name), recursive=True)
+    except Exception:  # whatever DVC lacks (a repository, a lock, the cached files), the states can be computed
+        return None
+    return scratch / folder.name
+
+
+class KnownStates:
+    """The states of an earlier encoding, by tokens, width and padding."""
+
+    def __init__(self, folder: Path | None, about: store.About, *, precision: str, batch_size: int) -> None:
+        self.places: dict[bytes, tuple[np.ndarray, slice]] = {}
+        for name in paths.SPLITS if folder else ():
+            rows = store.load_rows(folder / name, about, precision)
+            for batch in rows.by_length(batch_size):
+                for key, index in zip(keys(rows, batch), batch, strict=True):
+                    self.places[key] = rows.states, slice(rows.offsets[index], rows.offsets[index + 1])
+
+    def fill(self, states: np.memmap, rows: store.Rows, batch: np.ndarray) -> np.ndarray:
+        """Copy known states to their places in `states`; returns the rows of the batch that are left to compute.
+
+        If any are left, the longest and the shortest row are among them: these two decide the batch's width and whether
+        it is padded.
+        """
+        missing = []
+        for key, index in zip(keys(rows, batch), batch, strict=True):
+            if key in self.places:
+                stored, place = self.places[key]
+                states[rows.offsets[index] : rows.offsets[index + 1]] = stored[place]
+            else:
+                missing.append(index)
+        left = sorted({*missing, batch[0], batch[-1]}, key=list(batch).index) if missing else []
+        return batch if 0 < len(left) * rows.width(batch) < FEW else np.array(left, dtype=int)
+
+    def probe(self, rows: Sequence[store.Rows], batch_size: int) -> tuple[store.Rows, np.ndarray] | None:
+        """The first batch that holds a known row, and its split; None: there is none."""
+        for split in rows:
+            for batch in split.by_length(batch_size):
+                if any(key in self.places for key in keys(split, batch)):
+                    return split, batch
+        return None
+
+    def agrees(self, rows: store.Rows, batch: np.ndarray, hidden: torch.Tensor) -> bool:
+        """Whether the known states of a batch are, bit for bit, the states `hidden`, just computed."""
+        for key, index, computed in zip(keys(rows, batch), batch, hidden, strict=True):
+            if key in self.places:
+                stored, place = self.places[key]
+                row = store.as_stored(computed[: rows.lengths[index]], stored.dtype)
+                if not np.array_equal(row, stored[place]):
+                    return False
+        return True
+
+
+def keys(rows: store.Rows, batch: np.ndarray) -> list[bytes]:
+    """The key in `KnownStates.places` of each row of a batch."""
+    width = rows.width(batch)
+    padded = bool((rows.lengths[batch] < width).any())
+    head = np.array([width, padded, min(len(batch) * width, FEW)], dtype=np.int32).tobytes()
+    return [
+        hashlib.sha256(head + rows.tokens[rows.offsets[index] : rows.offsets[index + 1]].tobytes()).digest()
+        for index in batch
+    ]
+
+
+def save(folder: Path, made_by: dict) -> None:
+    """Write the fingerprint of the states."""
+    files.write_json(folder / PREFIX, made_by)

@@ -1,0 +1,82 @@
+"""The classifier's answers for encoded rows, and the states behind them."""
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from stages.backbone import parallel
+from stages.backbone.device import device
+from stages.backbone.store import Rows
+from stages.classifier.last_token import last_tokens
+from stages.classifier.model import is_causal
+
+
+def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str) -> np.ndarray:
+    """The model's logits for every row, (rows, classes) float32.
+
+    Args:
+        model: spliced at the depth of the stored states.
+        progress: the label of the progress bar.
+    """
+    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+
+    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
+        result[indices] = array(model(**inputs(rows, indices)).logits)
+
+    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress)
+    return result
+
+
+def logits_and_features(
+    model: PreTrainedModel,
+    rows: Rows,
+    *,
+    after: tuple[int, ...],
+    batch_size: int,
+    progress: str,
+    precision: str = "float32",
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The same as `logits`, and from the same pass pooled hidden states, (rows, hidden), for each number in `after`.
+
+    OPT may project its final hidden states.
+
+    Args:
+        after: numbers of layers after which the states are read; after all layers, that is after the final norm.
+    """
+    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    features = {layers: [np.empty(0)] * len(rows) for layers in after}
+
+    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
+        batch = inputs(rows, indices)
+        output = model(**batch, output_hidden_states=True)
+        result[indices] = array(output.logits)
+        for layers, kept in features.items():
+            place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer hidden states
+            states = array(pooled_states(output.hidden_states[place], batch, model.config))
+            for index, state in zip(indices, states, strict=True):
+                kept[index] = state
+
+    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress, precision=precision)
+    return result, [np.stack(features[layers]) for layers in after]
+
+
+def pooled_states(hidden: torch.Tensor, batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> torch.Tensor:
+    """One state for each row, (rows, hidden), from the states of its tokens, (rows, tokens, hidden).
+
+    In a causal model it is the state of the last token, the only one that has seen the whole text; in an encoder, the
+    mean over the tokens (Reimers & Gurevych 2019).
+    """
+    if is_causal(config):
+        return hidden[torch.arange(len(hidden)), last_tokens(batch["input_ids"], config.pad_token_id)]
+    mask = batch["attention_mask"].unsqueeze(-1)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def inputs(rows: Rows, indices: np.ndarray) -> dict[str, torch.Tensor]:
+    """The rows at `indices` as the model takes them, without their labels, on the model's device."""
+    return {name: tensor.to(device()) for name, tensor in rows.batch(indices).items() if name != "labels"}
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as float32 in NumPy."""
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,62 @@
+"""The head that can classify before any training: the language-model head's rows for the label words."""
+
+from pathlib import Path
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from stages.common.errors import PipelineError
+from stages.problems.kinds import of_model
+
+
+def has_label_word_head(model: PreTrainedModel) -> bool:
+    """Whether the base model was saved with a language-model head on the states that the classifier's `score` reads.
+
+    Encoders, and decoders that were saved without their head, have none. Regression has no label words.
+    """
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
+    scores = hasattr(model, "score") and model.config.num_labels > 1
+    return scores and causal is not None and causal.__name__ in (model.config.architectures or [])
+
+
+def label_word_head(model: PreTrainedModel, base: Path, words: dict[str, str] | None) -> torch.Tensor:
+    """The weights with which a head scores the label words, (classes, hidden).
+
+    A softmax depends only on differences of logits. A sigmoid depends on each logit by itself, and the logits of a
+    language model are all far from 0: for a sigmoid the weights are centred, so that a label's logit compares its word
+    with the others.
+
+    Args:
+        model: see `label_word_rows`.
+        words: each class's word; None: the class's own name.
+    """
+    rows = label_word_rows(model, base, label_words(list(model.config.label2id), words))
+    return rows - rows.mean(dim=0) if of_model(model.config.problem_type).several_answers else rows
+
+
+def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[str, str]:
+    """The word for each class, in the order of the classes; without `words`, the class's own name.
+
+    Raises:
+        PipelineError: the classes in `words` are not those of the data.
+    """
+    if words is None:
+        return {name: f" {name}" for name in class_names}
+    if set(words) != set(class_names):
+        raise PipelineError(f"encode.label_words: expected words for {class_names}, found them for {list(words)}")
+    return {name: words[name] for name in class_names}
+
+
+def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -> torch.Tensor:
+    """The language-model head's row for the word of each class, (classes, hidden); the mean over a word's tokens.
+
+    Args:
+        model: the classifier made from `base`; its token embeddings are the language-model head if the two are tied.
+    """
+    if model.config.tie_word_embeddings:
+        head = model.get_input_embeddings()
+    else:
+        head = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_output_embeddings()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]
+    return torch.stack([head.weight.detach()[tokens].mean(dim=0) for tokens in ids])

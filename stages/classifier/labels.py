@@ -1,0 +1,23 @@
+"""labels.json: the arguments with which `from_pretrained` makes the head, here and wherever the model is loaded."""
+
+import json
+from pathlib import Path
+
+from stages.problems.problem import Problem
+
+
+def label_arguments(problem: Problem, class_names: list[str], pad_token_id: int) -> dict:
+    """The keyword arguments with which `from_pretrained` makes a head for these classes."""
+    labels = {
+        "num_labels": len(class_names),
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: index for index, name in enumerate(class_names)},
+        "pad_token_id": pad_token_id,
+    }
+    return labels | ({"problem_type": problem.transformers_type} if problem.transformers_type else {})
+
+
+def load_labels(folder: Path) -> dict:
+    """The arguments saved as labels.json, with integers again as keys of `id2label`, which JSON turned into text."""
+    labels = json.loads((folder / "labels.json").read_text())
+    return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}

@@ -1,0 +1,37 @@
+"""The section `encode`."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from stages.common.section import Count, Positive, Section, Text, contradiction
+
+
+class Encode(Section):
+    """From texts to tokens and stored states."""
+
+    template: str
+    truncation: Literal["head", "tail", "windows"]
+    stride: Annotated[int, Field(ge=0)]
+    label_words: dict[Text, Text] | None
+    max_length: Count
+    dtype: Literal["float32", "bfloat16"]
+    max_gb: Positive
+    batch_size: Count
+
+    @property
+    def window_stride(self) -> int | None:
+        """Tokens that neighbouring windows share; None: there are no windows."""
+        return self.stride if self.truncation == "windows" else None
+
+    @field_validator("template")
+    @classmethod
+    def holds_the_text_once(cls, template: str) -> str:
+        fields = re.findall(r"{(\w*)}", template)
+        if fields not in (["text"], ["text", "text_pair"]) or len(re.findall("[{}]", template)) > 2 * len(fields):
+            raise contradiction(
+                f"expected {{text}} exactly once, {{text_pair}} at most once after it, and no other braces, "
+                f"found {template!r}"
+            )
+        return template

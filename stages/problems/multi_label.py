@@ -1,0 +1,165 @@
+"""Each text has any of several labels, or none: every label is a decision of its own.
+
+Outputs are every label's probability, (rows, labels); predictions also hold the labels that each row is given: those
+whose probability is above the label's threshold.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from stages.common.errors import PipelineError
+from stages.problems.problem import MISSING, MainScore, Problem, label_text
+
+if TYPE_CHECKING:
+    from datasets import List
+
+YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+"""The values allowed in a column that holds one label, in lower case."""
+
+RARE = 10
+"""Combinations of labels with fewer rows than this share one stratum."""
+
+NO_LABEL = "(none)"
+"""The text of an answer without labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """A model's predictions: `probabilities`, (rows, labels), and which labels are `given`, (rows, labels) bool."""
+
+    probabilities: np.ndarray
+    given: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, rows: np.ndarray) -> Self:
+        return type(self)(probabilities=self.probabilities[rows], given=self.given[rows])
+
+
+class MultiLabel(Problem):
+    """Several labels per row, or none. Models are compared by the F1 of each row's labels, averaged over rows: exact
+    matches say little where texts have many labels, and micro- and macro-F1 are not means over rows."""
+
+    name = "multi_label"
+    noun = "label"
+    answer = "labels"
+    main = MainScore(key="f1_samples", sign=1)
+    transformers_type = "multi_label_classification"
+    needed_in = ("train",)
+    several_answers = True
+    without: ClassVar[dict[str, Any]] = {"data.classes": None, "train.label_smoothing": 0.0, "train.balance": None}
+
+    def read(self, value: Any, column: str | list[str]) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            cells = {name: label_text(cell).lower() for name, cell in value.items()}
+            if set(cells.values()) & set(MISSING):
+                return None
+            if odd := [name for name, text in cells.items() if text not in YES_OR_NO]:
+                raise ValueError(f"expected 0, 1, true or false in column {odd[0]!r}, found {value[odd[0]]!r}")
+            names = {name for name, text in cells.items() if YES_OR_NO[text]}
+        elif isinstance(value, list):
+            if odd := [item for item in value if not isinstance(item, str | int) or not label_text(item)]:
+                raise ValueError(f"expected the names of labels in the list of column {column!r}, found {odd[0]!r}")
+            names = {label_text(item) for item in value}
+        else:
+            raise ValueError(
+                f"expected a list of labels in column {column!r}, or a column for each label named in data.label: "
+                f"[a, b], found {value!r}"
+            )
+        return json.dumps(sorted(names))
+
+    def names(self, labels: pd.Series) -> list[str]:
+        return sorted({name for combination in set(labels) for name in json.loads(combination)})
+
+    def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
+        names = self.names(labels)
+        if len(names) < 2:
+            raise PipelineError(f"expected at least two labels, found {', '.join(names) or 'no row with one'}")
+
+    def strata(self, labels: pd.Series) -> pd.Series:
+        return labels.where(labels.groupby(labels).transform("size") >= RARE, "rare")
+
+    def feature(self, names: list[str]) -> "List":
+        from datasets import ClassLabel, List
+
+        return List(ClassLabel(names=names))
+
+    def output_names(self, feature: "List") -> list[str]:
+        return feature.feature.names
+
+    def stored(self, labels: pd.Series, names: list[str]) -> list[list[int]]:
+        return [[names.index(name) for name in json.loads(combination)] for combination in labels]
+
+    def array(self, stored: list[list[int]], names: list[str]) -> np.ndarray:
+        labels = np.zeros((len(stored), len(names)), dtype=np.float32)
+        for row, indices in zip(labels, stored, strict=True):
+            row[indices] = 1
+        return labels
+
+    def counts(self, labels: pd.Series, names: list[str]) -> dict[str, int]:
+        columns = self.array(self.stored(labels, names), names).sum(axis=0, dtype=int)
+        return dict(zip(names, columns.tolist(), strict=True))
+
+    def outputs(self, logits: np.ndarray) -> np.ndarray:
+        """Sigmoid."""
+        from scipy.special import expit
+
+        return expit(logits.astype(np.float64))
+
+    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float | list[float]]:
+        """The share of exact matches, one temperature for all labels, and every label's threshold with it applied."""
+        from stages.problems import calibration
+
+        temperature = calibration.temperature(logits, labels)
+        probabilities = self.outputs(logits.astype(np.float64) / temperature)
+        thresholds = self.thresholds(labels, probabilities)
+        given = self.decide(probabilities, thresholds).given
+        return {
+            "accuracy": float((given == labels).all(axis=1).mean()),
+            "temperature": temperature,
+            "thresholds": thresholds,
+        }
+
+    def thresholds(self, labels: np.ndarray, outputs: np.ndarray) -> list[float]:
+        """Each label's threshold."""
+        from stages.problems import thresholds
+
+        return thresholds.best(labels, outputs)
+
+    def decide(self, outputs: np.ndarray, thresholds: Sequence[float]) -> Decisions:
+        """Which labels are given; without thresholds, those with a probability above 0.5."""
+        return Decisions(probabilities=outputs, given=outputs > np.asarray(thresholds or 0.5))
+
+    def column(self, predictions: Decisions) -> list[dict[str, np.ndarray]]:
+        pairs = zip(predictions.probabilities, predictions.given, strict=True)
+        return [{"probabilities": probabilities, "given": given} for probabilities, given in pairs]
+
+    def predictions(self, column: Sequence[dict[str, Sequence]]) -> Decisions:
+        columns = {key: np.stack([np.asarray(row[key]) for row in column]) for key in ("probabilities", "given")}
+        return Decisions(**columns)
+
+    def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        """The names of each row's labels, separated by commas."""
+        rows = (", ".join(np.asarray(names)[has.astype(bool)]) for has in labels)
+        return np.array([row or NO_LABEL for row in rows], dtype=object)
+
+    def answers(self, predictions: Decisions, names: list[str]) -> np.ndarray:
+        """The names of the labels that each row is given."""
+        return self.truth(predictions.given, names)
+
+    def confidence(self, predictions: Decisions) -> dict[str, np.ndarray]:
+        """The probability of each row's whole answer, as if labels were independent."""
+        probabilities = predictions.probabilities
+        return {"probability": np.where(predictions.given, probabilities, 1 - probabilities).prod(axis=1)}
+
+    def detail(self, predictions: Decisions, names: list[str]) -> dict[str, np.ndarray]:
+        """The probability of every label."""
+        return dict(zip(names, predictions.probabilities.T, strict=True))

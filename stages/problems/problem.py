@@ -1,0 +1,163 @@
+"""What a kind of problem is: how its labels are read and stored, what a model's outputs mean, how answers are chosen.
+
+There is one object for each kind, by the value of `data.problem` (see kinds.py); no other code checks which kind it is.
+`stages.scoring` extends these classes with scores.
+
+In a table, a label is the name of a class; or, if a row may have several, the JSON list of their sorted names; or a
+number. So equal labels are equal values. Libraries that take seconds to import are imported in the functions that use
+them: the report needs none of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from stages.common.texts import clean
+
+if TYPE_CHECKING:
+    from datasets import ClassLabel, List, Value
+
+MISSING = ("", "nan", "null")
+"""Values that mean a missing label, in lower case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainScore:
+    """The score by which models are compared; a mean over the rows."""
+
+    key: str
+    """Its name in the metrics files."""
+    sign: int
+    """1: higher is better; -1: lower is better."""
+
+    def shortfall(self, row_scores: np.ndarray) -> np.ndarray:
+        """How far each row's score is below the best: 0 if the answer is right, 1 if it is wrong; a number's error."""
+        return int(self.sign > 0) - row_scores
+
+
+class Problem(ABC):
+    """One kind of problem.
+
+    `labels` are what `stages.backbone.store` holds: the class of each row, (rows,) int64; which labels it has, (rows,
+    labels) float32; or its number, (rows,) float32. `outputs` are a model's probabilities, (rows, classes or labels),
+    or numbers, (rows,), in float64. `predictions` are outputs together with the answers chosen from them.
+    """
+
+    name: ClassVar[str]
+    """The value of `data.problem`."""
+    noun: ClassVar[str]
+    """What messages and reports call one class, label or number."""
+    answer: ClassVar[str]
+    """The name of the column of answers in a table."""
+    main: ClassVar[MainScore]
+    transformers_type: ClassVar[str | None] = None
+    """The `problem_type` in a model's transformers configuration; None: transformers infers it."""
+    needed_in: ClassVar[tuple[str, ...]] = ()
+    """The splits in which every class or label must have rows."""
+    several_answers: ClassVar[bool] = False
+    """Whether a text can have several labels, each decided independently."""
+    numeric: ClassVar[bool] = False
+    """Whether answers are numbers; then scores are not shares, and the head starts from a ridge regression."""
+    without: ClassVar[dict[str, Any]] = {}
+    """Settings without meaning for this problem, each with the only value that it may then have."""
+
+    @abstractmethod
+    def read(self, value: Any, column: str | list[str]) -> str | float | None:
+        """A value from a file as a label; None: the label is missing.
+
+        Raises:
+            ValueError: the value is no valid label; the message says what was expected and found.
+        """
+
+    @abstractmethod
+    def names(self, labels: pd.Series) -> list[str]:
+        """The names of the classes or labels that occur, sorted."""
+
+    @abstractmethod
+    def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
+        """Check that there are enough rows and names for `splits` splits.
+
+        Raises:
+            PipelineError: there are too few.
+        """
+
+    @abstractmethod
+    def strata(self, labels: pd.Series) -> pd.Series:
+        """The stratum of each row, by which the splits are stratified."""
+
+    @abstractmethod
+    def feature(self, names: list[str]) -> "ClassLabel | List | Value":
+        """The type of the label column in `datasets`."""
+
+    @abstractmethod
+    def output_names(self, feature: "ClassLabel | List | Value") -> list[str]:
+        """The names of a model's outputs: the class names that such a column carries."""
+
+    @abstractmethod
+    def stored(self, labels: pd.Series, names: list[str]) -> list:
+        """The labels as values of the type that `feature` returns."""
+
+    @abstractmethod
+    def array(self, stored: list, names: list[str]) -> np.ndarray:
+        """The stored labels as the array that `stages.backbone.store` holds."""
+
+    @abstractmethod
+    def counts(self, labels: pd.Series, names: list[str]) -> dict[str, float]:
+        """Statistics of a split's labels: rows by name, or mean and standard deviation."""
+
+    def unit(self, labels: np.ndarray) -> float:
+        """The unit of a model's outputs in training, so that numbers of any scale train equally well."""
+        return 1.0
+
+    @abstractmethod
+    def outputs(self, logits: np.ndarray) -> np.ndarray:
+        """From logits, (rows, outputs), to probabilities or numbers."""
+
+    @abstractmethod
+    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float | list[float]]:
+        """A trained model's score on the validation rows, and what is fitted to its logits there.
+
+        Args:
+            logits, labels: both in units of `unit`.
+        """
+
+    def thresholds(self, labels: np.ndarray, outputs: np.ndarray) -> list[float]:
+        """The thresholds by which answers are chosen, if any, from rows that were not trained on."""
+        return []
+
+    def decide(self, outputs: np.ndarray, thresholds: Sequence[float]) -> Any:
+        """The predictions from outputs and thresholds."""
+        return outputs
+
+    def column(self, predictions: Any) -> list:
+        """The predictions as a table's column, one value per row."""
+        return list(predictions)
+
+    def predictions(self, column: Sequence) -> Any:
+        """The predictions from a table's column; the inverse of `column`."""
+        return np.stack(list(column))
+
+    @abstractmethod
+    def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        """The labels in readable form, (rows,)."""
+
+    @abstractmethod
+    def answers(self, predictions: Any, names: list[str]) -> np.ndarray:
+        """The predicted answers in readable form, as in `truth`, (rows,)."""
+
+    @abstractmethod
+    def confidence(self, predictions: Any) -> dict[str, np.ndarray]:
+        """The probability of each row's answer, by the name of its column; empty if answers have none."""
+
+    @abstractmethod
+    def detail(self, predictions: Any, names: list[str]) -> dict[str, np.ndarray]:
+        """The probabilities from which each row's answer was chosen, by class or label."""
+
+
+def label_text(label: str | float | bool | None) -> str:
+    """A label as text: a boolean as JSON writes it, a missing one as an empty string."""
+    return str(label).lower() if isinstance(label, bool) else clean(label)

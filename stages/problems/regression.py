@@ -1,0 +1,110 @@
+"""Each text has a number: outputs and predictions are numbers, (rows,)."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from stages.common.errors import PipelineError
+from stages.problems.problem import MISSING, MainScore, Problem, label_text
+
+if TYPE_CHECKING:
+    from datasets import Value
+
+BINS = 10
+"""Strata of similar numbers, spread evenly over the splits."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The bound of a label's absolute value, as labels are stored in float32."""
+
+OUTPUT = "value"
+"""The name of a model's only output."""
+
+
+class Regression(Problem):
+    """One number per row."""
+
+    name = "regression"
+    noun = "number"
+    answer = "value"
+    main = MainScore(key="mae", sign=-1)
+    transformers_type = "regression"
+    numeric = True
+    without: ClassVar[dict[str, Any]] = {
+        "data.classes": None,
+        "encode.label_words": None,
+        "train.label_smoothing": 0.0,
+        "train.balance": None,
+        "train.select_by": "loss",
+        "gate.min_accuracy": None,
+    }
+
+    def read(self, value: Any, column: str | list[str]) -> float | None:
+        text = label_text(value)
+        if text.lower() in MISSING:
+            return None
+        try:
+            number = float(text)
+        except ValueError:
+            number = np.nan
+        if not abs(number) < LARGEST:
+            raise ValueError(f"expected a finite number in column {column!r}, found {value!r}")
+        return number
+
+    def names(self, labels: pd.Series) -> list[str]:
+        """Empty: numbers have no names."""
+        return []
+
+    def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
+        if labels.nunique() < 2:
+            found = f"{labels.iloc[0]:g} in every row" if len(labels) else "no usable row"
+            raise PipelineError(f"expected numbers that differ, found {found}")
+
+    def strata(self, labels: pd.Series) -> pd.Series:
+        return (labels.rank(method="first") - 1) * BINS // len(labels)
+
+    def feature(self, names: list[str]) -> "Value":
+        from datasets import Value
+
+        return Value("float64")
+
+    def output_names(self, feature: "Value") -> list[str]:
+        return [OUTPUT]
+
+    def stored(self, labels: pd.Series, names: list[str]) -> list[float]:
+        return labels.tolist()
+
+    def array(self, stored: list[float], names: list[str]) -> np.ndarray:
+        return np.asarray(stored, dtype=np.float32)
+
+    def counts(self, labels: pd.Series, names: list[str]) -> dict[str, float]:
+        return {"mean": float(labels.mean()), "standard_deviation": float(labels.std(ddof=0))}
+
+    def unit(self, labels: np.ndarray) -> float:
+        """The standard deviation of the labels. Their mean is not subtracted, as a decoder's head has no bias to which
+        it could be added after training; instead, the head starts at the mean."""
+        return float(labels.std())
+
+    def outputs(self, logits: np.ndarray) -> np.ndarray:
+        """The only logit, in float64."""
+        return logits[:, 0].astype(np.float64)
+
+    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float]:
+        """The mean absolute error, in the numbers' own scale."""
+        return {"mae": unit * float(np.abs(logits[:, 0] - labels).mean())}
+
+    def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        """The numbers."""
+        return labels
+
+    def answers(self, predictions: np.ndarray, names: list[str]) -> np.ndarray:
+        """The numbers."""
+        return predictions
+
+    def confidence(self, predictions: np.ndarray) -> dict[str, np.ndarray]:
+        """Empty: a number has no probability."""
+        return {}
+
+    def detail(self, predictions: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+        """Empty: there are no probabilities."""
+        return {}

@@ -1,0 +1,16 @@
+"""The section `gate`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.common.section import Section, Share
+
+
+class Gate(Section):
+    """What `python -m stages.report --gate` requires of the tuned model; null: no requirement."""
+
+    min_accuracy: Share | None
+    min_gain: float | None
+    max_p_value: Share | None
+    max_drop: Annotated[float, Field(ge=0)] | None

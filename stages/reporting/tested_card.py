@@ -1,0 +1,24 @@
+"""The adapter's model card with the results on the test rows; `stages.adapters.card` writes it without them."""
+
+from stages.adapters.card import model_card
+from stages.adapters.run import Run
+from stages.reporting.markdown import paragraphs, table
+from stages.reporting.wording import METRICS, ON_CARD, further_metrics
+
+
+def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) -> str:
+    """The card with the test rows' scores and the report's verdict.
+
+    Args:
+        tuned: metrics/evaluate.json.
+        merged: whether the card describes the merged model instead of the adapter.
+    """
+    main = run.problem.main.key
+    names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
+    rows = [
+        (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][key]))
+        for key, name in names.items()
+    ]
+    results = paragraphs("## On the test rows", verdict, table(("", "tuned", "95 % interval"), rows), "## Use")
+    scores = {key: (name, tuned[key]) for key, name in names.items()}
+    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)

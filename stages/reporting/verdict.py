@@ -1,0 +1,83 @@
+"""What the test rows prove: the verdict in a sentence, the gate, the calibration, and a warning of leaks."""
+
+from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
+from stages.problems.problem import MainScore
+from stages.reporting.params import Gate
+from stages.reporting.wording import METRICS
+
+SIGNIFICANT = 0.05
+"""The p-value below which a gain counts as significant."""
+
+
+def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
+    """One sentence: the gain over the strongest rival, its interval and p-value, and what they prove.
+
+    Args:
+        baseline: metrics/baseline.json; tuned: metrics/evaluate.json.
+    """
+    metric = METRICS[main.key]
+    gain, low, high, p_value = (tuned[key][STRONGEST_RIVAL] for key in ("gain", "gain_low", "gain_high", "p_value"))
+    strongest = max(baseline, key=lambda name: main.sign * baseline[name][main.key])
+    pair = [TUNED, f"the strongest rival ({strongest})"][:: main.sign]
+    evidence = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
+    return (
+        f"**{evidence}**: {' minus '.join(pair)} is {metric.with_unit(metric.signed(gain))} of {metric.name}, 95 % "
+        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({metric.test})."
+    )
+
+
+def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainScore) -> list[str]:
+    """The conditions of the gate that are not met, in words.
+
+    Where there is no gain, the p-value counts as 1: it would be evidence of a loss.
+
+    Args:
+        tuned: metrics/evaluate.json; before: the same at the revision compared with, if any.
+    """
+    accuracy, gain = tuned.get("accuracy"), tuned["gain"][STRONGEST_RIVAL]
+    p_value = tuned["p_value"][STRONGEST_RIVAL] if gain > 0 else 1
+    checks = [
+        ("min_accuracy", accuracy, "an accuracy of at least", lambda bound: accuracy >= bound),
+        ("min_gain", gain, "a gain over the strongest rival of at least", lambda bound: gain >= bound),
+        ("max_p_value", p_value, "a p-value of at most", lambda bound: p_value <= bound),
+    ]
+    if before and main.key in before:
+        drop = main.sign * (before[main.key] - tuned[main.key])
+        change = f"a {'drop' if main.sign > 0 else 'rise'} in {METRICS[main.key].name} of at most"
+        checks.append(("max_drop", drop, change, lambda bound: drop <= bound))
+    return [
+        f"expected {expected} {bound:g} (gate.{key}), found {value:.4g}"
+        for key, value, expected, passes in checks
+        if (bound := getattr(gate, key)) is not None and not passes(bound)
+    ]
+
+
+def gate_line(missed: list[str]) -> str:
+    """Whether the gate of params.yaml is passed."""
+    return "Gate: " + (f"failed: {'; '.join(missed)}." if missed else "passed.")
+
+
+def calibration_line(tuned: dict) -> str:
+    """What the temperature did to the tuned model's probabilities; nothing where none was fitted."""
+    if "calibration_error" not in tuned.get("uncalibrated", {}):
+        return ""
+    before, after = (scores["calibration_error"] for scores in (tuned["uncalibrated"], tuned))
+    return (
+        f"Expected calibration error of the tuned model: {before:.3f} as trained, {after:.3f} with the temperature "
+        "fitted on the validation rows."
+    )
+
+
+def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:
+    """A warning where a rival blind to word order scores within the tuned model's interval or better; else nothing."""
+    metric, score, interval = METRICS[main.key], baseline[BAG_OF_WORDS][main.key], tuned["interval"][main.key]
+    worst, best = (interval[end] for end in ("low", "high")[:: main.sign])
+    if main.sign * score < main.sign * worst:
+        return ""
+    better = "above" if main.sign > 0 else "below"
+    place = "within" if main.sign * score <= main.sign * best else better
+    return (
+        f"Warning: {BAG_OF_WORDS}, which ignores word order, scores {metric.score(score)}, {place} the tuned model's "
+        f"interval ({metric.number(interval['low'])} to {metric.number(interval['high'])}): single words decide this "
+        "task, or they reveal the label."
+    )

@@ -1,0 +1,110 @@
+"""How each metric is named and shown; keys are those of the metrics files."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric in words."""
+
+    name: str
+    column: str = ""
+    """Its title as a further column, where it is not the main score; empty: `name`."""
+    digits: str = ".3f"
+    """How its value is formatted in a table's further columns."""
+    percent: bool = False
+    """Whether, as the main score, it is shown in percent and its differences in points."""
+    test: str = "exact sign test"
+    """The test that gives the p-value of a gain."""
+
+    @property
+    def title(self) -> str:
+        """The title of a further column."""
+        return self.column or self.name
+
+    @property
+    def mark(self) -> str:
+        """The unit sign after a value, if any."""
+        return "%" if self.percent else ""
+
+    @property
+    def unit(self) -> str:
+        """The unit of differences, if any."""
+        return "points" if self.percent else ""
+
+    def scaled(self, value: float) -> float:
+        """A value as it is shown: a share in percent."""
+        return 100 * value if self.percent else value
+
+    def number(self, value: float) -> str:
+        """A value of the main score, without its mark."""
+        return f"{self.scaled(value):{'.1f' if self.percent else '.4g'}}"
+
+    def score(self, value: float) -> str:
+        """A value of the main score, with its mark."""
+        return self.number(value) + self.mark
+
+    def signed(self, value: float) -> str:
+        """A difference, with its sign."""
+        return f"{self.scaled(value):{'+.1f' if self.percent else '+.4g'}}"
+
+    def with_unit(self, difference: str) -> str:
+        """A difference that is already text, with its unit."""
+        return f"{difference} {self.unit}".rstrip()
+
+    def column_title(self, title: str) -> str:
+        """The title of a column of differences, with their unit."""
+        return f"{title}, {self.unit}" if self.unit else title
+
+
+METRICS = {
+    "accuracy": Metric(name="accuracy", column="exact match", percent=True, test="exact McNemar test"),
+    "f1_samples": Metric(name="row F1", percent=True),
+    "mae": Metric(name="MAE", digits=".4g"),
+    "f1_micro": Metric(name="micro-F1"),
+    "f1_macro": Metric(name="macro-F1"),
+    "mcc": Metric(name="MCC"),
+    "hamming_loss": Metric(name="Hamming loss"),
+    "log_loss": Metric(name="log loss"),
+    "calibration_error": Metric(name="expected calibration error"),
+    "roc_auc": Metric(name="ROC AUC"),
+    "rmse": Metric(name="RMSE", digits=".4g"),
+    "r2": Metric(name="R²", digits=".4g"),
+    "pearson": Metric(name="Pearson correlation", column="Pearson", digits=".4g"),
+    "spearman": Metric(name="Spearman correlation", column="Spearman", digits=".4g"),
+}
+"""Every metric, by its key. Those that can be a main score come first."""
+
+COMPARED = (
+    "accuracy",
+    "f1_micro",
+    "f1_macro",
+    "mcc",
+    "log_loss",
+    "roc_auc",
+    "rmse",
+    "r2",
+    "pearson",
+    "spearman",
+)
+"""The further columns of the comparison, in this order, as far as the metrics files have them."""
+
+ON_CARD = (
+    "accuracy",
+    "f1_micro",
+    "f1_macro",
+    "mcc",
+    "hamming_loss",
+    "log_loss",
+    "calibration_error",
+    "rmse",
+    "r2",
+    "pearson",
+    "spearman",
+)
+"""What the model card reports besides the main score."""
+
+
+def further_metrics(keys: tuple[str, ...], scores: dict, main: str) -> list[str]:
+    """The keys that `scores` has, except that of the main score."""
+    return [key for key in keys if key in scores and key != main]

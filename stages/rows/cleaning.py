@@ -1,0 +1,70 @@
+"""What is done to rows before they are split: labels become classes, texts are cleaned, duplicates are dropped.
+
+Every function counts the rows that it drops, by reason, in its argument `dropped`.
+"""
+
+import math
+import unicodedata
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from stages.common import texts
+from stages.common.errors import PipelineError
+from stages.problems.problem import label_text
+from stages.rows.params import Bound
+
+INVISIBLE = {"Cc", "Cf", "Zs"}
+"""Unicode's categories of control characters (NUL), format characters (zero-width ones) and spaces."""
+
+
+def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Bound]], dropped: Counter) -> pd.DataFrame:
+    """Turn each label into the class that has its value, or whose [above, below] contains it; drop rows in no class.
+
+    Intervals are for numbers: if no label is a number, each label stays a class of its own.
+
+    Raises:
+        PipelineError: the classes are intervals, and some labels are numbers, but not all are finite numbers.
+    """
+    names = pd.Series(pd.NA, index=rows.index, dtype="string")
+    if not all(isinstance(value, list) for value in classes.values()):
+        for name, value in classes.items():
+            names[rows["label"] == label_text(value)] = name
+    else:
+        numbers = pd.to_numeric(rows["label"], errors="coerce")
+        if numbers.isna().all():
+            return rows
+        odd = rows[~np.isfinite(numbers)]
+        if len(odd):
+            raise PipelineError(
+                f"data.classes: expected finite numbers as labels, found {odd['label'].iloc[0]!r} in row "
+                f"{odd['row'].iloc[0]}"
+            )
+        for name, (low, high) in classes.items():
+            inside = (numbers > (-math.inf if low is None else low)) & (numbers < (math.inf if high is None else high))
+            names[inside] = name
+    dropped["in_no_class"] += int(names.isna().sum())
+    return rows.assign(label=names).dropna(subset="label")
+
+
+def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
+    """Clean the texts; drop blank texts, duplicates (ignoring case), and all rows of a text whose labels disagree."""
+    blank = pd.Series(False, index=rows.index)
+    for name in rows.columns.intersection(texts.COLUMNS):
+        rows = rows.assign(**{name: rows[name].map(texts.clean)})
+        blank |= rows[name].map(is_blank).astype(bool)
+    dropped["blank"] += int(blank.sum())
+    rows = rows[~blank]
+
+    same_text = texts.joined(rows).str.casefold()
+    conflicting = rows["label"].groupby(same_text).transform("nunique") > 1
+    dropped["conflicting_labels"] += int(conflicting.sum())
+    repeated = same_text.duplicated() & ~conflicting
+    dropped["duplicate"] += int(repeated.sum())
+    return rows[~conflicting & ~repeated]
+
+
+def is_blank(text: str) -> bool:
+    """Whether `text` has no visible character."""
+    return all(unicodedata.category(character) in INVISIBLE for character in text)

@@ -1,0 +1,49 @@
+"""From files to labelled rows, each with its number in its source.
+
+A table of rows is a pandas data frame with the columns `row` (the number in its source, from 1), `text`, for pairs
+`text_pair`, and `label` (see stages/problems/problem.py).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
+from stages.rows import formats
+from stages.rows.params import Data
+
+
+def read(path: Path, data: Data) -> pd.DataFrame:
+    """The rows of a file or folder, with labels of the kind that `data.problem` has.
+
+    Raises:
+        PipelineError: the file cannot be read as `data` says, or a row has no label, or one of another kind.
+    """
+    wanted = {"text": data.text, "text_pair": data.text_pair, "label": data.label}
+    wanted = {role: column for role, column in wanted.items() if column}
+    lists = ("label",) if PROBLEMS[data.problem].several_answers else ()
+    rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns, lists=lists)
+    rows.insert(0, "row", range(1, len(rows) + 1))
+    rows["label"] = read_labels(rows, path, data)
+    return rows
+
+
+def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]:
+    """Each row's label.
+
+    Raises:
+        PipelineError: a row has no label, or one of another kind.
+    """
+    labels = []
+    for row, value in zip(rows["row"], rows["label"], strict=True):
+        try:
+            labels.append(PROBLEMS[data.problem].read(value, data.label))
+        except ValueError as error:
+            raise PipelineError(f"{path.name}: {error} in row {row}; correct it, or remove the row") from None
+    if None in labels:
+        raise PipelineError(
+            f"{path.name}: expected a label in every row, found {labels.count(None)} without one, the first in row "
+            f"{labels.index(None) + 1} of column {data.label!r}; label them or remove them"
+        )
+    return labels

@@ -1,0 +1,23 @@
+"""The sections `baseline` and `evaluate`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.common.section import Count, Positive, Section
+
+
+class Baseline(Section):
+    """The rivals."""
+
+    batch_size: Count
+    regularization: Annotated[list[Positive], Field(min_length=1)]
+    ngrams: Annotated[list[Count], Field(min_length=1)]
+
+
+class Evaluate(Section):
+    """Scoring the tuned model."""
+
+    batch_size: Count
+    curve_points: Annotated[int, Field(ge=2)]
+    resamples: Annotated[int, Field(ge=100)]

@@ -1,0 +1,83 @@
+"""What scoring adds to a kind of problem: metrics, the curves behind them, and the rivals' models."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from stages.problems.problem import Problem
+
+
+class ScoredProblem(Problem):
+    """A problem whose predictions can be scored; see `Problem` for what labels, outputs and predictions are."""
+
+    answers_file: ClassVar[str] = "answers"
+    """The file that holds all models' answers for `dvc plots`; `answers` is drawn as confusion matrices."""
+    label_type: ClassVar[Any]
+    """The `datasets` feature of one row's label; `prediction_type`: that of one row's prediction."""
+    prediction_type: ClassVar[Any]
+
+    @abstractmethod
+    def scores(self, labels: np.ndarray, predictions: Any) -> dict[str, float]:
+        """Every metric, all finite."""
+
+    @abstractmethod
+    def complete(self, labels: np.ndarray, predictions: Any) -> bool:
+        """Whether every metric is defined on these rows."""
+
+    @abstractmethod
+    def row_scores(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """How good each row's prediction is, (rows,); higher is better, the mean is `sign` times the main score."""
+
+    @abstractmethod
+    def class_scores(self, labels: np.ndarray, predictions: Any, names: list[str]) -> dict[str, dict[str, float]]:
+        """Precision, recall and F1 of each class or label; nothing for regression."""
+
+    @abstractmethod
+    def curves(self, labels: np.ndarray, predictions: Any, most: int) -> dict[str, list[dict[str, float]]]:
+        """The points of every curve, by its name; at most `most` for curves with one point per row."""
+
+    @abstractmethod
+    def constant(self) -> tuple[str, BaseEstimator]:
+        """The rival that does not read the text, and its name."""
+
+    @abstractmethod
+    def linear(self, strength: float) -> BaseEstimator:
+        """A linear model with this inverse regularization strength."""
+
+    @abstractmethod
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
+        """The outputs of a fitted `constant` or `linear` model."""
+
+    @abstractmethod
+    def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
+        """The loss by which the rivals' settings are chosen, on the validation rows."""
+
+
+class Metric(evaluate.Metric):
+    """The scores of a problem, as an `evaluate` metric that needs no hub."""
+
+    def __init__(self, problem: ScoredProblem, **options: Any) -> None:
+        self.problem = problem
+        super().__init__(**options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        types = {"predictions": self.problem.prediction_type, "references": self.problem.label_type}
+        return evaluate.MetricInfo(
+            description=self.problem.scores.__doc__,
+            citation="",
+            inputs_description="predictions and references (labels), one a row.",
+            features=datasets.Features(types),
+        )
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        return self.problem.scores(np.asarray(references), self.problem.predictions(predictions))
+
+
+def score(problem: ScoredProblem, labels: np.ndarray, predictions: Any) -> dict[str, float]:
+    """Every metric of the problem; the types of labels and predictions are checked."""
+    metric = Metric(problem, keep_in_memory=True)
+    return metric.compute(predictions=problem.column(predictions), references=labels)

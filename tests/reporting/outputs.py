@@ -1,0 +1,166 @@
+"""Made-up outputs of the stages before `report`, for each kind of problem."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from conftest import tiny_params
+from ruamel.yaml import YAML
+
+from stages.adapters.run import Run
+from stages.common import paths
+from stages.reporting.params import Gate
+
+OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None)
+
+SECTIONS = {
+    "single_label": {},
+    "multi_label": {"data": {"problem": "multi_label", "label": "labels", "classes": None}},
+    "regression": {"data": {"problem": "regression", "label": "stars", "classes": None}},
+}
+"""Of params.yaml, where it differs from the tiny one."""
+
+BASELINE = {
+    "single_label": {
+        "linear_probe": {"accuracy": 0.84, "f1_macro": 0.84, "mcc": 0.68, "log_loss": 0.4, "roc_auc": 0.9},
+        "zero_shot": {"accuracy": 0.75, "f1_macro": 0.74, "mcc": 0.5, "log_loss": 0.5, "roc_auc": 0.8},
+        "bag_of_words": {"accuracy": 0.7, "f1_macro": 0.7, "mcc": 0.4, "log_loss": 0.6, "roc_auc": 0.75},
+        "majority": {"accuracy": 0.5, "f1_macro": 0.33, "mcc": 0.0, "log_loss": 0.69, "roc_auc": 0.5},
+    },
+    "multi_label": {
+        "linear_probe": {"f1_samples": 0.7, "accuracy": 0.4, "f1_micro": 0.68, "f1_macro": 0.6, "log_loss": 0.3}
+        | {"hamming_loss": 0.2, "roc_auc": 0.8},
+        "bag_of_words": {"f1_samples": 0.6, "accuracy": 0.3, "f1_micro": 0.58, "f1_macro": 0.5, "log_loss": 0.4}
+        | {"hamming_loss": 0.3, "roc_auc": 0.7},
+    },
+    "regression": {
+        "median": {"mae": 9.0, "rmse": 12.0, "r2": 0.0, "pearson": 0.0, "spearman": 0.0},
+        "linear_probe": {"mae": 4.0, "rmse": 6.0, "r2": 0.6, "pearson": 0.7, "spearman": 0.75},
+        "bag_of_words": {"mae": 3.0, "rmse": 5.0, "r2": 0.7, "pearson": 0.8, "spearman": 0.85},
+    },
+}
+"""metrics/baseline.json, without its intervals."""
+
+TUNED = {
+    "single_label": {"accuracy": 0.87, "f1_macro": 0.86, "mcc": 0.74, "log_loss": 0.3, "roc_auc": 0.95},
+    "multi_label": {"f1_samples": 0.8, "accuracy": 0.5, "f1_micro": 0.78, "f1_macro": 0.7, "log_loss": 0.2}
+    | {"hamming_loss": 0.1, "roc_auc": 0.9},
+    "regression": {"mae": 2.5, "rmse": 4.0, "r2": 0.8, "pearson": 0.9, "spearman": 0.95},
+}
+"""The tuned model's scores."""
+
+CLASSES = {"single_label": ["1", "NA"], "multi_label": ["blame", "$praise"], "regression": []}
+"""Names that look like a number, a missing value and a formula."""
+
+ANSWERS = {
+    "single_label": {
+        "label": ["1", "1", "NA", "NA"],
+        "tuned": ["1", "NA", "1", "NA"],
+        "probability": [0.9, 0.8, 0.95, 0.99],
+        "zero_shot": ["NA", "1", "1", "NA"],
+        "linear_probe": ["1", "1", "1", "NA"],
+    },
+    "multi_label": {
+        "label": ["blame", "$praise", "(none)", "blame, $praise"],
+        "tuned": ["blame", "$praise", "blame", "blame"],
+        "probability": [0.9, 0.8, 0.95, 0.99],
+        "untrained": ["$praise", "$praise", "(none)", "(none)"],
+        "linear_probe": ["blame", "(none)", "(none)", "blame"],
+    },
+    "regression": {
+        "label": [10.0, 20.0, 30.0, 40.0],
+        "tuned": [11.0, 20.0, 27.0, 41.5],
+        "linear_probe": [12.0, 25.0, 29.0, 41.5],
+    },
+}
+"""data/predictions/test.csv, without its texts."""
+
+
+def baseline(problem: str) -> dict[str, dict]:
+    """metrics/baseline.json."""
+    return {name: with_intervals(scores) for name, scores in BASELINE[problem].items()}
+
+
+def tuned(problem: str, *, gain: float = 0.03, p_value: float = 0.004, **scores: float) -> dict:
+    """metrics/evaluate.json, the gain over every rival being the same."""
+    names = (*BASELINE[problem], "strongest_rival")
+    classes = {name: {"precision": 0.75, "recall": 0.5, "f1": 0.6} for name in CLASSES[problem]}
+    return {
+        **with_intervals(TUNED[problem] | scores),
+        **({"classes": classes} if classes else {}),
+        "gain": dict.fromkeys(names, gain),
+        "gain_low": dict.fromkeys(names, gain - 0.02),
+        "gain_high": dict.fromkeys(names, gain + 0.02),
+        "p_value": dict.fromkeys(names, p_value),
+    }
+
+
+def with_intervals(scores: dict[str, float]) -> dict:
+    """Scores, and an interval around each."""
+    return scores | {"interval": {key: {"low": value - 0.05, "high": value + 0.03} for key, value in scores.items()}}
+
+
+def answers(problem: str) -> pd.DataFrame:
+    """data/predictions/test.csv, as the report reads it."""
+    texts = ["first", "second | here", "long " * 40, "last"]
+    given = {name: list(map(str, values)) for name, values in ANSWERS[problem].items()}
+    return pd.DataFrame({"row": ["12", "7", "110", "3"], "text": texts, **given})
+
+
+def write_plots(problem: str, folder: Path) -> None:
+    """metrics/plots."""
+    folder.mkdir(parents=True)
+    given, models = answers(problem), [*BASELINE[problem], "tuned"]
+    file = "numbers" if problem == "regression" else "answers"
+    given.drop(columns=["row", "text", "probability"], errors="ignore").to_csv(folder / f"{file}.csv", index=False)
+    curves = {
+        "roc": {"false_positive_rate": [0, 0.2, 1], "true_positive_rate": [0, 0.8, 1]},
+        "reliability": {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.95], "rows": [2, 2]},
+        "precision_recall": {"recall": [1, 0], "precision": [0.5, 1]},
+    }
+    errors = {"error_characteristic": {"error": [0, 1, 3], "rows_within": [0.25, 0.5, 1]}}
+    for kind, points in (errors if problem == "regression" else curves).items():
+        for name in models:
+            pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
+    lengths = {"tokens": [20, 30], **{name: [0.75, 0.5] for name in models}, "rows": [2, 2]}
+    pd.DataFrame(lengths).to_csv(folder / "length.csv", index=False)
+    if names := CLASSES[problem]:
+        f1 = {"class": names, **{name: [0.5, 0.75] for name in models}}
+        pd.DataFrame(f1).to_csv(folder / "by_class.csv", index=False)
+
+
+def run(problem: str) -> Run:
+    """What made the adapter."""
+    validation = {"mae": 2.5, "loss": 0.5} if problem == "regression" else {"accuracy": 0.75, "loss": 0.5}
+    return Run(
+        depth=2,
+        params=tiny_params(**SECTIONS[problem]),
+        base_model={"source": "path:models/raw/tiny", "revision": None, "license": "MIT"},
+        packages={},
+        metrics={"best_epoch": 1, "validation": validation},
+    )
+
+
+def data(problem: str) -> dict:
+    """metrics/data.json."""
+    counts = dict.fromkeys(CLASSES[problem], 2) or {"mean": 25.0, "standard_deviation": 11.18}
+    rows = {"source": 3010, "train": 3000, "validation": 4, "test": 4}
+    splits = dict.fromkeys(("train", "validation", "test"), counts)
+    return {"rows": rows, **splits, "dropped": {"blank": 0, "over_limit_train": 2}}
+
+
+def write_all(problem: str, folder: Path) -> None:
+    """Everything that the report reads, below `folder`."""
+    YAML().dump(tiny_params(**SECTIONS[problem]), folder / paths.PARAMS)
+    for path, values in (
+        (paths.DATA_METRICS, data(problem)),
+        (paths.BASELINE_METRICS, baseline(problem)),
+        (paths.EVALUATE_METRICS, tuned(problem)),
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(values))
+    write_plots(problem, folder / paths.EVALUATE_PLOTS)
+    (folder / paths.TEST_PREDICTIONS).parent.mkdir(parents=True)
+    answers(problem).to_csv(folder / paths.TEST_PREDICTIONS, index=False)
+    (folder / paths.ADAPTER).mkdir(parents=True)
+    run(problem).save(folder / paths.ADAPTER)

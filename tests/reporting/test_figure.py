@@ -1,0 +1,140 @@
+"""The summary figure: what is drawn for each kind of problem, from files alone."""
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from reporting import outputs
+
+from stages.problems.kinds import PROBLEMS
+from stages.reporting import figure
+
+CAPTIONS = {
+    "single_label": "Accuracy with 95 % intervals, ROC, reliability and confusion matrix of the tuned model",
+    "multi_label": "Row F1 with 95 % intervals, ROC, reliability and F1 by label",
+    "regression": "MAE with 95 % intervals, error curves, linear_probe against the true numbers and tuned against the "
+    "true numbers",
+}
+
+
+@pytest.fixture
+def plots(tmp_path):
+    """A folder that does not exist yet."""
+    return tmp_path / "plots"
+
+
+def drawn(name: str, plots) -> tuple[bytes, str]:
+    """The figure for a made-up problem."""
+    return figure.summary(PROBLEMS[name], baseline=outputs.baseline(name), tuned=outputs.tuned(name), plots=plots)
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_each_problem_has_its_figure_from_the_files_and_a_caption_of_what_was_drawn(name, plots):
+    outputs.write_plots(name, plots)
+    picture, caption = drawn(name, plots)
+    assert picture.startswith(b"\x89PNG")
+    assert caption == CAPTIONS[name]
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_the_same_files_give_the_same_bytes_and_others_give_others(name, plots):
+    outputs.write_plots(name, plots)
+    picture, _ = drawn(name, plots)
+    assert drawn(name, plots)[0] == picture
+    assert b"atplotlib" not in picture  # its version would change the bytes
+    changed = figure.summary(
+        PROBLEMS[name],
+        baseline=outputs.baseline(name),
+        tuned=outputs.tuned(name, **{PROBLEMS[name].main.key: 0.1}),
+        plots=plots,
+    )
+    assert changed[0] != picture
+
+
+def test_what_has_no_file_is_neither_drawn_nor_named(plots):
+    outputs.write_plots("single_label", plots)
+    for file in plots.glob("roc_*.csv"):
+        file.unlink()
+    assert drawn("single_label", plots)[1] == (
+        "Accuracy with 95 % intervals, reliability and confusion matrix of the tuned model"
+    )
+    for file in plots.iterdir():
+        file.unlink()
+    assert drawn("single_label", plots)[1] == "Accuracy with 95 % intervals"
+
+
+def test_curves_are_drawn_of_the_models_that_have_a_file(plots):
+    outputs.write_plots("multi_label", plots)
+    curves = figure.curves_of("roc", plots)
+    assert list(curves) == ["linear_probe", "tuned"]
+    axes = Figure().subplots()
+    figure.draw_roc(axes, curves=curves)
+    assert [line.get_label() for line in axes.lines] == ["linear_probe", "tuned"]
+    assert axes.lines[1].get_xydata().tolist() == [[0, 0], [0.2, 0.8], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("single_label", ["majority", "bag_of_words", "zero_shot", "linear_probe", "tuned"]),
+        ("regression", ["median", "linear_probe", "bag_of_words", "tuned"]),
+    ],
+)
+def test_the_bars_are_the_scores_of_the_files_the_best_on_top(name, order):
+    axes, main = Figure().subplots(), PROBLEMS[name].main
+    scores = outputs.baseline(name) | {"tuned": outputs.tuned(name)}
+    figure.draw_scores(axes, scores=scores, main=main)
+    assert [label.get_text() for label in axes.get_yticklabels()] == order  # from bottom to top
+    bars, (errors,) = axes.containers[1], axes.collections
+    assert [bar.get_width() for bar in bars] == [scores[model][main.key] for model in order]
+    for segment, model in zip(errors.get_segments(), order, strict=True):
+        interval = scores[model]["interval"][main.key]
+        assert segment[:, 0].tolist() == pytest.approx([interval["low"], interval["high"]])
+
+
+def test_the_confusion_matrix_has_a_row_for_every_class_and_names_that_are_no_formulas():
+    names = ["1", "NA", "$\\broken{$", "never"]
+    counts = pd.DataFrame([[3, 1, 0, 0], [0, 12, 0, 0], [2, 0, 5, 0], [0, 0, 0, 0]], index=names, columns=names)
+    canvas = Figure()
+    axes = canvas.subplots()
+    figure.draw_confusion(axes, counts=counts)
+    assert axes.images[0].get_array().tolist() == counts.to_numpy().tolist()
+    assert axes.images[0].get_clim() == (0, 12)
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [text.get_text() for text in axes.texts] == list(map(str, counts.to_numpy().ravel()))
+    assert figure.as_png(canvas).startswith(b"\x89PNG")
+
+
+def test_many_classes_have_no_counts_in_their_cells():
+    names = [f"class {number}" for number in range(40)]
+    axes = Figure().subplots()
+    figure.draw_confusion(axes, counts=pd.DataFrame(1, index=names, columns=names))
+    assert not axes.texts
+
+
+def test_classes_that_no_row_has_or_is_given_are_in_the_matrix(plots, monkeypatch):
+    outputs.write_plots("single_label", plots)
+    parts = figure.further_drawings(PROBLEMS["single_label"], class_names=["0", "1", "NA"], plots=plots)
+    *_, confusion = parts
+    axes = Figure().subplots()
+    confusion.draw(axes)
+    assert axes.images[0].get_array().tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+
+
+def test_the_f1_of_each_label_is_drawn_at_its_name(plots):
+    outputs.write_plots("multi_label", plots)
+    *_, labels = figure.further_drawings(PROBLEMS["multi_label"], class_names=[], plots=plots)
+    axes = Figure().subplots()
+    labels.draw(axes)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["blame", "$praise"]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0.5, 0], [0.75, 1]]] * 2
+
+
+def test_numbers_are_drawn_against_the_true_ones(plots):
+    outputs.write_plots("regression", plots)
+    *_, probe, tuned = figure.further_drawings(PROBLEMS["regression"], class_names=[], plots=plots)
+    for drawing, column in ((probe, "linear_probe"), (tuned, "tuned")):
+        axes = Figure().subplots()
+        drawing.draw(axes)
+        expected = zip(*(outputs.ANSWERS["regression"][name] for name in ("label", column)), strict=True)
+        assert axes.collections[0].get_offsets().tolist() == list(map(list, expected))
+        assert axes.get_title() == column

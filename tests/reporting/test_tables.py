@@ -1,0 +1,180 @@
+"""The report's tables."""
+
+import json
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from reporting import outputs
+
+from stages.problems.kinds import PROBLEMS
+from stages.problems.problem import MainScore
+from stages.reporting import tables
+
+SINGLE, SEVERAL, NUMBER = (PROBLEMS[name] for name in ("single_label", "multi_label", "regression"))
+ROWS = {"train": 3000, "test": 1000}
+
+
+def comparison(name: str) -> list[str]:
+    return tables.comparison(
+        outputs.baseline(name), outputs.tuned(name), rows=ROWS, main=PROBLEMS[name].main
+    ).splitlines()
+
+
+def test_the_table_sorts_the_rivals_and_shows_what_was_gained_over_each():
+    lines = comparison("single_label")
+    assert "3,000 training rows, 1,000 test rows" in lines[0]
+    names = ["majority", "bag_of_words", "zero_shot", "linear_probe", "**tuned**"]
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {name}" for name in names]
+    assert lines[5] == "| linear_probe | 84.0% (79.0 to 87.0) | 0.840 | 0.680 | 0.400 | 0.900 | +3.0 | 0.004 |"
+    assert lines[6] == "| **tuned** | 87.0% (82.0 to 90.0) | 0.860 | 0.740 | 0.300 | 0.950 |  |  |"
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("single_label", "accuracy (95 % interval) | macro-F1 | MCC | log loss | ROC AUC | tuned gains, points | p |"),
+        (
+            "multi_label",
+            "row F1 (95 % interval) | exact match | micro-F1 | macro-F1 | log loss | ROC AUC | tuned gains, points "
+            "| p |",
+        ),
+        ("regression", "MAE (95 % interval) | RMSE | R² | Pearson | Spearman | tuned gains | p |"),
+    ],
+)
+def test_the_columns_are_those_of_the_metrics_that_there_are(name, titles):
+    assert comparison(name)[0] == f"| 3,000 training rows, 1,000 test rows | {titles}"
+
+
+def test_numbers_are_compared_in_their_own_scale_the_largest_error_first():
+    lines = comparison("regression")
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| median",
+        "| linear_probe",
+        "| bag_of_words",
+        "| **tuned**",
+    ]
+    assert lines[4] == "| bag_of_words | 3 (2.95 to 3.03) | 5 | 0.7 | 0.8 | 0.85 | +0.03 | 0.004 |"
+
+
+def test_the_most_confident_errors_are_shown_with_what_was_corrected_and_broken():
+    answers = pd.DataFrame(
+        {
+            "row": ["12", "7", "110", "3"],
+            "text": ["fixed", "broken | here", "long " * 40, "right"],
+            "label": ["bad", "bad", "good", "good"],
+            "tuned": ["bad", "good", "bad", "good"],
+            "probability": ["0.9", "0.8", "0.95", "0.99"],
+            "zero_shot": ["good", "bad", "bad", "good"],
+        }
+    )
+    lines = tables.errors(answers).splitlines()
+    assert lines[0] == (
+        "Compared with the untouched model (zero_shot), tuning corrected 1 of 4 test rows and broke 1. Most common "
+        "errors: bad taken for good, 1 row; good taken for bad, 1 row."
+    )
+    assert lines[2] == "Wrong answers with the highest confidence:"
+    assert lines[4:6] == ["| row | text | label | zero_shot | tuned | probability |", "|---|---|---|---|---|---:|"]
+    assert lines[6].startswith("| 110 | long long ")
+    assert lines[6].endswith("long … | good | bad | bad | 0.950 |")
+    assert lines[7] == "| 7 | broken \\| here | bad | bad | good | 0.800 |"
+    assert lines[9] == "Corrected, with the highest confidence:"
+    assert lines[13:] == ["| 12 | fixed | bad | good | bad | 0.900 |"]
+
+
+def test_without_errors_or_corrections_there_is_no_empty_table():
+    answers = outputs.answers("single_label")
+    answers["tuned"] = answers["zero_shot"] = answers["label"]
+    assert tables.errors(answers) == (
+        "Compared with the untouched model (zero_shot), tuning corrected 0 of 4 test rows and broke 0. No answer is "
+        "wrong."
+    )
+
+
+def test_common_errors_are_counted_and_without_a_zero_shot_model_the_untrained_one_is_untouched():
+    answers = pd.DataFrame(
+        {"label": ["a"] * 3, "tuned": ["b", "c", "b"], "untrained": ["a"] * 3, "probability": ["0.5", "0.6", "0.7"]}
+    )
+    text = tables.errors(answers.assign(row=["1", "2", "3"], text="x"))
+    assert "the untouched model (untrained), tuning corrected 0 of 3 test rows and broke 3." in text
+    assert "Most common errors: a taken for b, 2 rows; a taken for c, 1 row." in text
+
+
+def test_both_texts_of_a_pair_are_shown():
+    answers = outputs.answers("single_label").assign(text="one", text_pair="other")
+    assert "| one other |" in tables.errors(answers)
+
+
+def beginning(text: str) -> str:
+    """A text as the tables show it."""
+    (shown,) = tables.beginnings(pd.DataFrame({"text": [text]}))
+    return shown
+
+
+def test_an_english_text_is_cut_between_two_words():
+    text = "Nothing more than an amiable but unfocused bagatelle that plays like a loosely connected string of"
+    assert beginning(f"{text} acting exercises.") == f"{text} …"
+    assert beginning("short  text\nof two lines") == "short text of two lines"
+
+
+@pytest.mark.parametrize(
+    "text", ["这部电影温暖、有趣又充满智慧。" * 20, "https://example.org/" + "path/" * 40, "a" * 101]
+)
+def test_a_text_without_spaces_is_cut_after_a_number_of_characters(text):
+    assert beginning(text) == text[:99] + "…"
+
+
+def test_what_a_text_says_is_no_markup():
+    answers = outputs.answers("single_label").assign(text="![](http://example.org) *so*", label="<b>", zero_shot="<b>")
+    text = tables.errors(answers)
+    assert "| !\\[](http://example.org) \\*so\\* | \\<b> | \\<b> |" in text
+    assert "\\<b> taken for NA, 2 rows" in text
+
+
+def test_the_largest_errors_are_shown_beside_what_the_probe_did():
+    lines = tables.errors(outputs.answers("regression")).splitlines()
+    assert lines[0] == (
+        "The tuned model is closer to the true number than the linear probe on 2 of 4 test rows, and farther from it "
+        "on 1. Largest errors:"
+    )
+    assert lines[2:4] == ["| row | text | number | answer |", "|---|---|---:|---:|"]
+    assert lines[4].startswith("| 110 | long long ")
+    assert lines[4].endswith(" … | 30 | 27 |")
+    assert lines[5:] == ["| 3 | last | 40 | 41.5 |", "| 12 | first | 10 | 11 |", "| 7 | second \\| here | 20 | 20 |"]
+
+
+@pytest.mark.parametrize(("problem", "noun"), [(SINGLE, "class"), (SEVERAL, "label")])
+def test_every_class_has_its_precision_recall_and_f1(problem, noun):
+    scores = {"precision": 0.5, "recall": 1.0, "f1": 2 / 3}
+    assert tables.by_class({"a": scores, "*b": scores}, {"a": 1200, "*b": 3}, problem).splitlines() == [
+        f"| tuned, by {noun} | test rows | precision | recall | F1 |",
+        "|---|---:|---:|---:|---:|",
+        "| a | 1,200 | 0.500 | 1.000 | 0.667 |",
+        "| \\*b | 3 | 0.500 | 1.000 | 0.667 |",
+    ]
+
+
+@pytest.mark.parametrize(("main", "title", "score"), [(SINGLE.main, "accuracy", "75.0%"), (NUMBER.main, "MAE", "0.75")])
+def test_the_main_score_is_shown_by_length_of_the_models_that_there_are(main: MainScore, title, score):
+    lengths = pd.DataFrame({"tokens": [20, 75], "tuned": [0.75, 0.5], "majority": 0.5, "linear_probe": 0.25})
+    lines = tables.by_length(lengths.assign(rows=[1204, 5]), main).splitlines()
+    assert lines[0] == f"| {title}, by length | test rows | linear_probe | tuned |"
+    assert lines[2].startswith("| up to 20 tokens | 1,204 |")
+    assert lines[2].endswith(f" {score} |")
+    assert len(lines) == 4
+
+
+def test_every_row_of_the_source_is_accounted_for_in_words():
+    data = json.loads((ROOT / "metrics/data.json").read_text())
+    text = tables.data_counts(data, SINGLE)
+    assert "| rows, by class | train | validation | test |" in text
+    assert "| negative | 1,512 | 252 | 504 |" in text
+    assert "Of 10,605 rows, these were left out: in no class 37; duplicate 2;" in text
+    assert "conflicting labels" not in text
+
+
+def test_the_statistics_of_numbers_are_shown():
+    text = tables.data_counts(outputs.data("regression"), NUMBER)
+    assert "| numbers | train | validation | test |" in text
+    assert "| standard_deviation | 11.18 | 11.18 | 11.18 |" in text

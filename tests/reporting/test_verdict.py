@@ -1,0 +1,143 @@
+"""The verdict, the gate and the warnings."""
+
+import pytest
+from reporting import outputs
+
+from stages.problems.kinds import PROBLEMS
+from stages.reporting import verdict
+
+SINGLE = PROBLEMS["single_label"].main
+NUMBER = PROBLEMS["regression"].main
+MAE = {"median": {"mae": 9.0}, "bag_of_words": {"mae": 3.0}}
+TUNED = {
+    "mae": 2.5,
+    "gain": {"strongest_rival": 0.5},
+    "gain_low": {"strongest_rival": 0.1},
+    "gain_high": {"strongest_rival": 0.9},
+    "p_value": {"strongest_rival": 0.01},
+    "interval": {"mae": {"low": 2.0, "high": 2.9}},
+}
+
+
+def tuned(**changes):
+    return outputs.tuned("single_label", **changes)
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (
+            "single_label",
+            "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of accuracy, "
+            "95 % interval +1.0 to +5.0, p = 0.004 (exact McNemar test).",
+        ),
+        (
+            "multi_label",
+            "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of row F1, "
+            "95 % interval +1.0 to +5.0, p = 0.004 (exact sign test).",
+        ),
+        (
+            "regression",
+            "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.03 of MAE, "
+            "95 % interval +0.01 to +0.05, p = 0.004 (exact sign test).",
+        ),
+    ],
+)
+def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(problem, expected):
+    found = verdict.verdict(outputs.baseline(problem), outputs.tuned(problem), PROBLEMS[problem].main)
+    assert found == expected
+
+
+def test_the_verdict_on_numbers_speaks_of_errors():
+    assert verdict.verdict(MAE, TUNED, NUMBER) == (
+        "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
+        "+0.9, p = 0.01 (exact sign test)."
+    )
+
+
+@pytest.mark.parametrize("found", [{"p_value": 0.2}, {"gain": -0.03, "p_value": 0.004}])
+def test_without_significance_or_with_a_loss_there_is_no_evidence(found):
+    sentence = verdict.verdict(outputs.baseline("single_label"), tuned(**found), SINGLE)
+    assert sentence.startswith("**No evidence of a gain**")
+
+
+@pytest.mark.parametrize(
+    ("bound", "found", "missed"),
+    [
+        ({"min_accuracy": 0.9}, {}, "expected an accuracy of at least 0.9 (gate.min_accuracy), found 0.87"),
+        (
+            {"min_gain": 0.05},
+            {},
+            "expected a gain over the strongest rival of at least 0.05 (gate.min_gain), found 0.03",
+        ),
+        ({"max_p_value": 0.05}, {"p_value": 0.3}, "expected a p-value of at most 0.05 (gate.max_p_value), found 0.3"),
+        ({"max_p_value": 0.05}, {"gain": -0.1}, "expected a p-value of at most 0.05 (gate.max_p_value), found 1"),
+        (
+            {"max_drop": 0.01},
+            {"accuracy": 0.85},
+            "expected a drop in accuracy of at most 0.01 (gate.max_drop), found 0.03",
+        ),
+    ],
+)
+def test_each_bound_of_the_gate_is_checked_alone(bound, found, missed):
+    before, gate = {"accuracy": 0.88}, outputs.OPEN.model_copy(update=bound)
+    assert verdict.unmet_conditions(outputs.OPEN, tuned(**found), before, SINGLE) == []
+    assert verdict.unmet_conditions(gate, tuned(**found), before, SINGLE) == [missed]
+    assert verdict.unmet_conditions(gate, tuned(gain=0.06, accuracy=0.95), before, SINGLE) == []
+
+
+@pytest.mark.parametrize(
+    ("bound", "before", "missed"),
+    [
+        ({"max_drop": 0.2}, {"mae": 2.0}, ["expected a rise in MAE of at most 0.2 (gate.max_drop), found 0.5"]),
+        ({"max_drop": 0.2}, {"mae": 2.4}, []),
+        ({"max_drop": 0.2}, {"accuracy": 0.9}, []),
+        (
+            {"min_gain": 1.0},
+            None,
+            ["expected a gain over the strongest rival of at least 1 (gate.min_gain), found 0.5"],
+        ),
+    ],
+)
+def test_the_gate_is_in_the_units_of_the_numbers(bound, before, missed):
+    assert verdict.unmet_conditions(outputs.OPEN.model_copy(update=bound), TUNED, before, NUMBER) == missed
+
+
+def test_without_a_revision_no_drop_is_checked():
+    gate = outputs.OPEN.model_copy(update={"max_drop": 0.01})
+    assert verdict.unmet_conditions(gate, tuned(accuracy=0.1), None, SINGLE) == []
+
+
+def test_the_gates_line_lists_every_miss():
+    assert verdict.gate_line([]) == "Gate: passed."
+    assert verdict.gate_line(["expected a, found b", "expected c, found d"]) == (
+        "Gate: failed: expected a, found b; expected c, found d."
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [(0.81, None), (0.82, "82.0%, within"), (0.9, "90.0%, within"), (0.91, "91.0%, above")],
+)
+def test_a_bag_of_words_that_keeps_up_is_a_warning(score, said):
+    warning = verdict.leak_warning({"bag_of_words": {"accuracy": score}}, tuned(), SINGLE)
+    assert bool(warning) == bool(said)
+    assert f"{said} the tuned model's interval (82.0 to 90.0)" in warning or not said
+
+
+@pytest.mark.parametrize(
+    ("score", "said"), [(1.9, "1.9, below"), (2.8, "2.8, within"), (2.9, "2.9, within"), (3, None)]
+)
+def test_a_bag_of_words_whose_error_is_as_low_is_a_warning(score, said):
+    warning = verdict.leak_warning({"bag_of_words": {"mae": score}}, TUNED, NUMBER)
+    assert bool(warning) == bool(said)
+    assert f"{said} the tuned model's interval (2 to 2.9)" in warning or not said
+
+
+def test_the_calibration_error_is_shown_where_there_is_one():
+    before = {"uncalibrated": {"calibration_error": 0.04}, "calibration_error": 0.02}
+    assert verdict.calibration_line(before) == (
+        "Expected calibration error of the tuned model: 0.040 as trained, 0.020 with the temperature fitted on the "
+        "validation rows."
+    )
+    assert verdict.calibration_line({"uncalibrated": {"log_loss": 0.4}}) == verdict.calibration_line({}) == ""

@@ -1,0 +1,37 @@
+"""Labels become classes, texts are cleaned, and every dropped row is counted by its reason."""
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from stages.common.errors import PipelineError
+from stages.rows import cleaning
+
+
+def table(texts, labels):
+    return pd.DataFrame({"row": range(1, len(texts) + 1), "text": texts, "label": labels})
+
+
+def test_intervals_are_open_at_both_ends_and_the_rest_is_counted():
+    dropped = Counter()
+    kept = cleaning.classify(
+        table(list("abcde"), ["-2", "0", "0.1", "3", "-0.0"]), {"bad": [None, 0], "good": [0, None]}, dropped
+    )
+    assert kept["label"].tolist() == ["bad", "good", "good"]
+    assert dropped == {"in_no_class": 2}
+
+
+@pytest.mark.parametrize("label", ["inf", "many"])
+def test_a_label_that_is_no_finite_number_is_refused_where_others_are_in_intervals(label):
+    with pytest.raises(PipelineError, match=rf"expected finite numbers as labels, found '{label}' in row 2"):
+        cleaning.classify(table(["a", "b"], ["1", label]), {"bad": [None, 0], "good": [0, None]}, Counter())
+
+
+def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
+    dropped = Counter()
+    kept = cleaning.clean_rows(
+        table(["  a\n film ", "A FILM", " \t", "odd", "odd", "fine"], ["x", "x", "x", "x", "y", "y"]), dropped
+    )
+    assert kept["text"].tolist() == ["a film", "fine"]
+    assert dropped == {"blank": 1, "conflicting_labels": 2, "duplicate": 1}

@@ -1,0 +1,77 @@
+"""Scores of several labels per row: by their definitions."""
+
+import numpy as np
+import pytest
+from scoring import drawn
+
+from stages.scoring import significance
+from stages.scoring.kinds import SCORED
+from stages.scoring.scored import score
+
+MULTI = SCORED["multi_label"]
+
+
+def ratio(part, whole):
+    return part / whole if whole else 0.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_score_agrees_with_its_definition_on_random_cases(seed):
+    has, p, chosen = drawn.of_labels(seed)
+    true, given = has.astype(bool), p > np.array(chosen)
+    by_row, by_label = [], []
+    for one, other in zip(true, given, strict=True):
+        by_row.append(2 * (one & other).sum() / (one.sum() + other.sum()) if (one | other).any() else 1.0)
+    for one, other in zip(true.T, given.T, strict=True):
+        by_label.append([ratio((one & other).sum(), other.sum()), ratio((one & other).sum(), one.sum())])
+    f1s = [ratio(2 * precision * recall, precision + recall) for precision, recall in by_label]
+    areas, averages = [], []
+    for one, scores in zip(true.T[:-1], p.T[:-1], strict=True):
+        pairs = scores[one][:, None] - scores[~one][None, :]
+        areas.append(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+        ranked = one[np.argsort(-scores)]
+        averages.append((np.cumsum(ranked) / np.arange(1, 51))[ranked].mean())
+    y, q = true.ravel(), p.ravel()
+    confidence, right = np.maximum(q, 1 - q), (q > 0.5) == y
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    expected = {
+        "f1_samples": np.mean(by_row),
+        "accuracy": (true == given).all(axis=1).mean(),
+        "f1_micro": 2 * (true & given).sum() / (true.sum() + given.sum()),
+        "f1_macro": np.mean(f1s),
+        "hamming_loss": (true != given).mean(),
+        "log_loss": -np.log(np.where(y, q, 1 - q)).mean(),
+        "brier": np.square(q - y).mean(),
+        "calibration_error": sum(abs((right - confidence)[bins == one].sum()) for one in range(15)) / len(y),
+        "roc_auc": np.mean(areas),
+        "average_precision": np.mean(averages),
+    }
+    predictions = MULTI.decide(p, chosen)
+    assert score(MULTI, has, predictions) == pytest.approx(expected)
+    np.testing.assert_allclose(MULTI.row_scores(has, predictions), by_row)
+    found = MULTI.class_scores(has, predictions, list("abcd"))
+    for name, (precision, recall), value in zip("abcd", by_label, f1s, strict=True):
+        assert found[name] == pytest.approx({"precision": precision, "recall": recall, "f1": value})
+
+
+def test_scores_stay_finite_where_no_label_varies(recwarn):
+    for has in (0, 1):
+        labels = np.full((3, 2), has, dtype=np.float32)
+        scores = MULTI.scores(labels, MULTI.decide(np.full((3, 2), 0.3), []))
+        assert np.isfinite(list(scores.values())).all()
+        assert not MULTI.complete(labels, MULTI.decide(labels, []))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gain_is_the_mean_difference_and_its_test_counts_rows(seed):
+    has, p, chosen = drawn.of_labels(seed)
+    tuned, rival = MULTI.decide(p, chosen), MULTI.decide(drawn.of_labels(seed + 50)[1], chosen)
+    difference = MULTI.row_scores(has, tuned) - MULTI.row_scores(has, rival)
+    values = significance.gain(MULTI, labels=has, tuned=tuned, rival=rival, resamples=200)
+    assert values["gain"] == pytest.approx(difference.mean())
+    assert values["gain_low"] <= values["gain"] <= values["gain_high"]
+    better, worse = (difference > 0).sum(), (difference < 0).sum()
+    tail = sum(np.prod([(better + worse - i) / (i + 1) for i in range(k)]) for k in range(min(better, worse) + 1))
+    agree = (better - worse) * difference.mean() > 0
+    assert values["p_value"] == pytest.approx(min(1, 2 * tail / 2.0 ** (better + worse)) if agree else 1)

@@ -1,0 +1,56 @@
+"""The training's settings beside the method: weights, smoothing, balanced sampling and LoRA+."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_params
+from families import adapted, labels_of
+
+from stages.classifier.model import load_base
+from stages.params import Params
+from stages.training import trainer
+
+LABELS = labels_of(["bad", "good"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoothing):
+    model = load_base(saved_model("llama"), labels=LABELS, seed=0)
+    options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
+    loss = trainer.loss_function(model.train(), np.array([0, 0, 0, 1]), options)
+    output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
+    entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
+    weights = torch.tensor([4 / 6, 4 / 2])
+    plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / weights.sum()
+    smooth = -(weights * log).sum() / weights.sum() / 2
+    assert loss(output, labels) == pytest.approx(((1 - smoothing) * plain + smoothing * smooth).item())
+    model.eval()
+    assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
+
+
+def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
+    model = load_base(saved_model("llama"), labels=LABELS, seed=0)
+    assert trainer.loss_function(model, np.array([0, 1]), Params.model_validate(tiny_params()).train) is None
+
+
+def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
+    labels = np.array([0, 1, 0, 0, 2, 0, 2])
+    indices = trainer.class_balanced_indices(labels)
+    assert set(indices) == set(range(7))
+    assert np.bincount(labels[indices]).tolist() == [4, 4, 4]
+    assert max(np.bincount(indices)[labels == 2]) == 2
+
+
+def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
+    params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
+    base = saved_model("llama")
+    model = adapted(load_base(base, labels=LABELS, seed=0), params, depth=3, base=base)
+    settings = trainer.arguments(params.train, seed=params.seed, precision=params.precision, scratch=str(tmp_path))
+    optimizer = trainer.lora_plus(model, params.train, settings)
+    rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
+    for name, part in model.named_parameters():
+        if part.requires_grad:
+            assert rates[part] == pytest.approx(1.6e-2 if "lora_B" in name else 1e-3)
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.1}
