@@ -296,6 +296,19 @@ def test_a_row_is_known_by_its_tokens_its_width_and_whether_its_batch_is_padded(
     assert reuse.keys(other, np.array([0, 1])) == alike
 
 
+def test_the_longest_and_the_shortest_row_go_along_with_a_new_one_and_keep_the_batchs_shape(base):
+    rows = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16]]
+    encoded({name: rows for name in paths.SPLITS})
+    earlier = paths.ENCODED.rename("earlier")
+    encoded({name: [rows[0], rows[1], [20, 21, 22], rows[3]] for name in paths.SPLITS})
+    known = reuse.KnownStates(earlier, described(), precision="float32", batch_size=BATCH)
+    rows = store.load_rows(paths.ENCODED / "train", described())
+    (batch,) = rows.by_length(BATCH)
+    left = known.fill(np.zeros_like(rows.states), rows, batch)
+    assert left.tolist() == [0, 2, 3]
+    assert rows.width(left) == rows.width(batch)
+
+
 def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(restored):
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     every = json.loads((restored.folder / "metrics/data.json").read_text())["rows"]
