@@ -232,7 +232,7 @@ def startup(clone: Clone) -> dict:
         "dvc repro, nothing to do": ("-m", "dvc", "repro"),
         "imports of DVC": ("-c", "import dvc.cli, dvc.commands.repro, dvc.repo"),
         **{f"imports of {stage}": ("-c", f"import stages.{stage}") for stage in STAGES},
-        "the same, and loading the base model": ("-c", LOAD),
+        "imports of evaluate, and loading the base model": ("-c", LOAD),
     }
     return {name: median(clone.python(*command).seconds for _ in range(ROUNDS)) for name, command in commands.items()}
 
