@@ -40,7 +40,7 @@ def main() -> None:
     model, _ = train.build(params, about, rows)
     model.to(device()).train()
     encoder, _ = encode.load_frozen_blocks(
-        params.lora.top_layers, products=params.precision, layers=params.model.layers
+        params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
     )
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     train_batches = batches(rows, params.train.batch_size)

@@ -34,7 +34,9 @@ def main() -> None:
     params = Params.load()
     base.quiet_transformers()
     datasets.disable_progress_bars()
-    model, depth = load_frozen_blocks(params.lora.top_layers, products=params.precision, layers=params.model.layers)
+    model, depth = load_frozen_blocks(
+        params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
+    )
     with files.replacing(paths.ENCODED) as folder, tempfile.TemporaryDirectory() as scratch:
         tokenizer, tokenized = tokenize(params, Path(scratch))
         about = about_splits(params, tokenized["train"], depth, tokenizer.pad_token_id)
@@ -49,15 +51,15 @@ def main() -> None:
 
 
 def load_frozen_blocks(
-    top_layers: int | str, *, products: str = "float32", layers: int | None = None
+    top_layers: int | str, *, matmul_precision: str = "float32", layers: int | None = None
 ) -> tuple[PreTrainedModel | None, int]:
     """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store.
 
     Args:
-        products: the precision of the matrix products.
+        matmul_precision: the precision of the matrix products.
         layers: see `stages.backbone.base.keep_lowest_layers`.
     """
-    precision.check(products)
+    precision.check(matmul_precision)
     config = base.load_config(paths.BASE_MODEL, **base.keep_lowest_layers(paths.BASE_MODEL, layers))
     depth = prefix.depth(config.num_hidden_layers, top_layers)
     if not depth:
@@ -68,7 +70,7 @@ def load_frozen_blocks(
         print(f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all")
         return None, 0
     prefix.capture(model, depth)
-    precision.convert_linear_weights(model, products)
+    precision.convert_linear_weights(model, matmul_precision)
     return model, depth
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
@@ -54,8 +55,7 @@ def tokens_of(
     batch: dict[str, list], *, tokenizer: PreTrainedTokenizerBase, stride: int | None = None
 ) -> dict[str, list]:
     """The columns `tokens` and `cut` of a batch of texts."""
-    columns = [batch[name] for name in texts.COLUMNS if name in batch]
-    inputs = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+    inputs = texts.as_inputs(pd.DataFrame({name: batch[name] for name in texts.COLUMNS if name in batch}))
     whole = tokenizer(inputs, verbose=False)["input_ids"]
     rows, cut = [[tokens] for tokens in whole], [0] * len(whole)
     if long := [text for text, tokens in enumerate(whole) if len(tokens) > tokenizer.model_max_length]:

@@ -37,7 +37,7 @@ def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, sav
     monkeypatch.setattr(paths, "BASE_MODEL", saved_model(family))
     found = {}
     for products in ("float32", "bfloat16"):
-        model, depth = encode.load_frozen_blocks(2, products=products)
+        model, depth = encode.load_frozen_blocks(2, matmul_precision=products)
         about = described(depth=depth)
         encode.encode_states(model, folder, about, Params.model_validate(tiny_params(precision=products)))
         found[products] = store.load_rows(folder / "train", about).states.copy()
@@ -102,4 +102,4 @@ def test_attention_is_sdpas_and_stays_in_float32_under_autocast(saved_model, mon
 def test_float16_without_a_gpu_is_refused_with_what_to_choose(saved_model, monkeypatch):
     monkeypatch.setattr(paths, "BASE_MODEL", saved_model("llama"))
     with pytest.raises(PipelineError, match="precision: expected float32 or bfloat16 without a GPU, found float16"):
-        encode.load_frozen_blocks(2, products="float16")
+        encode.load_frozen_blocks(2, matmul_precision="float16")

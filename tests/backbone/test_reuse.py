@@ -70,7 +70,7 @@ def texts(*, seed, count, lengths=(4, 8)):
 def encoded(splits, *, top_layers=2, precision="float32", **about):
     """What `encode` stores for splits of rows: the states, (tokens, hidden), of each."""
     params = Params.model_validate(tiny_params(precision=precision, encode={"batch_size": BATCH}))
-    model, depth = encode.load_frozen_blocks(top_layers, products=precision)
+    model, depth = encode.load_frozen_blocks(top_layers, matmul_precision=precision)
     description = described(depth=depth, **about)
     with files.replacing(paths.ENCODED) as folder:
         for name, rows in splits.items():
