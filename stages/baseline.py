@@ -37,8 +37,8 @@ from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, rivals, texts
+from stages.evidence import significance
 from stages.params import Params
-from stages.scoring import significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
 from stages.scoring.scored import ScoredProblem, score

@@ -21,8 +21,8 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
+from stages.evidence import significance
 from stages.params import Params
-from stages.scoring import significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import ScoredProblem, score
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import rankdata
 from scoring import drawn
 
-from stages.scoring import significance
+from stages.evidence import significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import score
 

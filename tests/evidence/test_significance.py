@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scoring import drawn
 
-from stages.scoring import significance
+from stages.evidence import significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import score
 
