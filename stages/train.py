@@ -2,9 +2,10 @@
 
     python -m stages.train
 
-Reads models/base and the train and validation rows of data/encoded. Writes models/adapter: adapter and head in
-safetensors (with `peft.method: full` the whole model), the tokenizer with its template, `labels.json`, `run.json` and a
-model card; metrics/train.json; and the curves of metrics/train for `dvc plots`.
+Reads models/base and the train and validation rows of data/encoded. Trains once for each of `train.seeds`, and writes
+the best on the validation rows to models/adapter: adapter and head in safetensors (with `peft.method: full` the whole
+model), the tokenizer with its template, `labels.json`, `run.json` and a model card; the other seeds' adapters to
+models/seeds; metrics/train.json; and the curves of metrics/train for `dvc plots`.
 """
 
 import importlib.metadata
@@ -12,6 +13,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from peft import PeftModel
@@ -25,12 +27,15 @@ from stages.classifier.model import load_base
 from stages.common import errors, files, paths
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.training import fused, head, quantized, trainer
+from stages.problems.problem import MainScore
+from stages.training import fused, head, quantized, recipe, trainer
+from stages.training.params import Train
+from stages.training.validation import selection_score
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Packages whose version can change the adapter or its predictions."""
 
-RECORDED = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
+RECORDED = {"precision", "model", "data", "encode", "lora", "peft", "train"}
 """The sections of params.yaml that the adapter depends on, except for the keys in `NOT_RECORDED`."""
 
 NOT_RECORDED = {"data": {"limit": {"test"}}, "encode": {"max_gb", "batch_size"}}
@@ -44,19 +49,74 @@ def main() -> None:
     precision.check(params.precision)
     base.quiet_transformers()
     about, rows = load_rows(params)
+    main_score = PROBLEMS[about.problem].main
+    options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
+    with (
+        files.replacing(paths.SEEDS) as others,
+        files.replacing(paths.ADAPTER) as adapter,
+        files.replacing(paths.TRAIN_CURVES) as curves,
+    ):
+        metrics = {
+            seed: train(params, options, about, rows, seed=seed, adapter=others / f"{seed}", curves=curves / f"{seed}")
+            for seed in options.seeds
+        }
+        kept = max(
+            metrics, key=lambda seed: selection_score(metrics[seed]["validation"], options.select_by, main_score)
+        )
+        lift(others / f"{kept}", adapter)
+        lift(curves / f"{kept}", curves)
+    files.write_json(paths.TRAIN_METRICS, metrics[kept] | scores_by_seed(metrics))
+
+
+def train(
+    params: Params,
+    options: Train,
+    about: store.About,
+    rows: dict[str, store.Rows],
+    *,
+    seed: int,
+    adapter: Path,
+    curves: Path,
+) -> dict[str, Any]:
+    """Train with one seed and save the adapter; returns its metrics.
+
+    Args:
+        options: the section `train` without any `auto`.
+        adapter, curves: the folders to write.
+    """
     problem = PROBLEMS[about.problem]
     unit = problem.unit(rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in rows.items()}
-    model, metrics = build(params, about, rows["train"])
-    print("train: {trainable_parameters:,} of {total_parameters:,} parameters".format(**metrics))
+    model, heads, counts = build(params, about, rows["train"], seed)
+    print("train: seed {}, {trainable_parameters:,} of {total_parameters:,} parameters".format(seed, **counts))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
-    settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
-    with files.replacing(paths.TRAIN_CURVES) as curves, files.replacing(paths.ADAPTER) as folder:
-        metrics |= trainer.fit(model, rows, curves, problem=problem, unit=unit, **settings)
-        head.scale(model, metrics.get("temperature", 1) / unit)
-        save(model, about, params, metrics, folder)
-    files.write_json(paths.TRAIN_METRICS, metrics)
+    settings = {"options": options, "seed": seed, "precision": params.precision, "unit": unit}
+    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, problem=problem, **settings)
+    head.scale(model, metrics.get("temperature", 1) / unit)
+    adapter.mkdir()
+    save(model, about, params, metrics, adapter)
+    return metrics
+
+
+def best_seed(metrics: dict[int, dict[str, Any]], options: Train, main_score: MainScore) -> int:
+    """The seed with the best scores on the validation rows, by its metrics."""
+    return max(metrics, key=lambda seed: selection_score(metrics[seed]["validation"], options.select_by, main_score))
+
+
+def lift(folder: Path, into: Path) -> None:
+    """Move what `folder` holds into the folder `into`."""
+    for path in folder.iterdir():
+        path.rename(into / path.name)
+    folder.rmdir()
+
+
+def scores_by_seed(metrics: dict[int, dict[str, Any]]) -> dict[str, dict]:
+    """The entry of metrics/train.json about each seed; none with one seed."""
+    by_seed = {
+        f"{seed}": {key: of_seed[key] for key in ("best_epoch", "validation")} for seed, of_seed in metrics.items()
+    }
+    return {"seeds": by_seed} if len(metrics) > 1 else {}
 
 
 def load_rows(params: Params) -> tuple[store.About, dict[str, store.Rows]]:
@@ -76,17 +136,20 @@ def in_units(rows: store.Rows, unit: float) -> store.Rows:
     return rows if unit == 1 else replace(rows, labels=rows.labels / np.float32(unit))
 
 
-def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftModel | PreTrainedModel, dict[str, int]]:
-    """The base model with head and adapters, which reads stored states; and the parameter counts of the whole model.
+def build(
+    params: Params, about: store.About, rows: store.Rows, seed: int
+) -> tuple[PeftModel | PreTrainedModel, dict[str, head.Weights], dict[str, int]]:
+    """The base model with head and adapters, which reads stored states; the heads from which it may start; and the
+    parameter counts of the whole model.
 
     Args:
-        rows: the training rows; where the head starts from a fit, it is fitted on some of them.
+        rows: the training rows; a head that starts as a linear probe is fitted on some of them.
     """
     plain = load_base(
         paths.BASE_MODEL,
         labels=from_pretrained_arguments(about),
-        seed=params.seed,
-        head=params.lora.head_init,
+        seed=seed,
+        head="label_words" if params.lora.head_init in ("auto", "label_words") else "random",
         words=params.encode.label_words,
     )
     if params.precision != "float32":
@@ -96,13 +159,13 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     if params.peft.method == "qlora":
         quantized.quantize(plain, about.depth, params.precision)
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
-    if PROBLEMS[about.problem].numeric or (params.lora.head_init == "probe" and head.is_fresh(plain)):
-        head.fit(plain, rows, batch_size=params.train.batch_size, precision=params.precision, seed=params.seed)
+    fitting = {"batch_size": params.train.batch_size, "precision": params.precision, "seed": seed}
+    heads = head.starts(plain, rows, init=params.lora.head_init, **fitting)
     sections = {"peft": params.peft, "lora": params.lora, "max_length": params.encode.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
-    return model, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
+    return model, heads, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
 def from_pretrained_arguments(about: store.About) -> dict:

@@ -134,7 +134,7 @@ def tiny_params(**sections: dict | str) -> dict:
         "encode": {"max_length": 64, "batch_size": 16},
         "baseline": {"batch_size": 16, "regularization": [0.1, 1.0], "ngrams": [1]},
         "lora": {"top_layers": 2, "r": 8, "alpha": 16},
-        "train": {"epochs": 12, "lr": 5e-3, "batch_size": 8, "logging_steps": 2},
+        "train": {"epochs": 12, "lr": 5e-3, "batch_size": 8, "early_stopping": None, "logging_steps": 2},
     }
     for changes in (tiny, sections):
         for section, values in changes.items():

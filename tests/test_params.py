@@ -23,7 +23,7 @@ def load(tmp_path: Path, *changes: tuple[str, str]) -> Params:
 
 
 def test_the_committed_params_are_valid(tmp_path):
-    assert load(tmp_path).lora.head_init == "label_words"
+    assert load(tmp_path).lora.head_init == "auto"
 
 
 def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
@@ -40,9 +40,9 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  r: 8", "  r: 8.0", "lora.r: expected integer, found 8.0"),
         (r"  r: 8", "  r: true", "lora.r: expected integer, found True"),
         (r"  r: 8", "  r: 0", "lora.r: expected greater than or equal to 1, found 0"),
-        (r"  lr: \S+", "  lr: .nan", "train.lr: expected a finite number, found nan"),
-        (r"  lr: \S+", "  lr: .inf", "train.lr: expected a finite number, found inf"),
-        (r"  lr: \S+", "  lr: 1e-05x", "train.lr: expected number, found '1e-05x'"),
+        (r"  lr: \S+", "  lr: .nan", "train.lr: expected a finite number or 'auto', found nan"),
+        (r"  lr: \S+", "  lr: .inf", "train.lr: expected a finite number or 'auto', found inf"),
+        (r"  lr: \S+", "  lr: 1e-05x", "train.lr: expected number or 'auto', found '1e-05x'"),
         (r"  dropout: 0.0", "  dropout: 1.0", "lora.dropout: expected less than 1, found 1.0"),
         (r"  layers: \d+", "  layers: 0", "model.layers: expected greater than or equal to 1, found 0"),
         (r"  layers: \d+", "  layers: 5", "lora.top_layers: expected at most model.layers = 5, found "),

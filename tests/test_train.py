@@ -14,9 +14,11 @@ from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.training import fused, trainer
+from stages.training import fused, head, trainer
+from stages.training.validation import Best
 
 CLASSES = ["bad", "good"]
+SEED = 42
 
 
 @pytest.fixture
@@ -33,11 +35,12 @@ def rows():
 
 def fitted(rows, base, curves, precision="float32", **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
-    model = load_base(base, labels=labels_of(CLASSES), seed=params.seed)
+    model = load_base(base, labels=labels_of(CLASSES), seed=SEED)
+    heads = {"random": head.copied(model)}
     model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
-    return model, trainer.fit(model, rows, curves, problem=PROBLEMS["single_label"], **settings)
+    settings = {"options": params.train, "seed": SEED, "precision": params.precision}
+    return model, trainer.fit(model, rows, curves, heads=heads, problem=PROBLEMS["single_label"], **settings)
 
 
 def weights(model):
@@ -54,32 +57,59 @@ def test_training_learns_and_equal_runs_end_in_equal_weights(precision, rows, sa
     assert all(torch.equal(weight, weights(other)[name]) for name, weight in weights(one).items())
     curves = [{path.name: path.read_bytes() for path in (tmp_path / str(run)).rglob("*.tsv")} for run in range(2)]
     assert curves[0] == curves[1]
-    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "accuracy.tsv"}
+    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "accuracy.tsv", "log_loss.tsv"}
 
 
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(rows, saved_model, tmp_path):
-    rows["validation"].labels[:] = 1 - rows["validation"].labels  # learning makes it worse: the first epoch is the best
-    _, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=4, lr=1e-2)
-    losses = [
-        float(line.split("\t")[1])
-        for line in (tmp_path / "plots/metrics/validation/loss.tsv").read_text().splitlines()[1:]
-    ]
-    assert scores["best_epoch"] == 1 + int(np.argmin(losses)) < 4
-    assert scores["validation"]["loss"] == min(losses)
+def logged(folder, name):
+    """The values of one curve."""
+    lines = (folder / f"plots/metrics/{name}.tsv").read_text().splitlines()[1:]
+    return [float(line.split("\t")[1]) for line in lines]
 
 
-def test_the_kept_weights_are_those_of_the_best_epoch(rows, saved_model, tmp_path):
-    rows["validation"].labels[:] = 1 - rows["validation"].labels
-    model, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=4, lr=1e-2)
+def test_the_weights_with_the_lowest_calibrated_loss_on_validation_are_kept(rows, saved_model, tmp_path):
+    rows["validation"].labels[:3] = 1 - rows["validation"].labels[:3]  # wrong labels punish a confident model
+    model, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=9, lr=1e-2)
+    losses = logged(tmp_path, "validation/log_loss")
+    assert scores["validation"]["log_loss"] == min(losses)
     batch = rows["validation"].batch(np.arange(16))
     with torch.inference_mode():
         assert model.eval()(**batch).loss.item() == pytest.approx(scores["validation"]["loss"], abs=1e-4)
 
 
+def test_a_run_that_only_gets_worse_keeps_its_start(rows, saved_model, tmp_path):
+    rows["validation"].labels[:] = 1 - rows["train"].labels[:16]
+    model, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=4, lr=1e-2)
+    assert (scores["best_epoch"], scores["validation"]) == (0, scores["start"]["random"])
+    assert all(not weight.any() for name, weight in weights(model).items() if "lora_B" in name)
+
+
+def test_what_is_kept_is_never_below_the_start_in_the_main_score():
+    kept = Best(select_by="loss", main=PROBLEMS["single_label"].main, patience=None)
+    model = torch.nn.Linear(1, 1)
+    assert kept.consider(model, {"accuracy": 0.8, "log_loss": 0.5}, epoch=0)
+    kept.floor = 0.8
+    assert not kept.consider(model, {"accuracy": 0.7, "log_loss": 0.3}, epoch=1)
+    assert kept.consider(model, {"accuracy": 0.8, "log_loss": 0.4}, epoch=2)
+    assert kept.epoch == 2
+
+
 def test_early_stopping_ends_a_run_that_gets_worse(rows, saved_model, tmp_path):
     rows["validation"].labels[:] = 1 - rows["validation"].labels
     fitted(rows, saved_model("llama"), tmp_path, epochs=9, lr=1e-2, early_stopping=1)
-    assert len((tmp_path / "plots/metrics/validation/loss.tsv").read_text().splitlines()) - 1 < 9
+    assert len(logged(tmp_path, "validation/loss")) < 9
+
+
+def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tmp_path):
+    params = Params.model_validate(tiny_params(train={"epochs": 1, "lr": 1e-6}))
+    model = load_base(saved_model("llama"), labels=labels_of(CLASSES), seed=SEED)
+    probe = head.fitted(model, rows["train"], batch_size=8, precision="float32", seed=SEED)
+    heads = {"random": head.copied(model), "probe": probe}
+    model = adapted(model, params, depth=0, base=saved_model("llama"))
+    settings = {"options": params.train, "seed": SEED, "precision": params.precision}
+    scores = trainer.fit(model, rows, tmp_path, heads=heads, problem=PROBLEMS["single_label"], **settings)
+    assert scores["recipe"]["head_init"] == "probe"
+    assert scores["start"]["probe"]["log_loss"] < scores["start"]["random"]["log_loss"]
+    torch.testing.assert_close(head.copied(model)[0], probe[0], atol=1e-4, rtol=0)
 
 
 def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_path):

@@ -67,7 +67,7 @@ class Run:
     @property
     def seed(self) -> int:
         """The seed of the training."""
-        return self.params["seed"]
+        return self.metrics["seed"]
 
     @property
     def columns(self) -> dict[str, str]:

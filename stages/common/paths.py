@@ -14,6 +14,7 @@ SPLITS = ("train", "validation", "test")
 ENCODED = Path("data/encoded")
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
+SEEDS = Path("models/seeds")
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
 

@@ -115,7 +115,8 @@ class MultiLabel(Problem):
         return expit(logits.astype(np.float64))
 
     def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float | list[float]]:
-        """The share of exact matches, one temperature for all labels, and every label's threshold with it applied."""
+        """The share of exact matches, one temperature for all labels, and with it applied every label's threshold and
+        the log loss."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
@@ -125,6 +126,7 @@ class MultiLabel(Problem):
         return {
             "accuracy": float((given == labels).all(axis=1).mean()),
             "temperature": temperature,
+            "log_loss": float(calibration.label_loss(logits / temperature, labels)),
             "thresholds": thresholds,
         }
 

@@ -69,12 +69,14 @@ class SingleLabel(Problem):
         return softmax(logits.astype(np.float64), axis=1)
 
     def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float]:
-        """Accuracy, and the temperature that calibrates the probabilities."""
+        """Accuracy, the temperature that calibrates the probabilities, and the log loss with it applied."""
         from stages.problems import calibration
 
+        temperature = calibration.temperature(logits, labels)
         return {
             "accuracy": float((logits.argmax(axis=1) == labels).mean()),
-            "temperature": calibration.temperature(logits, labels),
+            "temperature": temperature,
+            "log_loss": float(calibration.class_loss(logits / temperature, labels)),
         }
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:

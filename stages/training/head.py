@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stages.backbone import parallel, store
-from stages.classifier import inference
+from stages.classifier import inference, label_words
+from stages.problems.kinds import of_model
 
 MAX_ROWS = 1_000
 """Maximum number of rows on which a head is fitted: more would take long, and training sees all of them."""
@@ -19,8 +20,49 @@ RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
 
 
-def fit(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int) -> None:
-    """Initialize the head as a linear probe (Kumar et al. 2022): fit its last layer by ridge regression, in place.
+Weights = tuple[torch.Tensor, torch.Tensor | None]
+"""Weight, (outputs, inputs), and bias, (outputs,), of the head's last layer; a decoder's head has no bias."""
+
+
+def starts(
+    model: PreTrainedModel, rows: store.Rows, *, init: str, batch_size: int, precision: str, seed: int
+) -> dict[str, Weights]:
+    """The heads from which a training may start, by name.
+
+    Args:
+        model: as `load_base` returns it for `head=init`, spliced.
+        rows: the training rows.
+        init: `lora.head_init`. `auto` tries both the probe and, where the model has one, the label words' head.
+    """
+    numeric = of_model(model.config.problem_type).numeric
+    if not is_fresh(model) and not numeric:
+        return {"saved": copied(model)}
+    probe = numeric or init in ("auto", "probe")
+    words = init in ("auto", "label_words") and label_words.has_label_word_head(model)
+    found = {}
+    if words or not probe:
+        found["label_words" if words else "random"] = copied(model)
+    if probe:
+        found["probe"] = fitted(model, rows, batch_size=batch_size, precision=precision, seed=seed)
+    return found
+
+
+def copied(model: PreTrainedModel) -> Weights:
+    """The weights of the head's last layer."""
+    last = last_layer(model)
+    return last.weight.detach().clone(), None if last.bias is None else last.bias.detach().clone()
+
+
+def put(model: PeftModel | PreTrainedModel, weights: Weights) -> None:
+    """Set the head's last layer to `weights`, in place."""
+    last = last_layer(model)
+    last.weight.data.copy_(weights[0])
+    if last.bias is not None:
+        last.bias.data.copy_(weights[1])
+
+
+def fitted(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int) -> Weights:
+    """A linear probe (Kumar et al. 2022): the last layer of the head, fitted by ridge regression.
 
     The targets are numbers, or ±1/2 for classes. The resulting logits are small; those of a logistic regression would
     be overconfident on the rows that it was fitted on and leave training little to learn from them.
@@ -34,16 +76,15 @@ def fit(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision:
     batches = [indices[batch] for batch in store.by_length(rows.lengths[indices], batch_size)]
     hook = last.register_forward_pre_hook(keep_inputs)
     read = parallel.each_batch(
-        model, partial(head_inputs, rows=rows), batches, progress="train, initial head", precision=precision
+        model, partial(head_inputs, rows=rows), batches, progress="train, linear probe", precision=precision
     )
     hook.remove()
     features = np.concatenate(read).astype(np.float64)
     # a decoder's head has no bias: a constant then comes from the means of its inputs
     ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=last.bias is not None)
     ridge.fit(features, targets(rows.labels[np.concatenate(batches)], last.out_features))
-    last.weight.data.copy_(torch.from_numpy(ridge.coef_))
-    if last.bias is not None:
-        last.bias.data.copy_(torch.from_numpy(ridge.intercept_))
+    weight = torch.from_numpy(ridge.coef_).float()
+    return weight, None if last.bias is None else torch.from_numpy(np.atleast_1d(ridge.intercept_)).float()
 
 
 def keep_inputs(last: nn.Linear, args: tuple[torch.Tensor]) -> None:

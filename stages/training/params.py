@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.common.section import Count, Fraction, Positive, Section, contradiction
+from stages.common.section import Count, Fraction, Positive, Section, Seed, contradiction
 
 
 class Train(Section):
     """The training loop."""
 
-    epochs: Count
-    lr: Positive
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    epochs: Count | Literal["auto"]
+    lr: Positive | Literal["auto"]
     lora_plus_ratio: Annotated[float, Field(ge=1)] | None
     batch_size: Count
     gradient_accumulation: Count
@@ -22,11 +23,19 @@ class Train(Section):
     adam_beta2: Fraction
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
-    balance: Literal["weights", "sampling"] | None
+    balance: Literal["auto", "weights", "sampling"] | None
+    average: Fraction
     activation_checkpointing: bool
     early_stopping: Count | None
     select_by: Literal["loss", "accuracy"]
     logging_steps: Count
+
+    @field_validator("seeds")
+    @classmethod
+    def seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise contradiction(f"expected different seeds, found {seeds}")
+        return seeds
 
     @field_validator("warmup")
     @classmethod

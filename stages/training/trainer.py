@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import (
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     Trainer,
@@ -30,7 +30,9 @@ from stages.adapters import methods
 from stages.backbone import store
 from stages.common.errors import PipelineError
 from stages.problems.problem import Problem
+from stages.training import head, recipe
 from stages.training.params import Train
+from stages.training.validation import Average, Best, put, without_prefix
 
 INDICES = "indices"
 """The key of a batch's row indices, which are not passed to the model."""
@@ -39,6 +41,7 @@ LOGGED = {
     "loss": "loss",
     "learning_rate": "learning_rate",
     "eval_loss": "validation/loss",
+    "eval_log_loss": "validation/log_loss",
     "eval_accuracy": "validation/accuracy",
     "eval_mae": "validation/mae",
 }
@@ -50,62 +53,90 @@ def fit(
     rows: dict[str, store.Rows],
     curves: Path,
     *,
+    heads: dict[str, head.Weights],
     problem: Problem,
     options: Train,
     seed: int,
     precision: str,
     unit: float = 1.0,
-) -> dict[str, float | dict[str, float]]:
-    """Train, and leave `model` as it was after its best epoch on the validation rows; returns that epoch's scores.
+) -> dict[str, Any]:
+    """Train, and leave `model` with the weights that are best on the validation rows; returns their scores.
+
+    The run starts from the head that is best on the validation rows. This start is epoch 0, and may be what is kept.
 
     Args:
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
+        heads: the heads from which the run may start, by name.
+        options: without any `auto`, see `recipe.resolve`.
         precision: of the matrix products, see `stages.backbone.precision`.
         unit: the unit of the labels, see `Problem.unit`.
 
     Raises:
         PipelineError: the loss is not finite.
     """
-    validation = rows["validation"]
-
-    def measure(given: EvalPrediction) -> dict[str, float | list[float]]:
-        _, indices = given.label_ids
-        order = np.argsort(indices)  # rows came in another order, in batches of similar length
-        return problem.validate(validation.pooled(given.predictions[order]), validation.text_labels, unit=unit)
-
-    best, training = Best(options.select_by), indexed(rows, "train", balanced=options.balance == "sampling")
+    best = Best(select_by=options.select_by, main=problem.main, patience=options.early_stopping)
+    training = indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
-        settings = arguments(options, seed=seed, precision=precision, scratch=scratch)
+        settings = arguments(options, rows, seed=seed, precision=precision, scratch=scratch)
         trainer = RowTrainer(
             model=model,
             args=settings,
             train_dataset=training,
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
-            compute_metrics=measure,
+            compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, unit=unit),
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
-            callbacks=[Curves(live), best, *methods.callbacks(model)],
+            callbacks=methods.callbacks(model),
         )
-        if options.early_stopping:
-            trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
+        starts = start(trainer, heads, best)
+        trainer.average = Average(options.average)
+        for callback in (Curves(live), trainer.average, best):
+            trainer.add_callback(callback)
         trainer.train()
+    put(model, best.weights)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
-    return best_epoch_metrics(best, list(model.config.id2label.values()))
+    recipe = {"head_init": best.start, "epochs": options.epochs, "lr": options.lr, "balance": options.balance}
+    found = {"recipe": recipe, "start": starts, "best_epoch": best.epoch}
+    return found | kept_scores(best.scores, list(model.config.id2label.values()))
 
 
-def best_epoch_metrics(best: "Best", class_names: list[str]) -> dict[str, float | dict[str, float]]:
-    """The entries of metrics/train.json about the best epoch."""
-    found = {name.removeprefix("eval_"): value for name, value in best.scores.items()}
-    if "thresholds" in found:
-        found["thresholds"] = dict(zip(class_names, found["thresholds"], strict=True))
-    return {
-        "best_epoch": best.epoch,
-        **{name: found[name] for name in ("temperature", "thresholds") if name in found},
-        "validation": {name: found[name] for name in ("accuracy", "mae", "loss") if name in found},
-    }
+def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> dict[str, dict[str, float]]:
+    """Put the head that is best on the validation rows into the trainer's model; returns every head's scores."""
+    found = {}
+    for name, weights in heads.items():
+        head.put(trainer.model, weights)
+        scores = without_prefix(trainer.evaluate())
+        if best.consider(trainer.model, scores, epoch=0):
+            best.start = name
+        found[name] = validation_entries(scores)
+    put(trainer.model, best.weights)
+    best.floor = best.main_score(best.scores)
+    return found
+
+
+def validation_scores(
+    given: EvalPrediction, *, rows: store.Rows, problem: Problem, unit: float
+) -> dict[str, float | list[float]]:
+    """What `Problem.validate` finds in the logits of the validation rows."""
+    _, indices = given.label_ids
+    order = np.argsort(indices)  # rows came in another order, in batches of similar length
+    return problem.validate(rows.pooled(given.predictions[order]), rows.text_labels, unit=unit)
+
+
+def kept_scores(found: dict[str, Any], class_names: list[str]) -> dict[str, float | dict[str, float]]:
+    """The entries of metrics/train.json about the kept weights."""
+    fitted = {name: found[name] for name in ("temperature", "thresholds") if name in found}
+    if "thresholds" in fitted:
+        fitted["thresholds"] = dict(zip(class_names, fitted["thresholds"], strict=True))
+    return fitted | {"validation": validation_entries(found)}
+
+
+def validation_entries(found: dict[str, Any]) -> dict[str, float]:
+    """The scores on the validation rows that metrics/train.json holds."""
+    return {name: found[name] for name in ("accuracy", "mae", "loss", "log_loss") if name in found}
 
 
 def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
@@ -169,8 +200,11 @@ def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> 
     )
 
 
-def arguments(options: Train, *, seed: int, precision: str, scratch: str) -> TrainingArguments:
+def arguments(
+    options: Train, rows: dict[str, store.Rows], *, seed: int, precision: str, scratch: str
+) -> TrainingArguments:
     """The section `train` as transformers' `TrainingArguments`."""
+    evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
     return TrainingArguments(
         output_dir=scratch,
         seed=seed,
@@ -190,9 +224,9 @@ def arguments(options: Train, *, seed: int, precision: str, scratch: str) -> Tra
         fp16=precision == "float16",
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
-        eval_strategy="epoch",
+        eval_strategy="steps",
+        eval_steps=1 / evaluations,  # below 1: a share of all steps
         save_strategy="no",
-        metric_for_best_model=options.select_by,
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -204,8 +238,10 @@ def arguments(options: Train, *, seed: int, precision: str, scratch: str) -> Tra
 
 
 class RowTrainer(Trainer):
-    """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
+    """A Trainer whose batches carry their row indices, that scores averaged weights, and that fails at the first loss
+    that is not finite."""
 
+    average: Average | None = None
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -219,38 +255,9 @@ class RowTrainer(Trainer):
             )
         return result
 
-
-class Best(TrainerCallback):
-    """Keeps the trained weights of the best epoch, and puts them back at the end.
-
-    The weights stay in memory: PEFT cannot load virtual tokens or AdaLoRA from a checkpoint into the model that it
-    trains.
-    """
-
-    def __init__(self, select_by: str) -> None:
-        self.select_by = select_by
-        self.best = float("-inf")
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: nn.Module,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        score = metrics[f"eval_{self.select_by}"] * (-1 if self.select_by == "loss" else 1)
-        if score > self.best:
-            self.best, self.scores, self.epoch = score, metrics, round(state.epoch)
-            self.weights = {part: part.detach().clone() for part in model.parameters() if part.requires_grad}
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for part, weights in self.weights.items():
-            part.data.copy_(weights)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.average.in_place(self.model) if self.average else nullcontext():
+            return super().evaluate(*args, **kwargs)
 
 
 class Curves(TrainerCallback):

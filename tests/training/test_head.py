@@ -32,7 +32,7 @@ def rows():
 def fitted(base, rows, arguments=LABELS):
     """The logits of a model whose head was fitted."""
     model = load_base(base, labels=arguments, seed=1)
-    head.fit(model, rows, batch_size=8, precision="float32", seed=0)
+    head.put(model, head.fitted(model, rows, batch_size=8, precision="float32", seed=0))
     return inference.logits(model, rows, batch_size=8, progress="test")
 
 
@@ -85,7 +85,10 @@ def built(rows, monkeypatch):
     def build(base, head_init):
         monkeypatch.setattr(paths, "BASE_MODEL", base)
         about = described(class_names=CLASSES, depth=0, hidden_size=0)
-        model, _ = train.build(Params.model_validate(tiny_params(lora={"head_init": head_init})), about, rows)
+        params = Params.model_validate(tiny_params(lora={"head_init": head_init}))
+        model, heads, _ = train.build(params, about, rows, seed=1)
+        (weights,) = heads.values()
+        head.put(model, weights)
         return inference.logits(model, rows, batch_size=8, progress="test")
 
     return build

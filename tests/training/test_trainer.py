@@ -47,7 +47,8 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
     base = saved_model("llama")
     model = adapted(load_base(base, labels=LABELS, seed=0), params, depth=3, base=base)
-    settings = trainer.arguments(params.train, seed=params.seed, precision=params.precision, scratch=str(tmp_path))
+    rows = dict.fromkeys(("train", "validation"), range(8))
+    settings = trainer.arguments(params.train, rows, seed=0, precision=params.precision, scratch=str(tmp_path))
     optimizer = trainer.lora_plus(model, params.train, settings)
     rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
     for name, part in model.named_parameters():

@@ -1,0 +1,54 @@
+"""What `auto` means in the section `train`: choices by the number of rows, the method and the main score."""
+
+import math
+
+import numpy as np
+
+from stages.training.params import Train
+
+STEPS = 250
+"""Optimizer steps of a run: few rows are seen many times, many rows at least once."""
+
+MAX_EPOCHS = 20
+"""Passes over the rows, at most: more only repeats a few rows that are known by heart."""
+
+LEARNING_RATES = {"full": 5e-5, "ia3": 8e-3, "adalora": 3e-3, "prompt": 0.3} | dict.fromkeys(
+    ("vera", "ln_tuning", "head", "prefix", "p_tuning"), 1e-2
+)
+"""Peak learning rates by method, those that the benchmark of the methods uses; all others take `LORA_RATE`."""
+
+LORA_RATE = 1e-3
+
+MAX_EVALUATIONS = 8
+"""Evaluations of the validation rows in a run, at most."""
+
+EVALUATION_SHARE = 0.1
+"""Share of a run's time that its evaluations may take; the one at the end is always done."""
+
+
+def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Train:
+    """The section with a value in place of every `auto`.
+
+    Args:
+        labels: of the training rows; method: `peft.method`; main: the key of the main score.
+    """
+    chosen = {
+        "epochs": epochs(len(labels), options.batch_size * options.gradient_accumulation),
+        "lr": LEARNING_RATES.get(method, LORA_RATE),
+        "balance": "weights" if main == "f1_macro" and method != "adalora" and labels.ndim == 1 else None,
+    }
+    return options.model_copy(update={key: value for key, value in chosen.items() if getattr(options, key) == "auto"})
+
+
+def epochs(rows: int, batch: int) -> int:
+    """Passes over the rows that make about `STEPS` steps, at least one."""
+    return min(max(round(STEPS / math.ceil(rows / batch)), 1), MAX_EPOCHS)
+
+
+def evaluations(epochs: int, *, rows: int, validation_rows: int) -> int:
+    """How often a run scores the validation rows, the end included.
+
+    A row takes a third of the time that it takes in training, as there is no backward pass.
+    """
+    affordable = EVALUATION_SHARE * 3 * rows * epochs / validation_rows
+    return min(max(round(affordable), 1), MAX_EVALUATIONS)

@@ -1,0 +1,124 @@
+"""What a run looks like on the validation rows: averaged weights, and the best of them."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stages.problems.problem import MainScore
+
+Weights = list[torch.Tensor]
+"""The values of a model's trained parameters, in the model's order."""
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training changes."""
+    return [part for part in model.parameters() if part.requires_grad]
+
+
+def copied(model: nn.Module) -> Weights:
+    """The values of the trained parameters."""
+    return [part.detach().clone() for part in trained(model)]
+
+
+def put(model: nn.Module, weights: Weights) -> None:
+    """Set the trained parameters to `weights`."""
+    for part, values in zip(trained(model), weights, strict=True):
+        part.data.copy_(values)
+
+
+class Average(TrainerCallback):
+    """An exponential moving average of the weights, which differs less from run to run than the last step's weights.
+
+    Early in a run the mean reaches back over fewer steps (as in TensorFlow's ExponentialMovingAverage with a number of
+    updates): after n steps the decay is at most (1 + n) / (10 + n).
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.weights: Weights | None = None
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        **kwargs: Any,
+    ) -> None:
+        values = [part.detach() for part in trained(model)]
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        if self.weights is None:
+            self.weights = [value.clone() for value in values]
+        torch._foreach_lerp_(self.weights, values, 1 - decay)
+
+    @contextmanager
+    def in_place(self, model: nn.Module) -> Iterator[None]:
+        """Within the block, `model` has the averaged weights."""
+        if self.weights is None:
+            yield
+            return
+        latest = copied(model)
+        put(model, self.weights)
+        yield
+        put(model, latest)
+
+
+class Best(TrainerCallback):
+    """Keeps the trained weights with the best scores on the validation rows; a run's start counts as epoch 0.
+
+    Weights whose main score is below that of the start are never the best, whatever their loss. The weights stay in
+    memory: PEFT cannot load virtual tokens or AdaLoRA from a checkpoint into the model that it trains.
+    """
+
+    def __init__(self, *, select_by: str, main: MainScore, patience: int | None) -> None:
+        self.select_by, self.main, self.patience = select_by, main, patience
+        self.scores: dict[str, Any] = {}
+        self.floor = -math.inf  # the main score of the start
+        self.waited = 0
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        metrics: dict[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        """Consider the weights, and end the run after `patience` evaluations without better ones."""
+        better = self.consider(model, without_prefix(metrics), epoch=state.epoch)
+        self.waited = 0 if better else self.waited + 1
+        if self.patience and self.waited >= self.patience:
+            control.should_training_stop = True
+
+    def consider(self, model: nn.Module, scores: dict[str, Any], *, epoch: float) -> bool:
+        """Keep the weights of `model` if their scores are the best so far; returns whether they are."""
+        if self.main_score(scores) < self.floor or (self.scores and self.score(scores) <= self.score(self.scores)):
+            return False
+        self.scores, self.epoch, self.weights = scores, round(epoch, 2), copied(model)
+        return True
+
+    def score(self, scores: dict[str, Any]) -> float:
+        return selection_score(scores, self.select_by, self.main)
+
+    def main_score(self, scores: dict[str, Any]) -> float:
+        return self.main.sign * scores[self.main.key]
+
+
+def selection_score(scores: dict[str, Any], select_by: str, main: MainScore) -> float:
+    """What weights are compared by; higher is better. The loss is calibrated, if it can be."""
+    if select_by == "loss":
+        return -scores["log_loss" if "log_loss" in scores else "loss"]
+    return main.sign * scores[main.key]
+
+
+def without_prefix(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The Trainer's validation metrics by their plain names."""
+    return {name.removeprefix("eval_"): value for name, value in metrics.items()}
