@@ -14,6 +14,8 @@ SPLITS = ("train", "validation", "test")
 ENCODED = Path("data/encoded")
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
+SEEDS = Path("models/seeds")
+"""The adapters of the seeds that were not kept, each in a folder with the seed as its name; empty with one seed."""
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
 

@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.common.section import Count, Fraction, Positive, Section, contradiction
+from stages.common.section import Count, Fraction, Positive, Section, Seed, contradiction
 
 
 class Train(Section):
     """The training loop."""
 
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     epochs: Count
     lr: Positive
     lora_plus_ratio: Annotated[float, Field(ge=1)] | None
@@ -27,6 +28,13 @@ class Train(Section):
     early_stopping: Count | None
     select_by: Literal["loss", "accuracy"]
     logging_steps: Count
+
+    @field_validator("seeds")
+    @classmethod
+    def seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise contradiction(f"expected different seeds, found {seeds}")
+        return seeds
 
     @field_validator("warmup")
     @classmethod
