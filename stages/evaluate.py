@@ -2,14 +2,17 @@
 
     python -m stages.evaluate
 
-Reads models/base and models/adapter, the test rows of data/prepared and data/encoded, and the predictions of
-`baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain over each
-rival in the main score, with interval and p-value); data/predictions/test.csv (row, text, label, probability, every
-model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers for the confusion
-matrices, curves, reliability, F1 by class, score and errors by length.
+Reads models/base, models/adapter and models/seeds, the test rows of data/prepared and data/encoded, and the
+predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain
+over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score, and
+the gain over the strongest rival, tested over rows and seeds); data/predictions/test.csv (row, text, label,
+probability, every model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers
+for the confusion matrices, curves, reliability, F1 by class, score and errors by length. `tuned` is the model in
+models/adapter.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
-from stages.evidence import significance
+from stages.evidence import seeds, significance
 from stages.params import Params
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import ScoredProblem, score
@@ -40,12 +43,14 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
 
-    logits = tuned_logits(rows, run.depth, options.batch_size)
+    logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
     tuned = problem.decide(problem.outputs(logits), run.thresholds)
     # without temperature scaling: `train` divided the head's weights by the temperature
     before = problem.decide(problem.outputs(logits * run.temperature), run.thresholds)
     predictions = rivals | {TUNED: tuned}
     metrics = measure(problem, labels, names, predictions=predictions, uncalibrated=before, resamples=options.resamples)
+    if others := other_seeds(problem, rows, options.batch_size):
+        metrics["seeds"] = seeds.over_seeds(problem, labels=labels, tuned={run.seed: tuned} | others, rivals=rivals)
     curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
     uncalibrated = problem.curves(labels, before, options.curve_points)
     curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
@@ -71,13 +76,22 @@ def read_rivals(problem: ScoredProblem, rows: store.Rows) -> dict[str, Any]:
     return {name: problem.predictions(column) for name, column in table.items()}
 
 
-def tuned_logits(rows: store.Rows, depth: int, batch_size: int) -> np.ndarray:
-    """The tuned model's logits, (texts, outputs), from the stored states unless `depth` is 0."""
-    model = load(paths.ADAPTER)
+def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray:
+    """The logits of the model in a folder, (texts, outputs), from the stored states unless it changes all layers."""
+    model, depth = load(adapter), Run.load(adapter).depth
     prefix.splice(model, depth)
     if not depth:
         rows = replace(rows, states=None)
     return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
+
+
+def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> dict[int, Any]:
+    """The predictions of the models in models/seeds, by seed; each is loaded after the one before is done."""
+    folders = {int(folder.name): folder for folder in paths.SEEDS.iterdir() if folder.is_dir()}
+    return {
+        seed: problem.decide(problem.outputs(tuned_logits(folder, rows, batch_size)), Run.load(folder).thresholds)
+        for seed, folder in sorted(folders.items())
+    }
 
 
 def measure(

@@ -1,15 +1,16 @@
-"""experiments: the results of several DVC experiments, side by side: seeds, learning curves, sweeps.
+"""experiments: the results of several DVC experiments, side by side: splits, learning curves, sweeps.
 
-    dvc exp run --queue --name seeds -S seed=42,1,2 && dvc exp run --run-all
-    python -m stages.experiments seeds
+    dvc exp run --queue --name splits -S data.seed=42,1,2 && dvc exp run --run-all
+    python -m stages.experiments splits
 
     dvc exp run --queue --name rows -S data.limit.train=100,300,1000,3000 && dvc exp run --run-all
     python -m stages.experiments rows --by data.limit.train --plot metrics/learning_curve.png
 
 Reads, from `dvc exp show`, the finished experiments on the last commit whose names start with the given text, and
 groups them by the value of a parameter; `--by name` shows each on its own. The runs of a group, which differ in other
-parameters such as the seed, are averaged: mean ± standard deviation. Prints Markdown: every model's main score, the
-tuned model's gain over the strongest rival of each run, and whether that gain exceeds the spread between runs.
+parameters, are averaged: mean ± standard deviation. Prints Markdown: every model's main score, the gain of each run's
+kept adapter over the strongest rival, and whether that gain exceeds the spread between runs. That is no test: for one
+that takes both rows and seeds into account, train several seeds in one run (`train.seeds`).
 """
 
 import argparse
@@ -133,7 +134,7 @@ def spread_sentences(groups: DataFrameGroupBy, metric: Metric) -> Iterator[str]:
             exceeds = "exceeds" if runs["gain"].mean() > 2 * runs["gain"].std() else "does not exceed"
             yield (
                 f"{value}: over {len(runs)} runs the gain over the strongest rival, "
-                f"{metric.with_unit(gain(runs['gain'], metric))}, {exceeds} twice its standard deviation; "
+                f"{metric.with_unit(gain(runs['gain'], metric))}, {exceeds} twice its standard deviation (no test); "
                 f"{(runs['gain'] > 0).sum()} of {len(runs)} runs gained."
             )
 

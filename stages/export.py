@@ -24,8 +24,8 @@ from stages.common import errors, files, paths
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
 
-PROTECTED_FOLDERS = (paths.BASE_MODEL, paths.ADAPTER)
-"""Folders that must not be overwritten."""
+PROTECTED_FOLDERS = (paths.BASE_MODEL, paths.ADAPTER, paths.SEEDS)
+"""Folders that must not be overwritten, nor those in them."""
 
 
 def main() -> None:
@@ -35,7 +35,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.output or (paths.PUBLISHED if options.adapter else paths.MERGED)
     if folder.exists() and (
-        not (folder / "run.json").exists() or folder.resolve() in (Path.cwd() / path for path in PROTECTED_FOLDERS)
+        not (folder / "run.json").exists()
+        or any(folder.resolve().is_relative_to(Path.cwd() / path) for path in PROTECTED_FOLDERS)
     ):
         raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
     run = Run.load(paths.ADAPTER)

@@ -100,7 +100,7 @@ def unused_settings(params: Params) -> list[str]:
         f"{key}: expected {nothing!r} with {setting}, which has no such setting, found {found!r}"
         for setting, values in unused.items()
         for key, nothing in values.items()
-        if (found := operator.attrgetter(key)(params)) != nothing
+        if (found := operator.attrgetter(key)(params)) not in (nothing, "auto")
     ]
 
 

@@ -18,11 +18,10 @@ import pandas as pd
 from stages.adapters.run import Run
 from stages.common import errors, files, paths
 from stages.params import Params
-from stages.problems.problem import Problem
 from stages.reporting import figure, history, tables
 from stages.reporting.markdown import paragraphs
 from stages.reporting.tested_card import tested_card
-from stages.reporting.verdict import calibration_line, gate_line, leak_warning, unmet_conditions, verdict
+from stages.reporting.verdict import ONE_SEED, calibration_line, gate_line, leak_warning, unmet_conditions, verdict
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
     run = Run.load(paths.ADAPTER)
     before = history.metrics_at(options.rev) if options.rev else None
     missed = unmet_conditions(gate, tuned, before, run.problem.main)
-    findings = sections(run.problem, data=data, baseline=baseline, tuned=tuned, missed=missed)
+    findings = sections(run, data=data, baseline=baseline, tuned=tuned, missed=missed)
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
     else:
@@ -54,7 +53,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
+def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
     """The report without title and figure.
 
     Args:
@@ -62,10 +61,11 @@ def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, misse
         missed: the conditions of the gate that are not met.
     """
     answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
-    main = problem.main
+    problem, main = run.problem, run.problem.main
     return paragraphs(
         verdict(baseline, tuned, main),
         tables.comparison(baseline, tuned, rows=data["rows"], main=main),
+        tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
         gate_line(missed),
         calibration_line(tuned),
         leak_warning(baseline, tuned, main),

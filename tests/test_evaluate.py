@@ -1,8 +1,13 @@
-"""Accuracy and errors by length."""
+"""Accuracy and errors by length; the seeds of a tiny run."""
+
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Project
+from safetensors.torch import load_file, save_file
 
 from stages import evaluate
 
@@ -22,3 +27,36 @@ def test_fifths_are_named_by_their_longest_row():
     fifths = evaluate.by_length(pd.DataFrame({"tuned": np.arange(10.0)}), np.arange(1, 11))
     assert fifths.index.tolist() == [2, 4, 6, 8, 10]
     assert fifths["tuned"].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
+
+
+@pytest.fixture
+def two_seeds(project, tmp_path) -> Project:
+    """The tiny project with a second seed's adapter, whose head says the opposite of the kept one's."""
+    copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
+    folder = shutil.copytree(copied.folder / "models/adapter", copied.folder / "models/seeds/1")
+    file = folder / "adapter_model.safetensors"
+    weights = {name: -weight if "score" in name else weight for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    return copied
+
+
+def test_every_seed_is_scored_on_the_same_rows_and_the_verdict_is_about_all_of_them(two_seeds):
+    written = ("data/predictions", "metrics/plots")
+    before = {folder: two_seeds.files(folder) for folder in written}
+    alone = json.loads((two_seeds.folder / "metrics/evaluate.json").read_text())
+    two_seeds.call("evaluate")
+    values = json.loads((two_seeds.folder / "metrics/evaluate.json").read_text())
+    seeds = values.pop("seeds")
+    assert values == alone
+    assert {folder: two_seeds.files(folder) for folder in written} == before
+    accuracy, gain = alone["accuracy"], alone["gain"]["strongest_rival"]
+    assert list(seeds["by_seed"]) == ["42", "1"]
+    assert seeds["by_seed"]["42"] == pytest.approx({"accuracy": accuracy, "gain": gain})
+    assert seeds["by_seed"]["1"] == pytest.approx({"accuracy": 1 - accuracy, "gain": gain + 1 - 2 * accuracy})
+    report = two_seeds.call("report").stdout
+    assert report.startswith("**No evidence of a gain**")
+    assert f"| 42 (kept) | {100 * accuracy:.1f}% |" in report
+
+
+def test_a_single_seed_has_no_scores_over_seeds(project):
+    assert "seeds" not in json.loads((project.folder / "metrics/evaluate.json").read_text())

@@ -365,6 +365,7 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
         (["export", "--output", "stages"], "--output: expected a new folder or an earlier export, found stages"),
         (["export", "--output", "models/base"], "--output: expected a new folder or an earlier export"),
+        (["export", "--output", "models/seeds"], "--output: expected a new folder or an earlier export"),
         (["predict", "--input", "a.csv", "text"], "expected texts or --input, found both"),
     ],
 )

@@ -45,6 +45,7 @@ def test_the_report_writes_its_text_its_figure_and_the_card_and_nothing_else(pro
     assert re.search(r"\n\n!\[[\w ,%]+\]\(summary\.png\)\n$", text)
     assert capsys.readouterr().out.strip() in text
     assert "\n\nGate: passed.\n\n" in text
+    assert "\n\nOne seed: with another the gain may differ. " in text
     assert "\n| 110 | long long " in text
     assert text.split("\n\n")[1] in paths.CARD.read_text()
 
@@ -67,6 +68,21 @@ def test_each_problem_has_its_own_words(problem, said, made_up):
     for words in said:
         assert words in text
     assert ("by class" in text) == (problem == "single_label")
+
+
+@pytest.mark.parametrize("problem", outputs.SECTIONS)
+def test_with_several_seeds_report_card_and_gate_follow_the_test_over_seeds(problem, made_up):
+    folder = made_up(problem)
+    (folder / paths.EVALUATE_METRICS).write_text(json.dumps(outputs.tuned_with_seeds(problem, p_value=0.2)))
+    report.main()
+    text, card = paths.REPORT.read_text(), paths.CARD.read_text()
+    for page in (text, card):
+        assert "**No evidence of a gain**" in page
+        assert "(mean of 2 seeds; test over rows and seeds)" in page
+        assert "worth it**" not in page
+    assert "\n| 42 (kept) | " in text
+    assert "One seed" not in text
+    assert "Gate: failed: expected a p-value of at most 0.05 (gate.max_p_value), found 0.2." in text
 
 
 @pytest.mark.parametrize("problem", outputs.SECTIONS)

@@ -15,6 +15,7 @@ ENCODED = Path("data/encoded")
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
 SEEDS = Path("models/seeds")
+"""The adapters of the seeds that were not kept, each in a folder with the seed as its name; empty with one seed."""
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
 

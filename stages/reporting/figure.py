@@ -52,7 +52,8 @@ def summary(problem: Problem, *, baseline: dict, tuned: dict, plots: Path) -> tu
     for place in places[len(parts) :]:
         place.set_axis_off()
     *captions, last = (part.caption for part in parts)
-    return as_png(figure), f"{', '.join(captions)} and {last}" if captions else last
+    caption = f"{', '.join(captions)} and {last}" if captions else last
+    return as_png(figure), f"{caption}; {TUNED} is the kept adapter alone" if "seeds" in tuned else caption
 
 
 def as_png(figure: Figure) -> bytes:

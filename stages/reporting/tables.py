@@ -21,11 +21,14 @@ WIDTH = 100
 def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], main: MainScore) -> str:
     """All models on the test rows, the weakest first; for each rival, the gain of the tuned model over it.
 
+    With several seeds the tuned model is the kept adapter, and its p-values take the rows alone into account.
+
     Args:
         baseline: metrics/baseline.json; tuned: metrics/evaluate.json; rows: their number in each split.
     """
     metric, columns = METRICS[main.key], further_metrics(COMPARED, tuned, main.key)
-    models = dict(sorted(baseline.items(), key=lambda item: main.sign * item[1][main.key])) | {f"**{TUNED}**": tuned}
+    name_of_tuned, p_value = (f"**{TUNED}** (kept)", "p, rows alone") if "seeds" in tuned else (f"**{TUNED}**", "p")
+    models = dict(sorted(baseline.items(), key=lambda item: main.sign * item[1][main.key])) | {name_of_tuned: tuned}
     lines = []
     for name, scores in models.items():
         low, high = (metric.number(scores["interval"][main.key][end]) for end in ("low", "high"))
@@ -34,7 +37,26 @@ def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], main: MainS
         lines.append([name, f"{metric.score(scores[main.key])} ({low} to {high})", *details, *gain])
     first = f"{rows['train']:,} training rows, {rows['test']:,} test rows"
     scored = (f"{metric.name} (95 % interval)", *(METRICS[key].title for key in columns))
-    return table([first, *scored, metric.column_title("tuned gains"), "p"], lines)
+    return table([first, *scored, metric.column_title("tuned gains"), p_value], lines)
+
+
+def by_seed(seeds: dict, *, kept: int, main: MainScore) -> str:
+    """The main score of every seed's adapter, its gain over the strongest rival, and which one is `tuned` elsewhere.
+
+    Args:
+        seeds: `seeds` of metrics/evaluate.json; kept: the seed of the adapter in models/adapter.
+    """
+    metric = METRICS[main.key]
+    lines = [
+        (f"{seed} (kept)" if seed == str(kept) else seed, metric.score(values[main.key]), metric.signed(values["gain"]))
+        for seed, values in seeds["by_seed"].items()
+    ]
+    mean = metric.mean(seeds["mean"], seeds["std"]), metric.signed_mean(seeds["gain"], seeds["gain_std"])
+    columns = ("seed", metric.name, metric.column_title("gain over the strongest rival"))
+    return paragraphs(
+        table(columns, [*lines, ("mean ± standard deviation", *mean)]),
+        f"Everywhere else `{TUNED}` is the kept adapter alone, the one that is best on the validation rows.",
+    )
 
 
 def by_class(classes: dict[str, dict[str, float]], rows: dict[str, int], problem: Problem) -> str:

@@ -19,6 +19,7 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) ->
         (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][key]))
         for key, name in names.items()
     ]
-    results = paragraphs("## On the test rows", verdict, table(("", "tuned", "95 % interval"), rows), "## Use")
+    column = f"tuned, seed {run.seed}" if "seeds" in tuned else "tuned"  # the verdict is then about all seeds
+    results = paragraphs("## On the test rows", verdict, table(("", column, "95 % interval"), rows), "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
     return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)

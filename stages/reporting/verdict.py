@@ -8,34 +8,56 @@ from stages.reporting.wording import METRICS
 SIGNIFICANT = 0.05
 """The p-value below which a gain counts as significant."""
 
+ONE_SEED = (
+    "One seed: with another the gain may differ. `dvc exp run -S 'train.seeds=[42,1,2]'` trains with three seeds and "
+    "tests the gain over rows and seeds."
+)
+"""What the report says instead of the gain of each seed."""
+
 
 def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     """One sentence: the gain over the strongest rival, its interval and p-value, and what they prove.
+
+    With several seeds it is about the mean of all of them; with one, it says so.
 
     Args:
         baseline: metrics/baseline.json; tuned: metrics/evaluate.json.
     """
     metric = METRICS[main.key]
-    gain, low, high, p_value = (tuned[key][STRONGEST_RIVAL] for key in ("gain", "gain_low", "gain_high", "p_value"))
+    over = tuned.get("seeds")
+    gain, low, high, p_value = evidence(tuned)
     strongest = max(baseline, key=lambda name: main.sign * baseline[name][main.key])
     pair = [TUNED, f"the strongest rival ({strongest})"][:: main.sign]
-    evidence = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
+    proven = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
+    shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
+    test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
     return (
-        f"**{evidence}**: {' minus '.join(pair)} is {metric.with_unit(metric.signed(gain))} of {metric.name}, 95 % "
-        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({metric.test})."
+        f"**{proven}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
+        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test})."
     )
+
+
+def evidence(tuned: dict) -> tuple[float, float, float, float]:
+    """The gain over the strongest rival, its interval and its p-value: over rows and seeds, if there are several seeds.
+
+    Args:
+        tuned: metrics/evaluate.json.
+    """
+    keys = ("gain", "gain_low", "gain_high", "p_value")
+    return tuple(tuned["seeds"][key] if "seeds" in tuned else tuned[key][STRONGEST_RIVAL] for key in keys)
 
 
 def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainScore) -> list[str]:
     """The conditions of the gate that are not met, in words.
 
-    Where there is no gain, the p-value counts as 1: it would be evidence of a loss.
+    Where there is no gain, the p-value counts as 1: it would be evidence of a loss. With several seeds, gain and
+    p-value are those over all seeds; accuracy and drop are those of the kept adapter.
 
     Args:
         tuned: metrics/evaluate.json; before: the same at the revision compared with, if any.
     """
-    accuracy, gain = tuned.get("accuracy"), tuned["gain"][STRONGEST_RIVAL]
-    p_value = tuned["p_value"][STRONGEST_RIVAL] if gain > 0 else 1
+    accuracy, (gain, _, _, p_value) = tuned.get("accuracy"), evidence(tuned)
+    p_value = p_value if gain > 0 else 1
     checks = [
         ("min_accuracy", accuracy, "an accuracy of at least", lambda bound: accuracy >= bound),
         ("min_gain", gain, "a gain over the strongest rival of at least", lambda bound: gain >= bound),

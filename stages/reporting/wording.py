@@ -48,6 +48,14 @@ class Metric:
         """A difference, with its sign."""
         return f"{self.scaled(value):{'+.1f' if self.percent else '+.4g'}}"
 
+    def mean(self, value: float, deviation: float) -> str:
+        """A mean of the main score, with its mark, and the standard deviation."""
+        return f"{self.score(value)} ± {self.number(deviation)}"
+
+    def signed_mean(self, difference: float, deviation: float) -> str:
+        """A mean difference, with its sign, and the standard deviation."""
+        return f"{self.signed(difference)} ± {self.number(deviation)}"
+
     def with_unit(self, difference: str) -> str:
         """A difference that is already text, with its unit."""
         return f"{difference} {self.unit}".rstrip()

@@ -50,6 +50,13 @@ def test_the_same_files_give_the_same_bytes_and_others_give_others(name, plots):
     assert changed[0] != picture
 
 
+def test_with_several_seeds_the_caption_says_that_the_kept_adapter_is_drawn(plots):
+    outputs.write_plots("single_label", plots)
+    given = {"baseline": outputs.baseline("single_label"), "tuned": outputs.tuned_with_seeds("single_label")}
+    _, caption = figure.summary(PROBLEMS["single_label"], **given, plots=plots)
+    assert caption == CAPTIONS["single_label"] + "; tuned is the kept adapter alone"
+
+
 def test_what_has_no_file_is_neither_drawn_nor_named(plots):
     outputs.write_plots("single_label", plots)
     for file in plots.glob("roc_*.csv"):

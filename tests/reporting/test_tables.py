@@ -178,3 +178,25 @@ def test_the_statistics_of_numbers_are_shown():
     text = tables.data_counts(outputs.data("regression"), NUMBER)
     assert "| numbers | train | validation | test |" in text
     assert "| standard_deviation | 11.18 | 11.18 | 11.18 |" in text
+
+
+def test_every_seeds_score_and_gain_are_shown_and_the_kept_adapter_is_named():
+    seeds = outputs.tuned_with_seeds("single_label")["seeds"]
+    table, words = tables.by_seed(seeds, kept=42, main=SINGLE.main).split("\n\n")
+    assert table.splitlines() == [
+        "| seed | accuracy | gain over the strongest rival, points |",
+        "|---|---:|---:|",
+        "| 42 (kept) | 87.0% | +3.0 |",
+        "| 1 | 85.0% | +1.0 |",
+        "| mean ± standard deviation | 87.0% ± 1.0 | +2.0 ± 0.5 |",
+    ]
+    assert words == "Everywhere else `tuned` is the kept adapter alone, the one that is best on the validation rows."
+    numbers = tables.by_seed(outputs.tuned_with_seeds("regression")["seeds"], kept=1, main=NUMBER.main)
+    assert "| 1 (kept) | 2.48 | +0.01 |\n| mean ± standard deviation | 2.5 ± 0.01 | +0.02 ± 0.005 |" in numbers
+
+
+def test_with_several_seeds_the_comparison_says_that_it_is_about_the_kept_adapter():
+    tuned = outputs.tuned_with_seeds("single_label")
+    lines = tables.comparison(outputs.baseline("single_label"), tuned, rows=ROWS, main=SINGLE.main).splitlines()
+    assert lines[0].endswith("| tuned gains, points | p, rows alone |")
+    assert lines[-1].startswith("| **tuned** (kept) | 87.0% ")

@@ -54,6 +54,11 @@ def test_the_hub_finds_the_test_scores_and_people_their_intervals(problem, names
     assert "\n".join(lines) + "\n\n## Use\n\n" in card
 
 
+def test_with_several_seeds_the_scores_are_named_as_those_of_the_kept_one():
+    card = tested_card.tested_card(outputs.run("single_label"), outputs.tuned_with_seeds("single_label"), VERDICT)
+    assert f"{VERDICT}\n\n|  | tuned, seed 42 | 95 % interval |\n" in card
+
+
 def test_a_merged_models_card_has_the_same_results():
     run, tuned = outputs.run("single_label"), outputs.tuned("single_label")
     card = tested_card.tested_card(run, tuned, VERDICT, merged=True)

@@ -29,17 +29,17 @@ def tuned(**changes):
         (
             "single_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of accuracy, "
-            "95 % interval +1.0 to +5.0, p = 0.004 (exact McNemar test).",
+            "95 % interval +1.0 to +5.0, p = 0.004 (exact McNemar test; one seed).",
         ),
         (
             "multi_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of row F1, "
-            "95 % interval +1.0 to +5.0, p = 0.004 (exact sign test).",
+            "95 % interval +1.0 to +5.0, p = 0.004 (exact sign test; one seed).",
         ),
         (
             "regression",
             "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.03 of MAE, "
-            "95 % interval +0.01 to +0.05, p = 0.004 (exact sign test).",
+            "95 % interval +0.01 to +0.05, p = 0.004 (exact sign test; one seed).",
         ),
     ],
 )
@@ -48,10 +48,41 @@ def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(prob
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (
+            "single_label",
+            "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +2.0 ± 0.5 points of accuracy, "
+            "95 % interval +0.5 to +3.5, p = 0.03 (mean of 2 seeds; test over rows and seeds).",
+        ),
+        (
+            "regression",
+            "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.02 ± 0.005 of MAE, "
+            "95 % interval +0.005 to +0.035, p = 0.03 (mean of 2 seeds; test over rows and seeds).",
+        ),
+    ],
+)
+def test_with_several_seeds_the_verdict_is_about_their_mean(problem, expected):
+    found = verdict.verdict(outputs.baseline(problem), outputs.tuned_with_seeds(problem), PROBLEMS[problem].main)
+    assert found == expected
+
+
+@pytest.mark.parametrize("found", [{"p_value": 0.2}, {"gain": -0.02}])
+def test_a_gain_of_the_kept_adapter_that_the_seeds_do_not_share_is_no_evidence_and_fails_the_gate(found):
+    tuned = outputs.tuned_with_seeds("single_label", **found)
+    assert tuned["p_value"]["strongest_rival"] < 0.05
+    assert verdict.verdict(outputs.baseline("single_label"), tuned, SINGLE).startswith("**No evidence of a gain**")
+    gate = outputs.OPEN.model_copy(update={"min_gain": 0.0, "max_p_value": 0.05})
+    missed = verdict.unmet_conditions(gate, tuned, None, SINGLE)
+    assert f"expected a p-value of at most 0.05 (gate.max_p_value), found {found.get('p_value', 1)}" in missed
+    assert ("(gate.min_gain)" in missed[0]) == ("gain" in found)
+
+
 def test_the_verdict_on_numbers_speaks_of_errors():
     assert verdict.verdict(MAE, TUNED, NUMBER) == (
         "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
-        "+0.9, p = 0.01 (exact sign test)."
+        "+0.9, p = 0.01 (exact sign test; one seed)."
     )
 
 

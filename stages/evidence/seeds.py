@@ -1,0 +1,89 @@
+"""The tuned model's gain over several seeds of the training, tested over rows and seeds.
+
+Another sample of rows and another seed would both give another gain. That is the situation of a reader study, where
+several readers judge the same cases: here the seeds are the readers and the rows are the cases.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sklearn
+from scipy import stats
+
+from stages.evidence.significance import BOUNDS
+from stages.scoring.scored import ScoredProblem
+
+
+def over_seeds(
+    problem: ScoredProblem, *, labels: np.ndarray, tuned: dict[int, Any], rivals: dict[str, Any]
+) -> dict[str, float | dict]:
+    """The main score of every seed's model, and its gain over the strongest rival.
+
+    Args:
+        labels: of the rows; tuned: the predictions of each seed's model; rivals: those of each rival, by its name.
+
+    Returns:
+        `mean` and `std` (standard deviation over the seeds) of the main score; those of the gain, `gain` and
+        `gain_std`; its interval and p-value, see `gain_over_seeds`; and `by_seed`, score and gain of each seed.
+    """
+    scores = np.array([problem.row_scores(labels, predictions) for predictions in tuned.values()], dtype=float)
+    rival = max((problem.row_scores(labels, values).astype(float) for values in rivals.values()), key=np.mean)
+    values, gains = problem.main.sign * scores.mean(axis=1), (scores - rival).mean(axis=1)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)),
+        "gain_std": float(gains.std(ddof=1)),
+        **gain_over_seeds(scores - rival),
+        "by_seed": {
+            str(seed): {problem.main.key: float(value), "gain": float(gain)}
+            for seed, value, gain in zip(tuned, values, gains, strict=True)
+        },
+    }
+
+
+def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
+    """The mean gain, its 95 % interval, and the two-sided p-value of the hypothesis that it is 0.
+
+    Seeds and rows are both random: an analysis of variance of two random factors without replication (Dorfman, Berbaum
+    and Metz 1992), with the degrees of freedom of Hillis (2007). The variance of the mean of k x n differences is
+    estimated by (MS_seeds + max(MS_rows - MS_rest, 0)) / (k n), with the mean squares of the table of differences: of
+    its seeds, its rows, and what is left. Two bounds make the test cautious where there are few seeds or rows: MS_seeds
+    counts as at least MS_rest, as the variance between seeds cannot be negative; and the degrees of freedom are at
+    most n - 1, those of a paired t-test over the rows.
+
+    Args:
+        differences: (seeds, rows), at least two of each: how much better each seed's model is than the rival on each
+            row; for a score that is not a mean over rows, the difference of `pseudo_values`.
+
+    Returns:
+        `gain`, `gain_low`, `gain_high`, `p_value`. If all differences are equal there is no variance to estimate;
+        the p-value is then that of the exact sign test over the rows.
+    """
+    seeds, rows = differences.shape
+    gain = float(differences.mean())
+    if np.ptp(differences) == 0:
+        return {"gain": gain, "gain_low": gain, "gain_high": gain, "p_value": 2.0 ** (1 - rows) if gain else 1.0}
+    of_seed, of_row = differences.mean(axis=1, keepdims=True), differences.mean(axis=0, keepdims=True)
+    rest = np.square(differences - of_seed - of_row + gain).sum() / ((seeds - 1) * (rows - 1))
+    between_seeds = max(rows * of_seed.var(ddof=1), rest)
+    total = between_seeds + max(seeds * of_row.var(ddof=1) - rest, 0)
+    freedom = min((seeds - 1) * (total / between_seeds) ** 2 if between_seeds else np.inf, rows - 1)
+    error = np.sqrt(total / (seeds * rows))
+    low, high = gain + error * stats.t.ppf(BOUNDS, freedom)
+    p_value = 2 * stats.t.sf(abs(gain) / error, freedom)
+    return {"gain": gain, "gain_low": float(low), "gain_high": float(high), "p_value": float(p_value)}
+
+
+def pseudo_values(value: Callable[[np.ndarray, Any], float], labels: np.ndarray, predictions: Any) -> np.ndarray:
+    """Each row's share of a score that is not a mean over rows, (rows,): n value - (n - 1) value without the row.
+
+    These are the jackknife's pseudo-values (Tukey 1958); of a mean over rows, they are the rows' own values.
+
+    Args:
+        value: the score of labels and predictions.
+    """
+    rows = np.arange(len(labels))
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # the same rows, n times
+        without = np.array([value(labels[rows != row], predictions[rows != row]) for row in rows])
+        return len(rows) * value(labels, predictions) - (len(rows) - 1) * without

@@ -1,0 +1,126 @@
+"""The gain over seeds: by its formulas, by simulation, and with a known table."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scoring import drawn
+from sklearn import metrics
+
+from stages.evidence import seeds
+from stages.scoring.kinds import SCORED
+
+SINGLE, NUMBER = SCORED["single_label"], SCORED["regression"]
+
+
+def test_without_a_true_gain_few_tests_claim_one_and_tests_that_ignore_the_seeds_claim_many():
+    generator = np.random.default_rng(0)
+    for count, rows in ((2, 100), (3, 200), (5, 200)):
+        of_seed, of_row, rest = (
+            generator.normal(size=(1000, *size)) for size in ((count, 1), (1, rows), (count, rows))
+        )
+        tables = 0.2 * of_seed + 0.5 * of_row + rest
+        found = np.array([seeds.gain_over_seeds(table)["p_value"] for table in tables])
+        assert (found < 0.05).mean() <= 0.07
+        for over_rows in (tables.mean(axis=1), tables[:, 0]):
+            assert (stats.ttest_1samp(over_rows, 0, axis=1).pvalue < 0.05).mean() > 0.2
+
+
+def test_right_and_wrong_answers_keep_the_promise_too_and_a_true_gain_is_found():
+    generator = np.random.default_rng(1)
+
+    def claims(gain: float) -> float:
+        return np.mean([seeds.gain_over_seeds(of_answers(generator, gain))["p_value"] < 0.05 for _ in range(500)])
+
+    assert claims(0.0) <= 0.07
+    assert claims(0.06) > 0.9
+
+
+def of_answers(generator: np.random.Generator, gain: float) -> np.ndarray:
+    """Differences of right answers, (seeds, rows); the seeds' true gains have `gain` as their mean."""
+    rows, difficulty = 1000, generator.uniform(0.65, 0.9, size=1000)
+    shift = gain + generator.uniform(-0.02, 0.02, size=(3, 1))
+    luck, own = generator.uniform(size=rows), generator.uniform(size=(3, rows))
+    shared = generator.uniform(size=(3, rows)) < 0.8  # most rows are answered as the rival answers them
+    return (np.where(shared, luck, own) < difficulty + shift).astype(float) - (luck < difficulty)
+
+
+def test_the_interval_excludes_0_exactly_where_the_p_value_is_below_5_percent():
+    generator = np.random.default_rng(2)
+    for _ in range(20):
+        values = seeds.gain_over_seeds(generator.normal(size=(3, 30)) + generator.normal(size=(1, 30)) + 0.3)
+        excluded = values["gain_low"] > 0 or values["gain_high"] < 0
+        assert excluded == (values["p_value"] < 0.05)
+        assert values["gain"] == pytest.approx((values["gain_low"] + values["gain_high"]) / 2)
+
+
+def test_a_small_table_gives_what_its_mean_squares_say():
+    table = np.array([[3.0, 1.0, 0.0], [9.0, 4.0, 5.0]])
+    # the row means 6, 2.5, 2.5 and the seeds' means 4/3, 6 give MS_rows = 49/6, MS_seeds = 98/3, MS_rest = 7/6
+    total = 98 / 3 + 49 / 6 - 7 / 6
+    error, freedom = np.sqrt(total / 6), (total / (98 / 3)) ** 2
+    values = seeds.gain_over_seeds(table)
+    assert values["gain"] == pytest.approx(11 / 3)
+    assert values["p_value"] == pytest.approx(2 * stats.t.sf(11 / 3 / error, freedom))
+    assert values["gain_high"] == pytest.approx(11 / 3 + stats.t.ppf(0.975, freedom) * error)
+
+
+def test_equal_seeds_add_nothing_and_the_test_is_the_paired_t_test_over_rows():
+    differences = np.random.default_rng(3).normal(size=40) + 0.2
+    values, paired = seeds.gain_over_seeds(np.tile(differences, (3, 1))), stats.ttest_1samp(differences, 0)
+    assert values["p_value"] == pytest.approx(paired.pvalue)
+    assert (values["gain_low"], values["gain_high"]) == pytest.approx(tuple(paired.confidence_interval()))
+
+
+def test_seeds_that_score_the_same_by_chance_prove_nothing():
+    differences = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
+    assert seeds.gain_over_seeds(differences)["p_value"] > 0.05  # MS_seeds = MS_rows = 0, but the rows disagree
+
+
+@pytest.mark.parametrize(("gain", "p_value"), [(0.0, 1.0), (0.1, 2.0**-7), (-0.1, 2.0**-7)])
+def test_equal_differences_have_no_variance(gain, p_value):
+    values = seeds.gain_over_seeds(np.full((3, 8), gain))
+    assert values == pytest.approx({"gain": gain, "gain_low": gain, "gain_high": gain, "p_value": p_value})
+
+
+def test_the_pseudo_values_of_a_mean_are_the_rows_own_values():
+    labels, probabilities = drawn.of_classes(3, 0)
+    right = probabilities.argmax(axis=1) == labels
+    found = seeds.pseudo_values(lambda rows, given: (given.argmax(axis=1) == rows).mean(), labels, probabilities)
+    assert found == pytest.approx(right.astype(float))
+
+
+def test_the_pseudo_values_of_another_score_have_its_value_and_its_spread():
+    labels, probabilities = drawn.of_classes(3, 0)
+
+    def macro_f1(rows: np.ndarray, given: np.ndarray) -> float:
+        return metrics.f1_score(rows, given.argmax(axis=1), average="macro")
+
+    found, generator = seeds.pseudo_values(macro_f1, labels, probabilities), np.random.default_rng(0)
+    assert found.shape == labels.shape
+    assert found.mean() == pytest.approx(macro_f1(labels, probabilities), abs=0.02)
+    picks = (generator.integers(len(labels), size=len(labels)) for _ in range(400))
+    resampled = [macro_f1(labels[rows], probabilities[rows]) for rows in picks]
+    assert found.std() / np.sqrt(len(labels)) == pytest.approx(np.std(resampled), rel=0.2)
+
+
+def test_every_seed_is_held_against_the_strongest_rival():
+    labels, wrong, right = np.zeros(10, dtype=int), [0.0, 1.0], [1.0, 0.0]
+    models = {count: np.array([right] * count + [wrong] * (10 - count)) for count in range(11)}
+    tuned, rivals = {42: models[9], 1: models[7]}, {"majority": models[5], "linear_probe": models[6]}
+    found = seeds.over_seeds(SINGLE, labels=labels, tuned=tuned, rivals=rivals)
+    assert found["by_seed"] == {
+        "42": pytest.approx({"accuracy": 0.9, "gain": 0.3}),
+        "1": pytest.approx({"accuracy": 0.7, "gain": 0.1}),
+    }
+    scores = {key: found[key] for key in ("mean", "std", "gain", "gain_std")}
+    assert scores == pytest.approx({"mean": 0.8, "std": np.sqrt(0.02), "gain": 0.2, "gain_std": np.sqrt(0.02)})
+    assert found["gain_low"] < 0.2 < found["gain_high"]
+
+
+def test_an_error_is_reported_as_it_is_and_a_lower_one_is_a_gain():
+    labels = np.array([1.0, 2.0, 3.0])
+    found = seeds.over_seeds(
+        NUMBER, labels=labels, tuned={1: labels + 0.5, 2: labels - [0, 0, 1.5]}, rivals={"median": labels + 2}
+    )
+    assert found["mean"] == pytest.approx(0.5)
+    assert found["gain"] == pytest.approx(1.5)
