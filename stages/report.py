@@ -18,11 +18,17 @@ import pandas as pd
 from stages.adapters.run import Run
 from stages.common import errors, files, paths
 from stages.params import Params
-from stages.problems.problem import Problem
 from stages.reporting import figure, history, tables
 from stages.reporting.markdown import paragraphs
 from stages.reporting.tested_card import tested_card
-from stages.reporting.verdict import calibration_line, gate_line, leak_warning, unmet_conditions, verdict
+from stages.reporting.verdict import (
+    calibration_line,
+    gate_line,
+    leak_warning,
+    main_score_line,
+    unmet_conditions,
+    verdict,
+)
 
 
 def main() -> None:
@@ -33,8 +39,8 @@ def main() -> None:
     )
     run = Run.load(paths.ADAPTER)
     before = history.metrics_at(options.rev) if options.rev else None
-    missed = unmet_conditions(gate, tuned, before, run.problem.main)
-    findings = sections(run.problem, data=data, baseline=baseline, tuned=tuned, missed=missed)
+    missed = unmet_conditions(gate, tuned, before, run.main)
+    findings = sections(run, data=data, baseline=baseline, tuned=tuned, missed=missed)
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
     else:
@@ -54,7 +60,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
+def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
     """The report without title and figure.
 
     Args:
@@ -62,10 +68,11 @@ def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, misse
         missed: the conditions of the gate that are not met.
     """
     answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
-    main = problem.main
+    problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
     return paragraphs(
         verdict(baseline, tuned, main),
-        tables.comparison(baseline, tuned, rows=data["rows"], main=main),
+        tables.comparison(baseline, tuned, rows=data["rows"], problem=problem, main=main),
+        main_score_line(problem, main, choice, data["train"]),
         gate_line(missed),
         calibration_line(tuned),
         leak_warning(baseline, tuned, main),
@@ -78,11 +85,11 @@ def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, misse
 
 def save(run: Run, findings: str, *, baseline: dict, tuned: dict) -> None:
     """Write the report, its figure and the model card."""
-    picture, caption = figure.summary(run.problem, baseline=baseline, tuned=tuned, plots=paths.EVALUATE_PLOTS)
+    picture, caption = figure.summary(run.problem, run.main, baseline=baseline, tuned=tuned, plots=paths.EVALUATE_PLOTS)
     image = f"![{caption}]({paths.SUMMARY.name})"
     files.write_bytes(paths.SUMMARY, picture)
     files.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", findings, image) + "\n")
-    files.write_text(paths.CARD, tested_card(run, tuned, verdict(baseline, tuned, run.problem.main)))
+    files.write_text(paths.CARD, tested_card(run, tuned, verdict(baseline, tuned, run.main)))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ from stages.training import fused, head, quantized, trainer
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Packages whose version can change the adapter or its predictions."""
 
-RECORDED = {"seed", "precision", "model", "data", "encode", "lora", "peft", "train"}
-"""The sections of params.yaml that the adapter depends on, except for the keys in `NOT_RECORDED`."""
+RECORDED = dict.fromkeys(("seed", "precision", "model", "data", "encode", "lora", "peft", "train"), True)
+RECORDED |= {"evaluate": {"main"}}
+"""The sections of params.yaml that the adapter and its metrics depend on, except for the keys in `NOT_RECORDED`."""
 
 NOT_RECORDED = {"data": {"limit": {"test"}}, "encode": {"max_gb", "batch_size"}}
 
@@ -45,6 +46,7 @@ def main() -> None:
     base.quiet_transformers()
     about, rows = load_rows(params)
     problem = PROBLEMS[about.problem]
+    main_score = problem.main_score(params.evaluate.main, rows["train"].text_labels)
     unit = problem.unit(rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in rows.items()}
     model, metrics = build(params, about, rows["train"])
@@ -53,7 +55,7 @@ def main() -> None:
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
     settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
     with files.replacing(paths.TRAIN_CURVES) as curves, files.replacing(paths.ADAPTER) as folder:
-        metrics |= trainer.fit(model, rows, curves, problem=problem, unit=unit, **settings)
+        metrics |= trainer.fit(model, rows, curves, problem=problem, main=main_score, unit=unit, **settings)
         head.scale(model, metrics.get("temperature", 1) / unit)
         save(model, about, params, metrics, folder)
     files.write_json(paths.TRAIN_METRICS, metrics)

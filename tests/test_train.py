@@ -31,13 +31,14 @@ def rows():
     return splits
 
 
-def fitted(rows, base, curves, precision="float32", **changes):
+def fitted(rows, base, curves, precision="float32", main="accuracy", **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
     model = load_base(base, labels=labels_of(CLASSES), seed=params.seed)
     model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
     settings = {"options": params.train, "seed": params.seed, "precision": params.precision}
-    return model, trainer.fit(model, rows, curves, problem=PROBLEMS["single_label"], **settings)
+    problem = PROBLEMS["single_label"]
+    return model, trainer.fit(model, rows, curves, problem=problem, main=problem.main_scores[main], **settings)
 
 
 def weights(model):
@@ -54,7 +55,7 @@ def test_training_learns_and_equal_runs_end_in_equal_weights(precision, rows, sa
     assert all(torch.equal(weight, weights(other)[name]) for name, weight in weights(one).items())
     curves = [{path.name: path.read_bytes() for path in (tmp_path / str(run)).rglob("*.tsv")} for run in range(2)]
     assert curves[0] == curves[1]
-    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "accuracy.tsv"}
+    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "main.tsv"}
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(rows, saved_model, tmp_path):
@@ -66,6 +67,30 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(rows, saved_model, tm
     ]
     assert scores["best_epoch"] == 1 + int(np.argmin(losses)) < 4
     assert scores["validation"]["loss"] == min(losses)
+
+
+def curve(folder, name):
+    """The values of a curve of the validation rows, one an epoch."""
+    lines = (folder / f"plots/metrics/validation/{name}.tsv").read_text().splitlines()[1:]
+    return [float(line.split("\t")[1]) for line in lines]
+
+
+@pytest.mark.parametrize(("main", "best"), [("f1_macro", np.argmax), ("log_loss", np.argmin)])
+def test_the_epoch_with_the_best_main_score_is_kept_if_that_selects(main, best, rows, saved_model, tmp_path):
+    rows["validation"].labels[:6] = 1 - rows["validation"].labels[:6]  # what is learned is right, but not certain
+    _, scores = fitted(rows, saved_model("llama"), tmp_path, main=main, epochs=6, lr=1e-3, select_by="main")
+    values = curve(tmp_path, "main")
+    assert scores["main"] == main
+    assert scores["best_epoch"] == 1 + best(values)
+    assert scores["validation"] == {main: values[best(values)], "loss": curve(tmp_path, "loss")[best(values)]}
+    assert (best(values) == np.argmin(curve(tmp_path, "loss"))) == (main == "log_loss")
+
+
+def test_early_stopping_watches_the_main_score_if_that_selects(rows, saved_model, tmp_path):
+    rows["validation"].labels[:] = 1 - rows["validation"].labels  # learning makes it worse
+    options = {"epochs": 9, "lr": 1e-2, "early_stopping": 1, "select_by": "main"}
+    fitted(rows, saved_model("llama"), tmp_path, main="roc_auc", **options)
+    assert len(curve(tmp_path, "main")) < 9
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(rows, saved_model, tmp_path):

@@ -1,7 +1,8 @@
 """What the test rows prove: the verdict in a sentence, the gate, the calibration, and a warning of leaks."""
 
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
-from stages.problems.problem import MainScore
+from stages.problems.main_score import AUTO, MainScore
+from stages.problems.problem import Problem
 from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
 
@@ -24,6 +25,16 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
         f"**{evidence}**: {' minus '.join(pair)} is {metric.with_unit(metric.signed(gain))} of {metric.name}, 95 % "
         f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({metric.test})."
     )
+
+
+def main_score_line(problem: Problem, main: MainScore, choice: str, counts: dict[str, float]) -> str:
+    """Which score the models are compared by, and why.
+
+    Args:
+        choice: `evaluate.main`; counts: of the training rows, from metrics/data.json.
+    """
+    why = problem.why_main(counts) if choice == AUTO else ""
+    return f"Main score: {METRICS[main.key].name} (`evaluate.main: {choice}`). {why}".rstrip()
 
 
 def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainScore) -> list[str]:

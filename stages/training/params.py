@@ -25,7 +25,7 @@ class Train(Section):
     balance: Literal["weights", "sampling"] | None
     activation_checkpointing: bool
     early_stopping: Count | None
-    select_by: Literal["loss", "accuracy"]
+    select_by: Literal["loss", "main"]
     logging_steps: Count
 
     @field_validator("warmup")

@@ -29,6 +29,7 @@ from transformers.modeling_outputs import ModelOutput
 from stages.adapters import methods
 from stages.backbone import store
 from stages.common.errors import PipelineError
+from stages.problems.main_score import LOSS, MainScore
 from stages.problems.problem import Problem
 from stages.training.params import Train
 
@@ -39,10 +40,9 @@ LOGGED = {
     "loss": "loss",
     "learning_rate": "learning_rate",
     "eval_loss": "validation/loss",
-    "eval_accuracy": "validation/accuracy",
-    "eval_mae": "validation/mae",
 }
-"""The logged values that go into the curves, and their names there; not timings, which differ from run to run."""
+"""The logged values that go into the curves, and their names there; not timings, which differ from run to run. The main
+score on the validation rows is added, as validation/main."""
 
 
 def fit(
@@ -51,6 +51,7 @@ def fit(
     curves: Path,
     *,
     problem: Problem,
+    main: MainScore,
     options: Train,
     seed: int,
     precision: str,
@@ -61,6 +62,7 @@ def fit(
     Args:
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
+        main: the main score.
         precision: of the matrix products, see `stages.backbone.precision`.
         unit: the unit of the labels, see `Problem.unit`.
 
@@ -72,11 +74,14 @@ def fit(
     def measure(given: EvalPrediction) -> dict[str, float | list[float]]:
         _, indices = given.label_ids
         order = np.argsort(indices)  # rows came in another order, in batches of similar length
-        return problem.validate(validation.pooled(given.predictions[order]), validation.text_labels, unit=unit)
+        logits = validation.pooled(given.predictions[order])
+        return problem.validate(logits, validation.text_labels, unit=unit, main=main)
 
-    best, training = Best(options.select_by), indexed(rows, "train", balanced=options.balance == "sampling")
+    key, sign = (main.key, main.sign) if options.select_by == "main" else (LOSS, -1)
+    best, training = Best(f"eval_{key}", sign), indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
         settings = arguments(options, seed=seed, precision=precision, scratch=scratch)
+        settings.metric_for_best_model, settings.greater_is_better = key, sign > 0
         trainer = RowTrainer(
             model=model,
             args=settings,
@@ -86,25 +91,26 @@ def fit(
             compute_metrics=measure,
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
-            callbacks=[Curves(live), best, *methods.callbacks(model)],
+            callbacks=[Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"}), best, *methods.callbacks(model)],
         )
         if options.early_stopping:
             trainer.add_callback(EarlyStoppingCallback(options.early_stopping))
         trainer.train()
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
-    return best_epoch_metrics(best, list(model.config.id2label.values()))
+    return best_epoch_metrics(best, main, list(model.config.id2label.values()))
 
 
-def best_epoch_metrics(best: "Best", class_names: list[str]) -> dict[str, float | dict[str, float]]:
+def best_epoch_metrics(best: "Best", main: MainScore, class_names: list[str]) -> dict[str, float | dict[str, float]]:
     """The entries of metrics/train.json about the best epoch."""
     found = {name.removeprefix("eval_"): value for name, value in best.scores.items()}
     if "thresholds" in found:
         found["thresholds"] = dict(zip(class_names, found["thresholds"], strict=True))
     return {
+        "main": main.key,
         "best_epoch": best.epoch,
         **{name: found[name] for name in ("temperature", "thresholds") if name in found},
-        "validation": {name: found[name] for name in ("accuracy", "mae", "loss") if name in found},
+        "validation": {name: found[name] for name in (main.key, LOSS)},
     }
 
 
@@ -192,7 +198,6 @@ def arguments(options: Train, *, seed: int, precision: str, scratch: str) -> Tra
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch",
         save_strategy="no",
-        metric_for_best_model=options.select_by,
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -227,8 +232,9 @@ class Best(TrainerCallback):
     trains.
     """
 
-    def __init__(self, select_by: str) -> None:
-        self.select_by = select_by
+    def __init__(self, key: str, sign: int) -> None:
+        """`key`: of the score that decides; `sign`: 1 if higher is better, else -1."""
+        self.key, self.sign = key, sign
         self.best = float("-inf")
 
     def on_evaluate(
@@ -241,7 +247,7 @@ class Best(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        score = metrics[f"eval_{self.select_by}"] * (-1 if self.select_by == "loss" else 1)
+        score = self.sign * metrics[self.key]
         if score > self.best:
             self.best, self.scores, self.epoch = score, metrics, round(state.epoch)
             self.weights = {part: part.detach().clone() for part in model.parameters() if part.requires_grad}
@@ -254,10 +260,10 @@ class Best(TrainerCallback):
 
 
 class Curves(TrainerCallback):
-    """Writes the values named in `LOGGED` to DVCLive."""
+    """Writes logged values to DVCLive, under the names in `curves`."""
 
-    def __init__(self, live: Live) -> None:
-        self.live = live
+    def __init__(self, live: Live, curves: dict[str, str]) -> None:
+        self.live, self.curves = live, curves
 
     def on_log(
         self,
@@ -268,6 +274,6 @@ class Curves(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.live.step = state.global_step
-        for name, curve in LOGGED.items():
+        for name, curve in self.curves.items():
             if name in logs:
                 self.live.log_metric(curve, logs[name])

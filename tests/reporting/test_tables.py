@@ -8,7 +8,7 @@ from conftest import ROOT
 from reporting import outputs
 
 from stages.problems.kinds import PROBLEMS
-from stages.problems.problem import MainScore
+from stages.problems.main_score import MainScore
 from stages.reporting import tables
 
 SINGLE, SEVERAL, NUMBER = (PROBLEMS[name] for name in ("single_label", "multi_label", "regression"))
@@ -17,7 +17,7 @@ ROWS = {"train": 3000, "test": 1000}
 
 def comparison(name: str) -> list[str]:
     return tables.comparison(
-        outputs.baseline(name), outputs.tuned(name), rows=ROWS, main=PROBLEMS[name].main
+        outputs.baseline(name), outputs.tuned(name), rows=ROWS, problem=PROBLEMS[name], main=outputs.run(name).main
     ).splitlines()
 
 
@@ -155,7 +155,14 @@ def test_every_class_has_its_precision_recall_and_f1(problem, noun):
     ]
 
 
-@pytest.mark.parametrize(("main", "title", "score"), [(SINGLE.main, "accuracy", "75.0%"), (NUMBER.main, "MAE", "0.75")])
+@pytest.mark.parametrize(
+    ("main", "title", "score"),
+    [
+        (SINGLE.main_scores["accuracy"], "accuracy", "75.0%"),
+        (SINGLE.main_scores["mcc"], "MCC", "0.75"),
+        (NUMBER.main_scores["mae"], "MAE", "0.75"),
+    ],
+)
 def test_the_main_score_is_shown_by_length_of_the_models_that_there_are(main: MainScore, title, score):
     lengths = pd.DataFrame({"tokens": [20, 75], "tuned": [0.75, 0.5], "majority": 0.5, "linear_probe": 0.25})
     lines = tables.by_length(lengths.assign(rows=[1204, 5]), main).splitlines()

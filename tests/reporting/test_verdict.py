@@ -6,8 +6,8 @@ from reporting import outputs
 from stages.problems.kinds import PROBLEMS
 from stages.reporting import verdict
 
-SINGLE = PROBLEMS["single_label"].main
-NUMBER = PROBLEMS["regression"].main
+SINGLE = PROBLEMS["single_label"].main_scores["accuracy"]
+NUMBER = PROBLEMS["regression"].main_scores["mae"]
 MAE = {"median": {"mae": 9.0}, "bag_of_words": {"mae": 3.0}}
 TUNED = {
     "mae": 2.5,
@@ -44,7 +44,7 @@ def tuned(**changes):
     ],
 )
 def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(problem, expected):
-    found = verdict.verdict(outputs.baseline(problem), outputs.tuned(problem), PROBLEMS[problem].main)
+    found = verdict.verdict(outputs.baseline(problem), outputs.tuned(problem), outputs.run(problem).main)
     assert found == expected
 
 
