@@ -115,10 +115,11 @@ def test_without_a_difference_few_p_values_are_low(key, monkeypatch):
     assert sum(low) < 20  # 10 are expected; 20 or more of 200 have a probability of 0.003
 
 
-def test_the_scale_of_the_probabilities_is_no_evidence_for_a_better_ranking():
-    main, (labels, one, _) = SINGLE.main_scores["roc_auc"], models(80, 2, seed=2)
-    flat = 0.5 + (one - 0.5) / 1000
-    assert permutation.p_value(main, labels=labels, one=one, other=flat) == 1
+def test_the_test_of_a_ranking_does_not_depend_on_the_scale_of_the_probabilities():
+    main, (labels, one, other) = SINGLE.main_scores["roc_auc"], models(80, 2, seed=2)
+    flat = 0.5 + (other - 0.5) / 1000
+    found = [permutation.p_value(main, labels=labels, one=one, other=values) for values in (other, flat)]
+    assert found[0] == found[1] < 1
 
 
 @pytest.mark.parametrize("key", SINGLE.main_scores)

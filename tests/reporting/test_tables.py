@@ -47,6 +47,15 @@ def test_the_columns_are_those_of_the_metrics_that_there_are(name, titles):
     assert comparison(name)[0] == f"| 3,000 training rows, 1,000 test rows | {titles}"
 
 
+def test_another_main_score_has_the_first_column_and_gives_the_order():
+    baseline, tuned = outputs.baseline("single_label"), outputs.tuned("single_label")
+    baseline["bag_of_words"]["mcc"] = 0.7
+    lines = tables.comparison(baseline, tuned, rows=ROWS, problem=SINGLE, main=SINGLE.main_scores["mcc"]).splitlines()
+    assert " | MCC (95 % interval) | accuracy | macro-F1 | log loss | ROC AUC | tuned gains | p |" in lines[0]
+    assert [line.split(" | ")[0] for line in lines[4:6]] == ["| linear_probe", "| bag_of_words"]
+    assert lines[6] == "| **tuned** | 0.74 (0.69 to 0.77) | 0.870 | 0.860 | 0.300 | 0.950 |  |  |"
+
+
 def test_numbers_are_compared_in_their_own_scale_the_largest_error_first():
     lines = comparison("regression")
     assert [line.split(" | ")[0] for line in lines[2:]] == [
