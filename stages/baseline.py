@@ -19,6 +19,7 @@ Every choice that a rival has, such as regularization or each label's threshold,
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from stages.classifier.model import load_base
 from stages.common import errors, files, paths, rivals, texts
 from stages.evidence import significance
 from stages.params import Params
+from stages.problems.main_score import MainScore
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
 from stages.scoring.scored import ScoredProblem, score
@@ -55,6 +57,7 @@ def main() -> None:
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
+    main_score = problem.main_score(params.evaluate.main, labels["train"])
 
     name, constant = problem.constant()
     models, features = model_rivals(problem, rows, labels, about, params)
@@ -66,8 +69,8 @@ def main() -> None:
     predictions = {name: decide(problem, labels=labels, outputs=rival) for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
-    metrics = {name: measure(problem, labels=labels["test"], predictions=rival) for name, rival in predictions.items()}
-    files.write_json(paths.BASELINE_METRICS, metrics)
+    measured = partial(measure, problem, main_score, labels=labels["test"])
+    files.write_json(paths.BASELINE_METRICS, {name: measured(predictions=one) for name, one in predictions.items()})
 
 
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:
@@ -195,9 +198,11 @@ def save_predictions(problem: ScoredProblem, rows: store.Rows, predictions: dict
     files.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
 
 
-def measure(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any) -> dict[str, float | dict]:
+def measure(
+    problem: ScoredProblem, main: MainScore, *, labels: np.ndarray, predictions: Any
+) -> dict[str, float | dict]:
     """A rival's scores on the test rows, and the confidence interval of the main score."""
-    interval = {problem.main.key: significance.main_interval(problem, labels=labels, predictions=predictions)}
+    interval = {main.key: significance.main_interval(main, labels=labels, predictions=predictions)}
     return score(problem, labels, predictions) | {"interval": interval}
 
 

@@ -26,6 +26,7 @@ from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
 from stages.evidence import seeds, significance
 from stages.params import Params
+from stages.problems.main_score import MainScore
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import ScoredProblem, score
 
@@ -48,15 +49,18 @@ def main() -> None:
     # without temperature scaling: `train` divided the head's weights by the temperature
     before = problem.decide(problem.outputs(logits * run.temperature), run.thresholds)
     predictions = rivals | {TUNED: tuned}
-    metrics = measure(problem, labels, names, predictions=predictions, uncalibrated=before, resamples=options.resamples)
+    measured = {"predictions": predictions, "uncalibrated": before, "resamples": options.resamples}
+    metrics = measure(problem, run.main, labels, names, **measured)
     if others := other_seeds(problem, rows, options.batch_size):
-        metrics["seeds"] = seeds.over_seeds(problem, labels=labels, tuned={run.seed: tuned} | others, rivals=rivals)
+        of_seeds = {run.seed: tuned} | others
+        metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
     curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
     uncalibrated = problem.curves(labels, before, options.curve_points)
     curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
     answers = named_answers(problem, labels, predictions, names)
 
-    save_plots(problem, labels, predictions, answers=answers, curves=curves, lengths=rows.text_lengths, names=names)
+    plots = {"answers": answers, "curves": curves, "lengths": rows.text_lengths, "names": names}
+    save_plots(problem, run.main, labels, predictions, **plots)
     save_predictions(given, answers, problem.confidence(tuned))
     files.write_json(paths.EVALUATE_METRICS, metrics)
 
@@ -96,6 +100,7 @@ def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> di
 
 def measure(
     problem: ScoredProblem,
+    main: MainScore,
     labels: np.ndarray,
     class_names: list[str],
     *,
@@ -112,14 +117,14 @@ def measure(
     """
     tuned = predictions[TUNED]
     gains = {
-        name: significance.gain(problem, labels=labels, tuned=tuned, rival=rival, resamples=resamples)
+        name: significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=resamples)
         for name, rival in predictions.items()
         if name != TUNED
     }
     gains[STRONGEST_RIVAL] = min(gains.values(), key=lambda values: values["gain"])
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
-        "interval": significance.intervals(problem, labels=labels, predictions=tuned, resamples=resamples),
+        "interval": significance.intervals(problem, main, labels=labels, predictions=tuned, resamples=resamples),
         "uncalibrated": {
             name: value for name, value in score(problem, labels, uncalibrated).items() if name in PROBABILITY_SCORES
         },
@@ -144,6 +149,7 @@ def named_answers(
 
 def save_plots(
     problem: ScoredProblem,
+    main: MainScore,
     labels: np.ndarray,
     predictions: dict[str, Any],
     *,
@@ -153,22 +159,17 @@ def save_plots(
     names: list[str],
 ) -> None:
     """Write metrics/plots."""
-    scores = row_scores(problem, labels, predictions)
+    predictions = {TUNED: predictions[TUNED]} | predictions
+    wrong = pd.DataFrame({name: problem.row_errors(labels, values) for name, values in predictions.items()})
     with files.replacing(paths.EVALUATE_PLOTS) as folder:
         answers.to_csv(folder / f"{problem.answers_file}.csv", index=False)
-        by_length(problem.main.sign * scores, lengths).to_csv(folder / "length.csv")
-        errors_by_length(problem.main.shortfall(scores), lengths).to_csv(folder / "errors.csv")
+        by_length(main, labels, predictions, lengths).to_csv(folder / "length.csv")
+        errors_by_length(wrong, lengths).to_csv(folder / "errors.csv")
         if by_class := f1_by_class(problem, labels, predictions, names):
             pd.DataFrame(by_class).rename_axis("class").to_csv(folder / "by_class.csv")
         for name, kinds in curves.items():
             for kind, points in kinds.items():
                 pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
-
-
-def row_scores(problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any]) -> pd.DataFrame:
-    """Every model's score for each row, one column per model, the tuned one first."""
-    scores = {name: problem.row_scores(labels, values) for name, values in predictions.items()}
-    return pd.DataFrame({TUNED: scores[TUNED]} | scores)
 
 
 def f1_by_class(
@@ -183,11 +184,15 @@ def f1_by_class(
     }
 
 
-def by_length(scores: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
+def by_length(main: MainScore, labels: np.ndarray, predictions: dict[str, Any], lengths: np.ndarray) -> pd.DataFrame:
     """Every model's main score in each fifth of the rows by length; `tokens` is the length of its longest row."""
-    longest = np.unique(np.quantile(lengths, np.arange(1, 6) / 5))
-    fifths = scores.assign(tokens=lengths).groupby(np.searchsorted(longest, lengths))
-    return fifths.mean().assign(rows=fifths.size(), tokens=fifths["tokens"].max()).set_index("tokens")
+    fifth = np.searchsorted(np.unique(np.quantile(lengths, np.arange(1, 6) / 5)), lengths)
+    scores = {
+        lengths[rows].max(): {name: main.value(labels[rows], values[rows]) for name, values in predictions.items()}
+        | {"rows": len(rows)}
+        for rows in (np.flatnonzero(fifth == number) for number in np.unique(fifth))
+    }
+    return pd.DataFrame.from_dict(scores, orient="index").astype({"rows": int}).rename_axis("tokens")
 
 
 def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:

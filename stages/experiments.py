@@ -37,8 +37,8 @@ MODELS = (BAG_OF_WORDS, ZERO_SHOT, LINEAR_PROBE, TUNED)
 
 def main() -> None:
     options = arguments()
-    problem = PROBLEMS[Params.load().data.problem]
-    groups, metric = grouped(options.name, options.by, problem), METRICS[problem.main.key]
+    groups, main_key = grouped(options.name, options.by, PROBLEMS[Params.load().data.problem])
+    metric = METRICS[main_key]
     print(paragraphs(comparison(groups, options.by, metric), *spread_sentences(groups, metric)))
     if options.plot:
         files.write_bytes(options.plot, drawing(groups, options.by, metric))
@@ -56,37 +56,44 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def grouped(name: str, by: str | None, problem: Problem) -> DataFrameGroupBy:
-    """One row for each experiment on `problem` (see `outcome`), grouped by the column `value`.
+def grouped(name: str, by: str | None, problem: Problem) -> tuple[DataFrameGroupBy, str]:
+    """One row for each experiment on `problem` (see `outcome`), grouped by the column `value`; their main score's key.
 
     Raises:
-        PipelineError: there is no finished experiment whose name starts with `name`.
+        PipelineError: there is no finished experiment whose name starts with `name`, or their main scores differ.
     """
     of_problem = [
         experiment
         for experiment in finished(name)
         if experiment.evaluated and experiment.params["data"]["problem"] == problem.name
     ]
-    runs = pd.DataFrame([outcome(experiment, by, problem.main.key) for experiment in of_problem])
+    runs = pd.DataFrame([outcome(experiment, by) for experiment in of_problem])
     if runs.empty:
         named = f" whose names start with {name!r}" if name else ""
         raise errors.PipelineError(f"expected finished experiments on the last commit{named}, found none: dvc exp run")
+    main_key, *others = runs.pop("main").unique()
+    if others:
+        raise errors.PipelineError(
+            f"expected experiments with the same main score, found {', '.join([main_key, *others])}; give NAME, the "
+            "start of the names of those to compare"
+        )
     if not pd.api.types.is_numeric_dtype(runs["value"]):
         runs["value"] = runs["value"].map(str)
-    return runs.groupby("value")
+    return runs.groupby("value"), main_key
 
 
-def outcome(experiment: Experiment, by: str | None, main: str) -> dict[str, object]:
+def outcome(experiment: Experiment, by: str | None) -> dict[str, object]:
     """One experiment as a row: the value of the parameter `by`, main scores by model, gain over the strongest rival."""
     baseline, trained, tuned = (
         experiment.metrics[str(path)] for path in (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
     )
-    scores = baseline | {TUNED: tuned}
+    scores, main_key = baseline | {TUNED: tuned}, trained["main"]
     values = {None: "all", "name": experiment.name}
     return {
         "value": values[by] if by in values else parameter(experiment.params, by),
-        **{name: scores[name][main] for name in MODELS if name in scores},
-        **tuned["interval"][main],
+        "main": main_key,
+        **{name: scores[name][main_key] for name in MODELS if name in scores},
+        **tuned["interval"][main_key],
         "gain": tuned["gain"][STRONGEST_RIVAL],
         "trainable": trained["trainable_parameters"],
     }

@@ -48,7 +48,7 @@ def main() -> None:
         else:
             merge(fresh)
             run.save(fresh)
-        sentence = verdict(baseline, tuned, run.problem.main)
+        sentence = verdict(baseline, tuned, run.main)
         files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, merged=not options.adapter))
     print(f"{folder}: its README.md says how to load it")
     if options.adapter and not card.hub_name(run.base_model["source"]):

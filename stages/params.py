@@ -21,6 +21,7 @@ from stages.common.paths import PARAMS
 from stages.common.section import Section, Seed
 from stages.encoding.params import Encode
 from stages.problems.kinds import PROBLEMS
+from stages.problems.main_score import AUTO
 from stages.reporting.params import Gate
 from stages.rows.params import Data
 from stages.scoring.params import Baseline, Evaluate
@@ -61,7 +62,8 @@ class Params(Section):
         lines = contradictions(values)
         try:
             params = cls.model_validate(values)
-            lines += unused_settings(params) + too_many_top_layers(params) + unreachable_gates(params)
+            lines += unused_settings(params) + too_many_top_layers(params)
+            lines += unknown_main_score(params) or unreachable_gates(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
@@ -112,9 +114,20 @@ def too_many_top_layers(params: Params) -> list[str]:
     return [f"lora.top_layers: expected at most model.layers = {kept}, found {trained}"]
 
 
+def unknown_main_score(params: Params) -> list[str]:
+    """A problem if the kind of problem has no such main score."""
+    kind, main = params.data.problem, params.evaluate.main
+    scores = (AUTO, *PROBLEMS[kind].main_scores)
+    if main in scores:
+        return []
+    return [f"evaluate.main: expected {' or '.join(scores)} with data.problem: {kind}, found {main!r}"]
+
+
 def unreachable_gates(params: Params) -> list[str]:
-    """Gate values of 1 or more: no difference of shares can reach them; scores of regression are not shares."""
-    if PROBLEMS[params.data.problem].numeric:
+    """Gate values of 1 or more, where the main score is a share: no difference of shares can reach them."""
+    scores = PROBLEMS[params.data.problem].main_scores
+    chosen = scores.values() if params.evaluate.main == AUTO else [scores[params.evaluate.main]]
+    if not next(iter(chosen)).share:
         return []
     return [
         f"gate.{key}: expected a share below 1, found {value}"

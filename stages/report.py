@@ -21,7 +21,15 @@ from stages.params import Params
 from stages.reporting import figure, history, tables
 from stages.reporting.markdown import paragraphs
 from stages.reporting.tested_card import tested_card
-from stages.reporting.verdict import ONE_SEED, calibration_line, gate_line, leak_warning, unmet_conditions, verdict
+from stages.reporting.verdict import (
+    ONE_SEED,
+    calibration_line,
+    gate_line,
+    leak_warning,
+    main_score_line,
+    unmet_conditions,
+    verdict,
+)
 
 
 def main() -> None:
@@ -32,7 +40,7 @@ def main() -> None:
     )
     run = Run.load(paths.ADAPTER)
     before = history.metrics_at(options.rev) if options.rev else None
-    missed = unmet_conditions(gate, tuned, before, run.problem.main)
+    missed = unmet_conditions(gate, tuned, before, run.main)
     findings = sections(run, data=data, baseline=baseline, tuned=tuned, missed=missed)
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
@@ -61,10 +69,11 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         missed: the conditions of the gate that are not met.
     """
     answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
-    problem, main = run.problem, run.problem.main
+    problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
     return paragraphs(
         verdict(baseline, tuned, main),
-        tables.comparison(baseline, tuned, rows=data["rows"], main=main),
+        tables.comparison(baseline, tuned, rows=data["rows"], problem=problem, main=main),
+        main_score_line(problem, main, choice, data["train"]),
         tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
         gate_line(missed),
         calibration_line(tuned),
@@ -78,11 +87,11 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
 
 def save(run: Run, findings: str, *, baseline: dict, tuned: dict) -> None:
     """Write the report, its figure and the model card."""
-    picture, caption = figure.summary(run.problem, baseline=baseline, tuned=tuned, plots=paths.EVALUATE_PLOTS)
+    picture, caption = figure.summary(run.problem, run.main, baseline=baseline, tuned=tuned, plots=paths.EVALUATE_PLOTS)
     image = f"![{caption}]({paths.SUMMARY.name})"
     files.write_bytes(paths.SUMMARY, picture)
     files.write_text(paths.REPORT, paragraphs("# Was the tuning worth it?", findings, image) + "\n")
-    files.write_text(paths.CARD, tested_card(run, tuned, verdict(baseline, tuned, run.problem.main)))
+    files.write_text(paths.CARD, tested_card(run, tuned, verdict(baseline, tuned, run.main)))
 
 
 if __name__ == "__main__":

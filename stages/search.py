@@ -5,7 +5,7 @@
 `a,b,c` tries these values; `low..high` tries numbers in that range, on a logarithmic scale. A trial runs the pipeline
 up to `train` in a copy of the project, so nothing is scored on the test rows and the workspace stays unchanged; DVC
 keeps the trial as the experiment NAME-NUMBER. A search continues from the existing experiments of its name. The score
-of a trial is `train.select_by` on the validation rows.
+of a trial is that of `train.select_by` on the validation rows: the loss, or the main score.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from ruamel.yaml import YAML
 
 from stages.common import errors, files, paths
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
+from stages.problems.main_score import AUTO, LOSS
 from stages.reporting import history
 from stages.reporting.history import Experiment
 from stages.reporting.markdown import table
@@ -35,13 +37,13 @@ def main() -> None:
     space = dict(distribution(text, params) for text in options.space)
     names = [f"{options.name}-{number}" for number in range(options.trials)]
     earlier = [experiment for experiment in history.finished(f"{options.name}-") if experiment.name in names]
-    study = new_study(select_by, seed=len(earlier))  # the seed of an earlier call would propose its trials again
+    study = new_study(direction(params), seed=len(earlier))  # the seed of an earlier call would repeat its trials
     for experiment in earlier:
         add_earlier_trial(study, space, experiment, select_by)
     for name in names:
         if name not in {experiment.name for experiment in earlier}:
             run_next_trial(study, space, name, select_by)
-    print(best(study, select_by))
+    print(best(study))
     if options.plot:
         files.write_bytes(options.plot, drawing(study))
 
@@ -76,12 +78,17 @@ def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
     return name, (IntDistribution if whole else FloatDistribution)(*tried, log=True)
 
 
-def new_study(select_by: str, *, seed: int) -> optuna.Study:
+def direction(params: Params) -> str:
+    """Whether the score of a trial is to be minimized or maximized; whatever `auto` chooses, it is the same."""
+    scores, chosen = PROBLEMS[params.data.problem].main_scores, params.evaluate.main
+    main_score = scores[next(iter(scores)) if chosen == AUTO else chosen]
+    return "maximize" if params.train.select_by != LOSS and main_score.sign > 0 else "minimize"
+
+
+def new_study(direction: str, *, seed: int) -> optuna.Study:
     """A study without trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        direction="minimize" if select_by == "loss" else "maximize", sampler=optuna.samplers.TPESampler(seed=seed)
-    )
+    return optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
 
 
 def add_earlier_trial(
@@ -97,7 +104,7 @@ def add_earlier_trial(
             params={name: history.parameter(experiment.params, name) for name in space},
             distributions=space,
             value=score(experiment, select_by),
-            user_attrs={"experiment": experiment.name},
+            user_attrs={"experiment": experiment.name, "score": score_key(experiment, select_by)},
         )
     except ValueError as error:
         raise errors.PipelineError(
@@ -113,6 +120,7 @@ def run_next_trial(study: optuna.Study, space: dict[str, BaseDistribution], name
     trial.set_user_attr("experiment", name)
     if history.run_experiment(name, trial.params, "train"):
         (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
+        trial.set_user_attr("score", score_key(made, select_by))
         study.tell(trial, score(made, select_by))
     else:
         study.tell(trial, state=TrialState.FAIL)
@@ -120,10 +128,15 @@ def run_next_trial(study: optuna.Study, space: dict[str, BaseDistribution], name
 
 def score(experiment: Experiment, select_by: str) -> float:
     """An experiment's score on the validation rows."""
-    return experiment.metrics[str(paths.TRAIN_METRICS)]["validation"][select_by]
+    return experiment.metrics[str(paths.TRAIN_METRICS)]["validation"][score_key(experiment, select_by)]
 
 
-def best(study: optuna.Study, select_by: str) -> str:
+def score_key(experiment: Experiment, select_by: str) -> str:
+    """The key of that score in metrics/train.json."""
+    return LOSS if select_by == LOSS else experiment.metrics[str(paths.TRAIN_METRICS)]["main"]
+
+
+def best(study: optuna.Study) -> str:
     """The best trials as a table, and the command that applies the first.
 
     Raises:
@@ -132,7 +145,7 @@ def best(study: optuna.Study, select_by: str) -> str:
     done = study.get_trials(states=[TrialState.COMPLETE])
     if not done:
         raise errors.PipelineError(f"expected at least one successful trial, found {len(study.trials)} that failed")
-    done.sort(key=lambda trial: trial.value, reverse=select_by == "accuracy")
+    done.sort(key=lambda trial: trial.value, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
     lines = [
         (
             trial.user_attrs["experiment"],
@@ -142,7 +155,7 @@ def best(study: optuna.Study, select_by: str) -> str:
         for trial in done[:SHOWN]
     ]
     return (
-        table(["experiment", f"validation {select_by}", *done[0].params], lines)
+        table(["experiment", f"validation {done[0].user_attrs['score']}", *done[0].params], lines)
         + f"\n\ndvc exp apply {lines[0][0]} && dvc repro"
     )
 

@@ -35,8 +35,9 @@ from stages.training.validation import selection_score
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Packages whose version can change the adapter or its predictions."""
 
-RECORDED = {"precision", "model", "data", "encode", "lora", "peft", "train"}
-"""The sections of params.yaml that the adapter depends on, except for the keys in `NOT_RECORDED`."""
+RECORDED = dict.fromkeys(("precision", "model", "data", "encode", "lora", "peft", "train"), True)
+RECORDED |= {"evaluate": {"main"}}
+"""The sections of params.yaml that the adapter and its metrics depend on, except for the keys in `NOT_RECORDED`."""
 
 NOT_RECORDED = {"data": {"limit": {"test"}}, "encode": {"max_gb", "batch_size"}}
 
@@ -49,7 +50,7 @@ def main() -> None:
     precision.check(params.precision)
     base.quiet_transformers()
     about, rows = load_rows(params)
-    main_score = PROBLEMS[about.problem].main
+    main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
     options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
     with (
         files.replacing(paths.SEEDS) as others,
@@ -91,8 +92,10 @@ def train(
     print("train: seed {}, {trainable_parameters:,} of {total_parameters:,} parameters".format(seed, **counts))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
-    settings = {"options": options, "seed": seed, "precision": params.precision, "unit": unit}
-    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, problem=problem, **settings)
+    main_score = problem.main_score(params.evaluate.main, rows["train"].text_labels)
+    settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
+    settings["precision"] = params.precision
+    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
     head.scale(model, metrics.get("temperature", 1) / unit)
     adapter.mkdir()
     save(model, about, params, metrics, adapter)

@@ -67,12 +67,14 @@ def test_experiments_are_compared_in_the_units_of_the_numbers():
     assert experiments.drawing(groups, "some.parameter", MAE).startswith(b"\x89PNG")
 
 
-def experiment(name: str, *, problem: str = "single_label", rank: int = 8, evaluated: bool = True) -> Experiment:
+def experiment(
+    name: str, *, problem: str = "single_label", rank: int = 8, main: str = "accuracy", evaluated: bool = True
+) -> Experiment:
     """A finished experiment."""
-    tuned = {"accuracy": 0.9, "interval": {"accuracy": {"low": 0.8, "high": 1.0}}, "gain": {"strongest_rival": 0.1}}
+    tuned = {main: 0.9, "interval": {main: {"low": 0.8, "high": 1.0}}, "gain": {"strongest_rival": 0.1}}
     metrics = {
-        str(paths.BASELINE_METRICS): {"majority": {"accuracy": 0.5}, "linear_probe": {"accuracy": 0.8}},
-        str(paths.TRAIN_METRICS): {"trainable_parameters": 9},
+        str(paths.BASELINE_METRICS): {"majority": {main: 0.5}, "linear_probe": {main: 0.8}},
+        str(paths.TRAIN_METRICS): {"main": main, "trainable_parameters": 9},
         str(paths.EVALUATE_METRICS): tuned,
     }
     params = {"data": {"problem": problem}, "lora": {"r": rank}}
@@ -88,7 +90,8 @@ def test_evaluated_experiments_on_the_problem_are_grouped_by_the_parameter(monke
         experiment("trained", evaluated=False),
     ]
     monkeypatch.setattr(experiments, "finished", lambda name: iter(found))
-    by_rank = experiments.grouped("", "lora.r", PROBLEMS["single_label"])
+    by_rank, main = experiments.grouped("", "lora.r", PROBLEMS["single_label"])
+    assert main == "accuracy"
     assert by_rank.size().to_dict() == {4: 2, 16: 1}
     assert by_rank.first().loc[4].to_dict() == {
         "linear_probe": 0.8,
@@ -98,7 +101,17 @@ def test_evaluated_experiments_on_the_problem_are_grouped_by_the_parameter(monke
         "gain": 0.1,
         "trainable": 9,
     }
-    assert list(experiments.grouped("", "name", PROBLEMS["single_label"]).groups) == ["a", "b", "c"]
-    assert experiments.grouped("", None, PROBLEMS["single_label"]).size().to_dict() == {"all": 3}
+    assert list(experiments.grouped("", "name", PROBLEMS["single_label"])[0].groups) == ["a", "b", "c"]
+    assert experiments.grouped("", None, PROBLEMS["single_label"])[0].size().to_dict() == {"all": 3}
     with pytest.raises(PipelineError, match="whose names start with 'x', found none"):
         experiments.grouped("x", None, PROBLEMS["multi_label"])
+
+
+def test_experiments_are_compared_by_the_main_score_that_they_share(monkeypatch):
+    found = [experiment("f-1", main="f1_macro"), experiment("f-2", main="f1_macro"), experiment("a")]
+    monkeypatch.setattr(experiments, "finished", lambda name: (one for one in found if one.name.startswith(name)))
+    groups, main = experiments.grouped("f", None, PROBLEMS["single_label"])
+    assert main == "f1_macro"
+    assert experiments.comparison(groups, None, METRICS[main]).splitlines()[2].startswith("| all | 2 | 80.0 % ± 0.0 |")
+    with pytest.raises(PipelineError, match="with the same main score, found f1_macro, accuracy; give NAME"):
+        experiments.grouped("", None, PROBLEMS["single_label"])

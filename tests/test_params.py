@@ -82,6 +82,14 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         ),
         (r"template: .*", "template: Review", "encode.template: expected {text} exactly once"),
         (r"label_words: null", "label_words: {a: a, b: b}", "encode.label_words: expected the classes of data.classes"),
+        (r"  main: auto", "  main: f1", "evaluate.main: expected 'auto', 'accuracy', 'f1_macro', 'mcc', 'roc_auc'"),
+        (
+            r"  main: auto",
+            "  main: mae",
+            "evaluate.main: expected auto or accuracy or f1_macro or mcc or roc_auc or log_loss with data.problem: "
+            "single_label, found 'mae'",
+        ),
+        (r"min_gain: 0.0", "min_gain: 1.0", "gate.min_gain: expected a share below 1, found 1.0"),
         (r"  source: package:vader", "  source: vader", "data.source: expected string should match"),
         (r"  source: package:vader", "  source: ftp:vader", "(package|hub|path):.+$', found 'ftp:vader"),
     ],
@@ -188,6 +196,12 @@ def load_with(tmp_path: Path, section: str, values: dict) -> Params:
 def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
     with pytest.raises(ParamsError, match=r"data.text_pair: expected a different column from data.text, found 'text'"):
         load(tmp_path, (r"text_pair: null", "text_pair: text"), (r"template: .*", 'template: "{text}"'))
+
+
+@pytest.mark.parametrize("main", ["mcc", "log_loss"])
+def test_a_gain_of_a_score_that_is_no_share_may_be_1(tmp_path, main):
+    params = load(tmp_path, (r"  main: auto", f"  main: {main}"), (r"min_gain: 0.0", "min_gain: 1.0"))
+    assert params.gate.min_gain == 1
 
 
 def test_all_problems_are_listed_at_once(tmp_path):

@@ -249,9 +249,9 @@ def test_numbers_that_nothing_can_be_learned_from_are_one_clear_line(numbers, ch
             "encode.label_words: expected None with data.problem: regression, which",
         ),
         (
-            "train",
-            {"select_by": "accuracy"},
-            "train.select_by: expected 'loss' with data.problem: regression, which has",
+            "evaluate",
+            {"main": "mcc"},
+            "evaluate.main: expected auto or mae with data.problem: regression, found 'mcc'",
         ),
         (
             "train",

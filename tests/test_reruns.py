@@ -20,6 +20,7 @@ def test_a_second_repro_runs_nothing(project):
     ("change", "stages"),
     [
         ("evaluate.curve_points=20", ["evaluate", "report"]),
+        ("evaluate.main=mcc", ["baseline", "train", "evaluate", "report"]),
         ("gate.min_gain=0.1", ["report"]),
         ("encode.max_gb=5", ["encode"]),
         ("train.lr=1e-3", ["train", "evaluate", "report"]),

@@ -47,23 +47,31 @@ def test_a_wrong_space_is_one_clear_line(text, message):
 
 
 @pytest.mark.parametrize(
-    ("select_by", "direction", "first"), [("loss", "minimize", "a"), ("accuracy", "maximize", "b")]
+    ("select_by", "main", "title", "first"),
+    [
+        ("loss", "auto", "loss", "a"),
+        ("main", "auto", "accuracy", "b"),
+        ("main", "f1_macro", "f1_macro", "b"),
+        ("main", "log_loss", "log_loss", "a"),
+    ],
 )
-def test_the_best_trial_comes_first(select_by, direction, first):
-    study = optuna.create_study(direction=direction)
+def test_the_best_trial_comes_first(select_by, main, title, first):
+    params = Params.model_validate(tiny_params(train={"select_by": select_by}, evaluate={"main": main}))
+    study = optuna.create_study(direction=search.direction(params))
     for name, rank, value in (("a", 4, 0.3), ("b", 8, 0.5)):
-        done = trained(name, {"lora": {"r": rank}}, {select_by: value})
+        done = trained(name, {"lora": {"r": rank}}, {title: value}, main=title)
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, select_by)
-    text = search.best(study, select_by)
+    text = search.best(study)
+    assert text.startswith(f"| experiment | validation {title} |")
     assert text.splitlines()[2].startswith(f"| {first} |")
     assert text.endswith(f"dvc exp apply {first} && dvc repro")
     with pytest.raises(PipelineError, match="found one from a different search space"):
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, select_by)
 
 
-def trained(name: str, params: dict, validation: dict[str, float]) -> Experiment:
+def trained(name: str, params: dict, validation: dict[str, float], main: str = "accuracy") -> Experiment:
     """An experiment that ran up to `train`."""
-    metrics = {str(paths.TRAIN_METRICS): {"validation": validation}}
+    metrics = {str(paths.TRAIN_METRICS): {"main": main, "validation": validation}}
     return Experiment(name=name, params=params, metrics=metrics, evaluated=False)
 
 

@@ -33,14 +33,16 @@ def rows():
     return splits
 
 
-def fitted(rows, base, curves, precision="float32", **changes):
+def fitted(rows, base, curves, precision="float32", main="accuracy", **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
     model = load_base(base, labels=labels_of(CLASSES), seed=SEED)
     heads = {"random": head.copied(model)}
     model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    settings = {"options": params.train, "seed": SEED, "precision": params.precision}
-    return model, trainer.fit(model, rows, curves, heads=heads, problem=PROBLEMS["single_label"], **settings)
+    settings = {"options": params.train, "seed": SEED, "precision": params.precision, "unit": 1.0}
+    problem = PROBLEMS["single_label"]
+    settings |= {"heads": heads, "problem": problem, "main": problem.main_scores[main]}
+    return model, trainer.fit(model, rows, curves, **settings)
 
 
 def weights(model):
@@ -57,7 +59,7 @@ def test_training_learns_and_equal_runs_end_in_equal_weights(precision, rows, sa
     assert all(torch.equal(weight, weights(other)[name]) for name, weight in weights(one).items())
     curves = [{path.name: path.read_bytes() for path in (tmp_path / str(run)).rglob("*.tsv")} for run in range(2)]
     assert curves[0] == curves[1]
-    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "accuracy.tsv", "log_loss.tsv"}
+    assert set(curves[0]) == {"loss.tsv", "learning_rate.tsv", "main.tsv", "log_loss.tsv"}
 
 
 def logged(folder, name):
@@ -76,6 +78,13 @@ def test_the_weights_with_the_lowest_calibrated_loss_on_validation_are_kept(rows
         assert model.eval()(**batch).loss.item() == pytest.approx(scores["validation"]["loss"], abs=1e-4)
 
 
+def test_the_weights_with_the_best_main_score_on_validation_are_kept_if_that_selects(rows, saved_model, tmp_path):
+    options = {"epochs": 6, "lr": 1e-3, "select_by": "main"}
+    _, scores = fitted(rows, saved_model("llama"), tmp_path, main="f1_macro", **options)
+    values = [scores["start"]["random"]["f1_macro"], *logged(tmp_path, "validation/main")]
+    assert (scores["main"], scores["validation"]["f1_macro"]) == ("f1_macro", max(values))
+
+
 def test_a_run_that_only_gets_worse_keeps_its_start(rows, saved_model, tmp_path):
     rows["validation"].labels[:] = 1 - rows["train"].labels[:16]
     model, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=4, lr=1e-2)
@@ -84,7 +93,7 @@ def test_a_run_that_only_gets_worse_keeps_its_start(rows, saved_model, tmp_path)
 
 
 def test_what_is_kept_is_never_below_the_start_in_the_main_score():
-    kept = Best(select_by="loss", main=PROBLEMS["single_label"].main, patience=None)
+    kept = Best(select_by="loss", main=PROBLEMS["single_label"].main_scores["accuracy"], patience=None)
     model = torch.nn.Linear(1, 1)
     assert kept.consider(model, {"accuracy": 0.8, "log_loss": 0.5}, epoch=0)
     kept.floor = 0.8
@@ -105,8 +114,10 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     probe = head.fitted(model, rows["train"], batch_size=8, precision="float32", seed=SEED)
     heads = {"random": head.copied(model), "probe": probe}
     model = adapted(model, params, depth=0, base=saved_model("llama"))
-    settings = {"options": params.train, "seed": SEED, "precision": params.precision}
-    scores = trainer.fit(model, rows, tmp_path, heads=heads, problem=PROBLEMS["single_label"], **settings)
+    settings = {"options": params.train, "seed": SEED, "precision": params.precision, "unit": 1.0}
+    problem = PROBLEMS["single_label"]
+    settings |= {"heads": heads, "problem": problem, "main": problem.main_scores["accuracy"]}
+    scores = trainer.fit(model, rows, tmp_path, **settings)
     assert scores["recipe"]["head_init"] == "probe"
     assert scores["start"]["probe"]["log_loss"] < scores["start"]["random"]["log_loss"]
     torch.testing.assert_close(head.copied(model)[0], probe[0], atol=1e-4, rtol=0)

@@ -6,9 +6,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from stages.adapters.run import Run
 
-VALIDATION_SCORES = {"accuracy": "accuracy", "mae": "MAE", "loss": "loss"}
-"""The name of each validation score in the card, which reports the first score that a run has."""
-
 CLASSES = {"peft": "AutoPeftModelForSequenceClassification", "transformers": "AutoModelForSequenceClassification"}
 """The class that loads the model, by library."""
 
@@ -126,10 +123,10 @@ def origin(run: Run) -> str:
         case method:
             made = f"A PEFT adapter ({method}) on"
     kept = f"the lowest {layers} layers of " if layers else ""
-    metric, score = next(iter(run.metrics["validation"].items()))
+    score = run.metrics["validation"][run.main.key]
     return (
         f"{made} {kept}`{base['source']}` (revision `{base['revision']}`, licence {base['license']}), trained on "
-        f"`{run.params['data']['source']}`. Validation {VALIDATION_SCORES[metric]} at the kept epoch: {score:.4f}. "
+        f"`{run.params['data']['source']}`. Validation {run.main.name} at the kept epoch: {score:.4f}. "
         "All parameters and versions are in `run.json`."
     )
 

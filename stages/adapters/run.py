@@ -9,6 +9,7 @@ from stages.common import files
 from stages.common.errors import PipelineError
 from stages.common.texts import COLUMNS
 from stages.problems.kinds import PROBLEMS
+from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 
 FILE = "run.json"
@@ -58,6 +59,11 @@ class Run:
     def problem(self) -> Problem:
         """The kind of problem."""
         return PROBLEMS[self.params["data"]["problem"]]
+
+    @property
+    def main(self) -> MainScore:
+        """The score by which models are compared."""
+        return self.problem.main_scores[self.metrics["main"]]
 
     @property
     def method(self) -> str:

@@ -8,15 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import sklearn
 from scipy import stats
 
 from stages.evidence.significance import BOUNDS
-from stages.scoring.scored import ScoredProblem
+from stages.problems.main_score import MainScore, RowMean
 
 
 def over_seeds(
-    problem: ScoredProblem, *, labels: np.ndarray, tuned: dict[int, Any], rivals: dict[str, Any]
+    main: MainScore, *, labels: np.ndarray, tuned: dict[int, Any], rivals: dict[str, Any]
 ) -> dict[str, float | dict]:
     """The main score of every seed's model, and its gain over the strongest rival.
 
@@ -27,19 +26,28 @@ def over_seeds(
         `mean` and `std` (standard deviation over the seeds) of the main score; those of the gain, `gain` and
         `gain_std`; its interval and p-value, see `gain_over_seeds`; and `by_seed`, score and gain of each seed.
     """
-    scores = np.array([problem.row_scores(labels, predictions) for predictions in tuned.values()], dtype=float)
-    rival = max((problem.row_scores(labels, values).astype(float) for values in rivals.values()), key=np.mean)
-    values, gains = problem.main.sign * scores.mean(axis=1), (scores - rival).mean(axis=1)
+    values = np.array([main.value(labels, predictions) for predictions in tuned.values()])
+    rival = max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
+    gains = main.sign * (values - main.value(labels, rival))
+    of_rows = np.stack([rows_of(main, labels, predictions) for predictions in tuned.values()])
     return {
         "mean": float(values.mean()),
         "std": float(values.std(ddof=1)),
         "gain_std": float(gains.std(ddof=1)),
-        **gain_over_seeds(scores - rival),
+        **gain_over_seeds(main.sign * (of_rows - rows_of(main, labels, rival))),
+        "gain": float(gains.mean()),
         "by_seed": {
-            str(seed): {problem.main.key: float(value), "gain": float(gain)}
+            str(seed): {main.key: float(value), "gain": float(gain)}
             for seed, value, gain in zip(tuned, values, gains, strict=True)
         },
     }
+
+
+def rows_of(main: MainScore, labels: np.ndarray, predictions: Any) -> np.ndarray:
+    """What each row adds to the main score, (rows,); its mean is the score, or near it."""
+    if isinstance(main, RowMean):
+        return main.of_rows(labels, predictions).astype(float)
+    return pseudo_values(main.value, labels, predictions)
 
 
 def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
@@ -84,6 +92,5 @@ def pseudo_values(value: Callable[[np.ndarray, Any], float], labels: np.ndarray,
         value: the score of labels and predictions.
     """
     rows = np.arange(len(labels))
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # the same rows, n times
-        without = np.array([value(labels[rows != row], predictions[rows != row]) for row in rows])
-        return len(rows) * value(labels, predictions) - (len(rows) - 1) * without
+    without = np.array([value(labels[rows != row], predictions[rows != row]) for row in rows])
+    return len(rows) * value(labels, predictions) - (len(rows) - 1) * without

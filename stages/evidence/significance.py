@@ -8,6 +8,8 @@ import pandas as pd
 import sklearn
 from scipy import stats
 
+from stages.evidence import permutation
+from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
 
 LEVEL = 0.95
@@ -16,11 +18,11 @@ LEVEL = 0.95
 BOUNDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 RESAMPLES = 1_000
-"""Bootstrap resamples behind the interval of a mean over the rows."""
+"""Bootstrap resamples behind the interval of a main score."""
 
 
 def intervals(
-    problem: ScoredProblem, *, labels: np.ndarray, predictions: Any, resamples: int
+    problem: ScoredProblem, main: MainScore, *, labels: np.ndarray, predictions: Any, resamples: int
 ) -> dict[str, dict[str, float]]:
     """The 95 % confidence interval, `low` and `high`, of every metric.
 
@@ -37,42 +39,62 @@ def intervals(
         ]
     table = pd.DataFrame(drawn).quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
-    return result | {problem.main.key: main_interval(problem, labels=labels, predictions=predictions)}
+    return result | {main.key: main_interval(main, labels=labels, predictions=predictions)}
 
 
-def main_interval(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any) -> dict[str, float]:
+def main_interval(main: MainScore, *, labels: np.ndarray, predictions: Any) -> dict[str, float]:
     """The 95 % confidence interval of the main score, `low` and `high`.
 
     Where each row is either right or wrong, it is Wilson's interval (1927); else a bootstrap interval.
     """
-    values = problem.row_scores(labels, predictions)
-    if values.dtype == bool:
-        interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
-        return {"low": float(interval.low), "high": float(interval.high)}
-    values = problem.main.sign * values
-    low, high = np.quantile([values[rows].mean() for rows in resampled(len(values), RESAMPLES)], BOUNDS)
+    if isinstance(main, RowMean):
+        values = main.of_rows(labels, predictions)
+        if values.dtype == bool:
+            interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
+            return {"low": float(interval.low), "high": float(interval.high)}
+        drawn = [values[rows].mean() for rows in resampled(len(values), RESAMPLES)]
+    else:
+        drawn = [main.value(labels[rows], predictions[rows]) for rows in resampled(len(labels), RESAMPLES)]
+    low, high = np.quantile(drawn, BOUNDS)
     return {"low": float(low), "high": float(high)}
 
 
-def gain(problem: ScoredProblem, *, labels: np.ndarray, tuned: Any, rival: Any, resamples: int) -> dict[str, float]:
+def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resamples: int) -> dict[str, float]:
     """How much better `tuned` is than `rival` on the same rows, in the main score; positive is better.
 
     Args:
         labels: of the rows; tuned, rival: the predictions of each model.
 
     Returns:
-        `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided,
-        of the hypothesis that a row is as often better as worse (exact sign test; where each row is either right or
-        wrong, this is the exact test of McNemar 1947). It is 1 where more rows favour one model and the mean the other.
+        `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided: of
+        `sign_test`, or where the score is no mean over the rows, or a few rows decide it, of `permutation.p_value`.
     """
-    difference = problem.row_scores(labels, tuned).astype(float) - problem.row_scores(labels, rival)
-    drawn = [difference[rows].mean() for rows in resampled(len(labels), resamples)]
+    if isinstance(main, RowMean):
+        difference = main.sign * (main.of_rows(labels, tuned).astype(float) - main.of_rows(labels, rival))
+        found, drawn = difference.mean(), [difference[rows].mean() for rows in resampled(len(labels), resamples)]
+    else:
+        found, *drawn = (
+            main.sign * (main.value(labels[rows], tuned[rows]) - main.value(labels[rows], rival[rows]))
+            for rows in (np.arange(len(labels)), *resampled(len(labels), resamples))
+        )
     low, high = np.quantile(drawn, BOUNDS)
+    if isinstance(main, RowMean) and not main.few_rows_decide:
+        p_value = sign_test(difference)
+    else:
+        p_value = permutation.p_value(main, labels=labels, one=tuned, other=rival)
+    values = {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value}
+    return {name: float(value) for name, value in values.items()}
+
+
+def sign_test(difference: np.ndarray) -> float:
+    """The p-value of the hypothesis that a row is as often better as worse, given each row's gain, (rows,).
+
+    Where each row is either right or wrong, it is the exact test of McNemar 1947. It is 1 where more rows favour one
+    model and the mean the other.
+    """
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     agree = (better - worse) * difference.mean() > 0
-    p_value = stats.binomtest(better, better + worse).pvalue if agree else 1.0
-    values = {"gain": difference.mean(), "gain_low": low, "gain_high": high, "p_value": p_value}
-    return {name: float(value) for name, value in values.items()}
+    return stats.binomtest(better, better + worse).pvalue if agree else 1.0
 
 
 def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from stages.common.errors import PipelineError
-from stages.problems.problem import MISSING, MainScore, Problem, label_text
+from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, mean_f1, surprise
+from stages.problems.problem import MISSING, Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import List
@@ -42,14 +43,50 @@ class Decisions:
         return type(self)(probabilities=self.probabilities[rows], given=self.given[rows])
 
 
+def row_f1(labels: np.ndarray, predictions: Decisions) -> np.ndarray:
+    """F1 of each row's labels, (rows,); 1 where a row has no labels, true or predicted."""
+    given = predictions.given
+    both, either = (labels * given).sum(axis=1), labels.sum(axis=1) + given.sum(axis=1)
+    return np.divide(2 * both, either, out=np.ones(len(labels)), where=either > 0)
+
+
+def exact(labels: np.ndarray, predictions: Decisions) -> np.ndarray:
+    """Whether each row is given all of its labels and no other, (rows,)."""
+    return (predictions.given == labels).all(axis=1)
+
+
+def log_losses(labels: np.ndarray, predictions: Decisions) -> np.ndarray:
+    """The log loss of each row, (rows,): the mean over its decisions."""
+    yes = predictions.probabilities
+    return surprise(np.where(labels > 0, yes, 1 - yes)).mean(axis=1)
+
+
+SCORES = (
+    RowMean(key="f1_samples", name="row F1", of_rows=row_f1),
+    RowMean(key="accuracy", name="accuracy", of_rows=exact),
+    OfCounts(
+        key="f1_macro",
+        name="macro-F1",
+        decisions=lambda labels, predictions: (labels > 0, predictions.given),
+        of_counts=mean_f1,
+    ),
+    RocAuc(
+        key="roc_auc",
+        name="ROC AUC",
+        ranked=lambda labels, predictions: (labels > 0, predictions.probabilities),
+    ),
+    RowMean(key="log_loss", name="log loss", sign=-1, share=False, of_rows=log_losses, few_rows_decide=True),
+)
+
+
 class MultiLabel(Problem):
-    """Several labels per row, or none. Models are compared by the F1 of each row's labels, averaged over rows: exact
-    matches say little where texts have many labels, and micro- and macro-F1 are not means over rows."""
+    """Several labels per row, or none. By default models are compared by the F1 of each row's labels, averaged over
+    rows: exact matches say little where texts have many labels."""
 
     name = "multi_label"
     noun = "label"
     answer = "labels"
-    main = MainScore(key="f1_samples", sign=1)
+    main_scores: ClassVar[dict[str, MainScore]] = {score.key: score for score in SCORES}
     transformers_type = "multi_label_classification"
     needed_in = ("train",)
     several_answers = True
@@ -114,17 +151,18 @@ class MultiLabel(Problem):
 
         return expit(logits.astype(np.float64))
 
-    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float | list[float]]:
-        """The share of exact matches, one temperature for all labels, and with it applied every label's threshold and
-        the log loss."""
+    def validate(
+        self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore
+    ) -> dict[str, float | list[float]]:
+        """The main score, one temperature for all labels, and with it applied every label's threshold and the log
+        loss."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
         probabilities = self.outputs(logits.astype(np.float64) / temperature)
         thresholds = self.thresholds(labels, probabilities)
-        given = self.decide(probabilities, thresholds).given
         return {
-            "accuracy": float((given == labels).all(axis=1).mean()),
+            main.key: main.value(labels, self.decide(probabilities, thresholds)),
             "temperature": temperature,
             "log_loss": float(calibration.label_loss(logits / temperature, labels)),
             "thresholds": thresholds,

@@ -10,33 +10,19 @@ them: the report needs none of them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from stages.common.texts import clean
+from stages.problems.main_score import AUTO, MainScore
 
 if TYPE_CHECKING:
     from datasets import ClassLabel, List, Value
 
 MISSING = ("", "nan", "null")
 """Values that mean a missing label, in lower case."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MainScore:
-    """The score by which models are compared; a mean over the rows."""
-
-    key: str
-    """Its name in the metrics files."""
-    sign: int
-    """1: higher is better; -1: lower is better."""
-
-    def shortfall(self, row_scores: np.ndarray) -> np.ndarray:
-        """How far each row's score is below the best: 0 if the answer is right, 1 if it is wrong; a number's error."""
-        return int(self.sign > 0) - row_scores
 
 
 class Problem(ABC):
@@ -53,7 +39,8 @@ class Problem(ABC):
     """What messages and reports call one class, label or number."""
     answer: ClassVar[str]
     """The name of the column of answers in a table."""
-    main: ClassVar[MainScore]
+    main_scores: ClassVar[dict[str, MainScore]]
+    """The scores by which models can be compared, by key: the values of `evaluate.main`."""
     transformers_type: ClassVar[str | None] = None
     """The `problem_type` in a model's transformers configuration; None: transformers infers it."""
     needed_in: ClassVar[tuple[str, ...]] = ()
@@ -109,6 +96,26 @@ class Problem(ABC):
     def counts(self, labels: pd.Series, names: list[str]) -> dict[str, float]:
         """Statistics of a split's labels: rows by name, or mean and standard deviation."""
 
+    def main_score(self, choice: str, labels: np.ndarray) -> MainScore:
+        """The score by which models are compared, as `evaluate.main` chooses.
+
+        Args:
+            labels: of the training rows.
+        """
+        return self.main_scores[self.default_main(labels) if choice == AUTO else choice]
+
+    def default_main(self, labels: np.ndarray) -> str:
+        """The key of the score that `evaluate.main: auto` chooses for these training rows."""
+        return next(iter(self.main_scores))
+
+    def why_main(self, counts: dict[str, float]) -> str:
+        """Why `evaluate.main: auto` chooses that score, in a sentence; empty where it has no choice.
+
+        Args:
+            counts: of the training rows, see `counts`.
+        """
+        return ""
+
     def unit(self, labels: np.ndarray) -> float:
         """The unit of a model's outputs in training, so that numbers of any scale train equally well."""
         return 1.0
@@ -118,8 +125,10 @@ class Problem(ABC):
         """From logits, (rows, outputs), to probabilities or numbers."""
 
     @abstractmethod
-    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float | list[float]]:
-        """A trained model's score on the validation rows, and what is fitted to its logits there.
+    def validate(
+        self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore
+    ) -> dict[str, float | list[float]]:
+        """A trained model's main score on the validation rows, by its key, and what is fitted to its logits there.
 
         Args:
             logits, labels: both in units of `unit`.

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from stages.common.errors import PipelineError
-from stages.problems.problem import MISSING, MainScore, Problem, label_text
+from stages.problems.main_score import MainScore, RowMean
+from stages.problems.problem import MISSING, Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import Value
@@ -21,13 +22,20 @@ OUTPUT = "value"
 """The name of a model's only output."""
 
 
+def absolute_errors(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Each row's absolute error, (rows,)."""
+    return np.abs(labels.astype(np.float64) - predictions)
+
+
 class Regression(Problem):
     """One number per row."""
 
     name = "regression"
     noun = "number"
     answer = "value"
-    main = MainScore(key="mae", sign=-1)
+    main_scores: ClassVar[dict[str, MainScore]] = {
+        "mae": RowMean(key="mae", name="MAE", sign=-1, share=False, of_rows=absolute_errors)
+    }
     transformers_type = "regression"
     numeric = True
     without: ClassVar[dict[str, Any]] = {
@@ -35,7 +43,6 @@ class Regression(Problem):
         "encode.label_words": None,
         "train.label_smoothing": 0.0,
         "train.balance": None,
-        "train.select_by": "loss",
         "gate.min_accuracy": None,
     }
 
@@ -89,9 +96,9 @@ class Regression(Problem):
         """The only logit, in float64."""
         return logits[:, 0].astype(np.float64)
 
-    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float]:
+    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore) -> dict[str, float]:
         """The mean absolute error, in the numbers' own scale."""
-        return {"mae": unit * float(np.abs(logits[:, 0] - labels).mean())}
+        return {main.key: unit * main.value(labels, self.outputs(logits))}
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
         """The numbers."""

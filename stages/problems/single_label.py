@@ -1,16 +1,52 @@
 """Each text has one of several classes: outputs are class probabilities, (rows, classes), whose rows sum to 1."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
-from stages.problems.problem import MISSING, MainScore, Problem, label_text
+from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, mcc, mean_f1_of_present, surprise
+from stages.problems.problem import MISSING, Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import ClassLabel
+
+UNBALANCED = 3
+"""Classes are unbalanced if the most frequent one has at least this many times the training rows of the rarest: of two
+such classes, always answering the frequent one is right for three rows of four."""
+
+
+def right(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Whether each row's most probable class is its label, (rows,)."""
+    return predictions.argmax(axis=1) == labels
+
+
+def decisions(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's class, and its most probable one, as two arrays, (rows, classes) bool."""
+    classes = np.arange(predictions.shape[1])
+    return labels[:, None] == classes, predictions.argmax(axis=1)[:, None] == classes
+
+
+def ranked(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each class against the others, see `RocAuc`; of two classes, the second."""
+    classes = np.arange(predictions.shape[1])[predictions.shape[1] == 2 :]
+    return labels[:, None] == classes, predictions[:, classes]
+
+
+def log_losses(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """The log loss of each row, (rows,)."""
+    return surprise(predictions[np.arange(len(labels)), labels])
+
+
+SCORES = (
+    RowMean(key="accuracy", name="accuracy", of_rows=right),
+    OfCounts(key="f1_macro", name="macro-F1", decisions=decisions, of_counts=mean_f1_of_present),
+    OfCounts(key="mcc", name="MCC", share=False, decisions=decisions, of_counts=mcc),
+    RocAuc(key="roc_auc", name="ROC AUC", ranked=ranked),
+    RowMean(key="log_loss", name="log loss", sign=-1, share=False, of_rows=log_losses, few_rows_decide=True),
+)
 
 
 class SingleLabel(Problem):
@@ -19,7 +55,7 @@ class SingleLabel(Problem):
     name = "single_label"
     noun = "class"
     answer = "label"
-    main = MainScore(key="accuracy", sign=1)
+    main_scores: ClassVar[dict[str, MainScore]] = {score.key: score for score in SCORES}
     needed_in = SPLITS
 
     def read(self, value: Any, column: str | list[str]) -> str | None:
@@ -62,22 +98,31 @@ class SingleLabel(Problem):
         by_name = labels.value_counts()
         return {name: int(by_name[name]) for name in names}
 
+    def default_main(self, labels: np.ndarray) -> str:
+        """Accuracy; macro-F1 for unbalanced classes, as accuracy hardly depends on the rare ones."""
+        rows = np.unique(labels, return_counts=True)[1]
+        return "f1_macro" if rows.max() >= UNBALANCED * rows.min() else "accuracy"
+
+    def why_main(self, counts: dict[str, float]) -> str:
+        return (
+            f"The most frequent class has {max(counts.values()):,} training rows, the rarest {min(counts.values()):,}; "
+            f"from {UNBALANCED} times as many on it is macro-F1, as accuracy hardly depends on rare classes."
+        )
+
     def outputs(self, logits: np.ndarray) -> np.ndarray:
         """Softmax, in float64: in float32 the sums differ from 1 by more than scikit-learn allows."""
         from scipy.special import softmax
 
         return softmax(logits.astype(np.float64), axis=1)
 
-    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float) -> dict[str, float]:
-        """Accuracy, the temperature that calibrates the probabilities, and the log loss with it applied."""
+    def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore) -> dict[str, float]:
+        """The main score, the temperature that calibrates the probabilities, and with it applied the log loss."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
-        return {
-            "accuracy": float((logits.argmax(axis=1) == labels).mean()),
-            "temperature": temperature,
-            "log_loss": float(calibration.class_loss(logits / temperature, labels)),
-        }
+        predictions = self.outputs(logits.astype(np.float64) / temperature)
+        log_loss = float(calibration.class_loss(logits / temperature, labels))
+        return {"temperature": temperature, "log_loss": log_loss, main.key: main.value(labels, predictions)}
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
         """The name of each row's class."""

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stages.common.rivals import LINEAR_PROBE, TUNED, ZERO_SHOT
-from stages.problems.problem import MainScore, Problem
+from stages.problems.main_score import MainScore
+from stages.problems.problem import Problem
 from stages.reporting.wording import METRICS
 
 DRAWN = (ZERO_SHOT, LINEAR_PROBE, TUNED)
@@ -30,14 +31,14 @@ class Drawing:
     draw: Callable[[Axes], None]
 
 
-def summary(problem: Problem, *, baseline: dict, tuned: dict, plots: Path) -> tuple[bytes, str]:
+def summary(problem: Problem, main: MainScore, *, baseline: dict, tuned: dict, plots: Path) -> tuple[bytes, str]:
     """The main scores with their intervals, and up to three further drawings that have files, as PNG; and the caption.
 
     Args:
         baseline: metrics/baseline.json; tuned: metrics/evaluate.json.
         plots: the folder metrics/plots.
     """
-    main, scores = problem.main, baseline | {TUNED: tuned}
+    scores = baseline | {TUNED: tuned}
     parts = [
         Drawing(
             caption=f"{capitalized(METRICS[main.key].name)} with 95 % intervals",

@@ -7,9 +7,10 @@ import pandas as pd
 from stages.common import texts
 from stages.common.paths import SPLITS
 from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
-from stages.problems.problem import MainScore, Problem
+from stages.problems.main_score import MainScore
+from stages.problems.problem import Problem
 from stages.reporting.markdown import literal, paragraphs, table
-from stages.reporting.wording import COMPARED, METRICS, further_metrics
+from stages.reporting.wording import COMPARED, METRICS, column_title, further_metrics
 
 SHOWN = 5
 """How many errors, and how many kinds of errors, are shown."""
@@ -18,7 +19,7 @@ WIDTH = 100
 """How many characters of a text are shown."""
 
 
-def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], main: MainScore) -> str:
+def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], problem: Problem, main: MainScore) -> str:
     """All models on the test rows, the weakest first; for each rival, the gain of the tuned model over it.
 
     With several seeds the tuned model is the kept adapter, and its p-values take the rows alone into account.
@@ -36,7 +37,7 @@ def comparison(baseline: dict, tuned: dict, *, rows: dict[str, int], main: MainS
         details = (f"{scores[key]:{METRICS[key].digits}}" for key in columns)
         lines.append([name, f"{metric.score(scores[main.key])} ({low} to {high})", *details, *gain])
     first = f"{rows['train']:,} training rows, {rows['test']:,} test rows"
-    scored = (f"{metric.name} (95 % interval)", *(METRICS[key].title for key in columns))
+    scored = (f"{metric.name} (95 % interval)", *(column_title(key, problem) for key in columns))
     return table([first, *scored, metric.column_title("tuned gains"), p_value], lines)
 
 

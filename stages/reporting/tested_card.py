@@ -13,7 +13,7 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) ->
         tuned: metrics/evaluate.json.
         merged: whether the card describes the merged model instead of the adapter.
     """
-    main = run.problem.main.key
+    main = run.main.key
     names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
     rows = [
         (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][key]))

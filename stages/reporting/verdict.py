@@ -1,7 +1,8 @@
 """What the test rows prove: the verdict in a sentence, the gate, the calibration, and a warning of leaks."""
 
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
-from stages.problems.problem import MainScore
+from stages.problems.main_score import AUTO, MainScore
+from stages.problems.problem import Problem
 from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
 
@@ -45,6 +46,16 @@ def evidence(tuned: dict) -> tuple[float, float, float, float]:
     """
     keys = ("gain", "gain_low", "gain_high", "p_value")
     return tuple(tuned["seeds"][key] if "seeds" in tuned else tuned[key][STRONGEST_RIVAL] for key in keys)
+
+
+def main_score_line(problem: Problem, main: MainScore, choice: str, counts: dict[str, float]) -> str:
+    """Which score the models are compared by, and why.
+
+    Args:
+        choice: `evaluate.main`; counts: of the training rows, from metrics/data.json.
+    """
+    why = problem.why_main(counts) if choice == AUTO else ""
+    return f"Main score: {METRICS[main.key].name} (`evaluate.main: {choice}`). {why}".rstrip()
 
 
 def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainScore) -> list[str]:

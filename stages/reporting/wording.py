@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from stages.problems.problem import Problem
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -9,18 +11,13 @@ class Metric:
 
     name: str
     column: str = ""
-    """Its title as a further column, where it is not the main score; empty: `name`."""
+    """Its title as a further column, if not `name`."""
     digits: str = ".3f"
     """How its value is formatted in a table's further columns."""
     percent: bool = False
     """Whether, as the main score, it is shown in percent and its differences in points."""
-    test: str = "exact sign test"
+    test: str = "paired permutation test"
     """The test that gives the p-value of a gain."""
-
-    @property
-    def title(self) -> str:
-        """The title of a further column."""
-        return self.column or self.name
 
     @property
     def mark(self) -> str:
@@ -66,16 +63,16 @@ class Metric:
 
 
 METRICS = {
-    "accuracy": Metric(name="accuracy", column="exact match", percent=True, test="exact McNemar test"),
-    "f1_samples": Metric(name="row F1", percent=True),
-    "mae": Metric(name="MAE", digits=".4g"),
-    "f1_micro": Metric(name="micro-F1"),
-    "f1_macro": Metric(name="macro-F1"),
+    "accuracy": Metric(name="accuracy", percent=True, test="exact McNemar test"),
+    "f1_samples": Metric(name="row F1", percent=True, test="exact sign test"),
+    "mae": Metric(name="MAE", digits=".4g", test="exact sign test"),
+    "f1_macro": Metric(name="macro-F1", percent=True),
     "mcc": Metric(name="MCC"),
-    "hamming_loss": Metric(name="Hamming loss"),
-    "log_loss": Metric(name="log loss"),
-    "calibration_error": Metric(name="expected calibration error"),
     "roc_auc": Metric(name="ROC AUC"),
+    "log_loss": Metric(name="log loss"),
+    "f1_micro": Metric(name="micro-F1"),
+    "hamming_loss": Metric(name="Hamming loss"),
+    "calibration_error": Metric(name="expected calibration error"),
     "rmse": Metric(name="RMSE", digits=".4g"),
     "r2": Metric(name="R²", digits=".4g"),
     "pearson": Metric(name="Pearson correlation", column="Pearson", digits=".4g"),
@@ -111,6 +108,13 @@ ON_CARD = (
     "spearman",
 )
 """What the model card reports besides the main score."""
+
+
+def column_title(key: str, problem: Problem) -> str:
+    """The title of a further column: of a metric that is not the main score."""
+    if key == "accuracy" and problem.several_answers:
+        return "exact match"
+    return METRICS[key].column or METRICS[key].name
 
 
 def further_metrics(keys: tuple[str, ...], scores: dict, main: str) -> list[str]:

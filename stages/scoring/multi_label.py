@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common import rivals
-from stages.problems.multi_label import Decisions, MultiLabel
+from stages.problems.multi_label import Decisions, MultiLabel, row_f1
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
 
@@ -30,7 +30,7 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         mixed = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
         ranked = [(labels[:, column], probabilities[:, column]) for column in mixed]
         values = {
-            "f1_samples": self.row_scores(labels, predictions).mean(),
+            "f1_samples": row_f1(labels, predictions).mean(),
             "accuracy": metrics.accuracy_score(labels, given),
             "f1_micro": metrics.f1_score(labels, given, average="micro", zero_division=0),
             "f1_macro": metrics.f1_score(labels, given, average="macro", zero_division=0),
@@ -49,11 +49,9 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         """Whether at least one label is present in some rows and absent in others."""
         return bool((np.ptp(labels, axis=0) > 0).any())
 
-    def row_scores(self, labels: np.ndarray, predictions: Decisions) -> np.ndarray:
-        """F1 of each row's labels, (rows,); 1 where a row has no labels, true or predicted."""
-        given = predictions.given
-        both, either = (labels * given).sum(axis=1), labels.sum(axis=1) + given.sum(axis=1)
-        return np.divide(2 * both, either, out=np.ones(len(labels)), where=either > 0)
+    def row_errors(self, labels: np.ndarray, predictions: Decisions) -> np.ndarray:
+        """1 - F1 of each row's labels, (rows,)."""
+        return 1 - row_f1(labels, predictions)
 
     def class_scores(self, labels: np.ndarray, predictions: Decisions, names: list[str]) -> dict[str, dict[str, float]]:
         """Precision, recall and F1 of each label, by its name."""

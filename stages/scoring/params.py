@@ -1,6 +1,6 @@
 """The sections `baseline` and `evaluate`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ class Baseline(Section):
 class Evaluate(Section):
     """Scoring the tuned model."""
 
+    main: Literal["auto", "accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "f1_samples", "mae"]
     batch_size: Count
     curve_points: Annotated[int, Field(ge=2)]
     resamples: Annotated[int, Field(ge=100)]

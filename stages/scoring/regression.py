@@ -9,7 +9,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 
 from stages.common import rivals
-from stages.problems.regression import Regression
+from stages.problems.regression import Regression, absolute_errors
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
 
@@ -41,9 +41,9 @@ class ScoredRegression(Regression, ScoredProblem):
         """Whether the labels differ."""
         return bool(np.ptp(labels) > 0)
 
-    def row_scores(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Minus each row's absolute error, (rows,)."""
-        return -np.abs(labels.astype(np.float64) - predictions)
+    def row_errors(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Each row's absolute error, (rows,)."""
+        return absolute_errors(labels, predictions)
 
     def class_scores(
         self, labels: np.ndarray, predictions: np.ndarray, names: list[str]
@@ -52,7 +52,7 @@ class ScoredRegression(Regression, ScoredProblem):
         return {}
 
     def curves(self, labels: np.ndarray, predictions: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
-        return curves.of_errors(-self.row_scores(labels, predictions), most)
+        return curves.of_errors(self.row_errors(labels, predictions), most)
 
     def constant(self) -> tuple[str, BaseEstimator]:
         """The median, the constant with the lowest MAE."""

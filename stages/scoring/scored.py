@@ -29,8 +29,8 @@ class ScoredProblem(Problem):
         """Whether every metric is defined on these rows."""
 
     @abstractmethod
-    def row_scores(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
-        """How good each row's prediction is, (rows,); higher is better, the mean is `sign` times the main score."""
+    def row_errors(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """How wrong each row's answer is, (rows,): 0 if right, 1 if all wrong; a number's absolute error."""
 
     @abstractmethod
     def class_scores(self, labels: np.ndarray, predictions: Any, names: list[str]) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 from stages.common import rivals
-from stages.problems.single_label import SingleLabel
+from stages.problems.single_label import SingleLabel, right
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
 
@@ -47,9 +47,9 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
         """Whether at least two classes have rows."""
         return len(np.unique(labels)) > 1
 
-    def row_scores(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Whether each row's most probable class is its label, (rows,) bool."""
-        return predictions.argmax(axis=1) == labels
+    def row_errors(self, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Whether each row's most probable class is another than its label, (rows,) bool."""
+        return ~right(labels, predictions)
 
     def class_scores(
         self, labels: np.ndarray, predictions: np.ndarray, names: list[str]

@@ -27,7 +27,7 @@ class Train(Section):
     average: Fraction
     activation_checkpointing: bool
     early_stopping: Count | None
-    select_by: Literal["loss", "accuracy"]
+    select_by: Literal["loss", "main"]
     logging_steps: Count
 
     @field_validator("seeds")

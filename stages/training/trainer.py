@@ -29,6 +29,7 @@ from transformers.modeling_outputs import ModelOutput
 from stages.adapters import methods
 from stages.backbone import store
 from stages.common.errors import PipelineError
+from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.training import head, recipe
 from stages.training.params import Train
@@ -42,10 +43,9 @@ LOGGED = {
     "learning_rate": "learning_rate",
     "eval_loss": "validation/loss",
     "eval_log_loss": "validation/log_loss",
-    "eval_accuracy": "validation/accuracy",
-    "eval_mae": "validation/mae",
 }
-"""The logged values that go into the curves, and their names there; not timings, which differ from run to run."""
+"""The logged values that go into the curves, and their names there; not timings, which differ from run to run. The main
+score on the validation rows is added, as validation/main."""
 
 
 def fit(
@@ -55,6 +55,7 @@ def fit(
     *,
     heads: dict[str, head.Weights],
     problem: Problem,
+    main: MainScore,
     options: Train,
     seed: int,
     precision: str,
@@ -68,6 +69,7 @@ def fit(
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
         heads: the heads from which the run may start, by name.
+        main: the main score.
         options: without any `auto`, see `recipe.resolve`.
         precision: of the matrix products, see `stages.backbone.precision`.
         unit: the unit of the labels, see `Problem.unit`.
@@ -75,7 +77,7 @@ def fit(
     Raises:
         PipelineError: the loss is not finite.
     """
-    best = Best(select_by=options.select_by, main=problem.main, patience=options.early_stopping)
+    best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
         settings = arguments(options, rows, seed=seed, precision=precision, scratch=scratch)
@@ -85,22 +87,22 @@ def fit(
             train_dataset=training,
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
-            compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, unit=unit),
+            compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
             callbacks=methods.callbacks(model),
         )
         starts = start(trainer, heads, best)
         trainer.average = Average(options.average)
-        for callback in (Curves(live), trainer.average, best):
+        for callback in (Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"}), trainer.average, best):
             trainer.add_callback(callback)
         trainer.train()
     put(model, best.weights)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
     recipe = {"head_init": best.start, "epochs": options.epochs, "lr": options.lr, "balance": options.balance}
-    found = {"recipe": recipe, "start": starts, "best_epoch": best.epoch}
-    return found | kept_scores(best.scores, list(model.config.id2label.values()))
+    found = {"main": main.key, "recipe": recipe, "start": starts, "best_epoch": best.epoch}
+    return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
 
 def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> dict[str, dict[str, float]]:
@@ -111,32 +113,32 @@ def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> 
         scores = without_prefix(trainer.evaluate())
         if best.consider(trainer.model, scores, epoch=0):
             best.start = name
-        found[name] = validation_entries(scores)
+        found[name] = validation_entries(scores, best.main)
     put(trainer.model, best.weights)
     best.floor = best.main_score(best.scores)
     return found
 
 
 def validation_scores(
-    given: EvalPrediction, *, rows: store.Rows, problem: Problem, unit: float
+    given: EvalPrediction, *, rows: store.Rows, problem: Problem, main: MainScore, unit: float
 ) -> dict[str, float | list[float]]:
     """What `Problem.validate` finds in the logits of the validation rows."""
     _, indices = given.label_ids
     order = np.argsort(indices)  # rows came in another order, in batches of similar length
-    return problem.validate(rows.pooled(given.predictions[order]), rows.text_labels, unit=unit)
+    return problem.validate(rows.pooled(given.predictions[order]), rows.text_labels, unit=unit, main=main)
 
 
-def kept_scores(found: dict[str, Any], class_names: list[str]) -> dict[str, float | dict[str, float]]:
+def kept_scores(found: dict[str, Any], main: MainScore, class_names: list[str]) -> dict[str, float | dict[str, float]]:
     """The entries of metrics/train.json about the kept weights."""
     fitted = {name: found[name] for name in ("temperature", "thresholds") if name in found}
     if "thresholds" in fitted:
         fitted["thresholds"] = dict(zip(class_names, fitted["thresholds"], strict=True))
-    return fitted | {"validation": validation_entries(found)}
+    return fitted | {"validation": validation_entries(found, main)}
 
 
-def validation_entries(found: dict[str, Any]) -> dict[str, float]:
+def validation_entries(found: dict[str, Any], main: MainScore) -> dict[str, float]:
     """The scores on the validation rows that metrics/train.json holds."""
-    return {name: found[name] for name in ("accuracy", "mae", "loss", "log_loss") if name in found}
+    return {name: found[name] for name in dict.fromkeys((main.key, "loss", "log_loss")) if name in found}
 
 
 def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
@@ -261,10 +263,10 @@ class RowTrainer(Trainer):
 
 
 class Curves(TrainerCallback):
-    """Writes the values named in `LOGGED` to DVCLive."""
+    """Writes logged values to DVCLive, under the names in `curves`."""
 
-    def __init__(self, live: Live) -> None:
-        self.live = live
+    def __init__(self, live: Live, curves: dict[str, str]) -> None:
+        self.live, self.curves = live, curves
 
     def on_log(
         self,
@@ -275,6 +277,6 @@ class Curves(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.live.step = state.global_step
-        for name, curve in LOGGED.items():
+        for name, curve in self.curves.items():
             if name in logs:
                 self.live.log_metric(curve, logs[name])

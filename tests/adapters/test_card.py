@@ -25,7 +25,7 @@ def made(*, base: str = "path:models/raw/tiny", metrics: dict | None = None, **s
         params=tiny_params(data=data, **sections),
         base_model={"source": base, "revision": COMMIT, "license": "MIT"},
         packages={},
-        metrics=metrics or {"best_epoch": 1, "validation": {"accuracy": 0.75, "loss": 0.5}},
+        metrics=metrics or {"main": "accuracy", "best_epoch": 1, "validation": {"accuracy": 0.75, "loss": 0.5}},
     )
 
 
@@ -106,7 +106,11 @@ def test_one_text_or_a_pair_is_classified():
 
 
 def test_several_labels_are_read_with_their_thresholds():
-    metrics = {"thresholds": {"blame": 0.25, "praise": 0.5}, "validation": {"accuracy": 0.5, "loss": 0.5}}
+    metrics = {
+        "main": "accuracy",
+        "thresholds": {"blame": 0.25, "praise": 0.5},
+        "validation": {"accuracy": 0.5, "loss": 0.5},
+    }
     text = card.model_card(made(data={"problem": "multi_label"}, metrics=metrics), ["blame", "praise"])
     assert "\n# Multi-label text classifier: blame, praise\n" in text
     assert "A text has the labels whose `score` exceeds their threshold: blame 0.250, praise 0.500." in text
@@ -114,7 +118,7 @@ def test_several_labels_are_read_with_their_thresholds():
 
 
 def test_a_number_is_read_as_it_is():
-    metrics = {"validation": {"mae": 0.5, "loss": 0.5}}
+    metrics = {"main": "mae", "validation": {"mae": 0.5, "loss": 0.5}}
     text = card.model_card(made(data={"problem": "regression", "label": "stars"}, metrics=metrics), [])
     assert "\n# Text regression: stars\n" in text
     assert "Validation MAE at the kept epoch: 0.5000." in text

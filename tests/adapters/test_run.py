@@ -21,7 +21,7 @@ def run(metrics: dict | None = None, **sections: dict) -> Run:
         params=tiny_params(**sections),
         base_model={"source": "path:models/raw/tiny", "revision": None, "license": "MIT"},
         packages={"torch": "2"},
-        metrics={"best_epoch": 1, "validation": {"accuracy": 0.75, "loss": 0.5}} | (metrics or {}),
+        metrics={"main": "accuracy", "best_epoch": 1, "validation": {"accuracy": 0.75, "loss": 0.5}} | (metrics or {}),
     )
 
 

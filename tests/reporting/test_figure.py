@@ -24,7 +24,8 @@ def plots(tmp_path):
 
 def drawn(name: str, plots) -> tuple[bytes, str]:
     """The figure for a made-up problem."""
-    return figure.summary(PROBLEMS[name], baseline=outputs.baseline(name), tuned=outputs.tuned(name), plots=plots)
+    metrics = {"baseline": outputs.baseline(name), "tuned": outputs.tuned(name)}
+    return figure.summary(PROBLEMS[name], outputs.run(name).main, **metrics, plots=plots)
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
@@ -43,8 +44,9 @@ def test_the_same_files_give_the_same_bytes_and_others_give_others(name, plots):
     assert b"atplotlib" not in picture  # its version would change the bytes
     changed = figure.summary(
         PROBLEMS[name],
+        outputs.run(name).main,
         baseline=outputs.baseline(name),
-        tuned=outputs.tuned(name, **{PROBLEMS[name].main.key: 0.1}),
+        tuned=outputs.tuned(name, **{outputs.MAIN[name]: 0.1}),
         plots=plots,
     )
     assert changed[0] != picture
@@ -87,7 +89,7 @@ def test_curves_are_drawn_of_the_models_that_have_a_file(plots):
     ],
 )
 def test_the_bars_are_the_scores_of_the_files_the_best_on_top(name, order):
-    axes, main = Figure().subplots(), PROBLEMS[name].main
+    axes, main = Figure().subplots(), outputs.run(name).main
     scores = outputs.baseline(name) | {"tuned": outputs.tuned(name)}
     figure.draw_scores(axes, scores=scores, main=main)
     assert [label.get_text() for label in axes.get_yticklabels()] == order  # from bottom to top

@@ -8,7 +8,7 @@ from conftest import ROOT
 from reporting import outputs
 
 from stages.problems.kinds import PROBLEMS
-from stages.problems.problem import MainScore
+from stages.problems.main_score import MainScore
 from stages.reporting import tables
 
 SINGLE, SEVERAL, NUMBER = (PROBLEMS[name] for name in ("single_label", "multi_label", "regression"))
@@ -17,7 +17,7 @@ ROWS = {"train": 3000, "test": 1000}
 
 def comparison(name: str) -> list[str]:
     return tables.comparison(
-        outputs.baseline(name), outputs.tuned(name), rows=ROWS, main=PROBLEMS[name].main
+        outputs.baseline(name), outputs.tuned(name), rows=ROWS, problem=PROBLEMS[name], main=outputs.run(name).main
     ).splitlines()
 
 
@@ -45,6 +45,15 @@ def test_the_table_sorts_the_rivals_and_shows_what_was_gained_over_each():
 )
 def test_the_columns_are_those_of_the_metrics_that_there_are(name, titles):
     assert comparison(name)[0] == f"| 3,000 training rows, 1,000 test rows | {titles}"
+
+
+def test_another_main_score_has_the_first_column_and_gives_the_order():
+    baseline, tuned = outputs.baseline("single_label"), outputs.tuned("single_label")
+    baseline["bag_of_words"]["mcc"] = 0.7
+    lines = tables.comparison(baseline, tuned, rows=ROWS, problem=SINGLE, main=SINGLE.main_scores["mcc"]).splitlines()
+    assert " | MCC (95 % interval) | accuracy | macro-F1 | log loss | ROC AUC | tuned gains | p |" in lines[0]
+    assert [line.split(" | ")[0] for line in lines[4:6]] == ["| linear_probe", "| bag_of_words"]
+    assert lines[6] == "| **tuned** | 0.74 (0.69 to 0.77) | 0.870 | 0.860 | 0.300 | 0.950 |  |  |"
 
 
 def test_numbers_are_compared_in_their_own_scale_the_largest_error_first():
@@ -155,7 +164,14 @@ def test_every_class_has_its_precision_recall_and_f1(problem, noun):
     ]
 
 
-@pytest.mark.parametrize(("main", "title", "score"), [(SINGLE.main, "accuracy", "75.0%"), (NUMBER.main, "MAE", "0.75")])
+@pytest.mark.parametrize(
+    ("main", "title", "score"),
+    [
+        (SINGLE.main_scores["accuracy"], "accuracy", "75.0%"),
+        (SINGLE.main_scores["mcc"], "MCC", "0.75"),
+        (NUMBER.main_scores["mae"], "MAE", "0.75"),
+    ],
+)
 def test_the_main_score_is_shown_by_length_of_the_models_that_there_are(main: MainScore, title, score):
     lengths = pd.DataFrame({"tokens": [20, 75], "tuned": [0.75, 0.5], "majority": 0.5, "linear_probe": 0.25})
     lines = tables.by_length(lengths.assign(rows=[1204, 5]), main).splitlines()

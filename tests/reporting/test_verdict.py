@@ -6,8 +6,8 @@ from reporting import outputs
 from stages.problems.kinds import PROBLEMS
 from stages.reporting import verdict
 
-SINGLE = PROBLEMS["single_label"].main
-NUMBER = PROBLEMS["regression"].main
+SINGLE = PROBLEMS["single_label"].main_scores["accuracy"]
+NUMBER = PROBLEMS["regression"].main_scores["mae"]
 MAE = {"median": {"mae": 9.0}, "bag_of_words": {"mae": 3.0}}
 TUNED = {
     "mae": 2.5,
@@ -44,7 +44,7 @@ def tuned(**changes):
     ],
 )
 def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(problem, expected):
-    found = verdict.verdict(outputs.baseline(problem), outputs.tuned(problem), PROBLEMS[problem].main)
+    found = verdict.verdict(outputs.baseline(problem), outputs.tuned(problem), outputs.run(problem).main)
     assert found == expected
 
 
@@ -84,6 +84,35 @@ def test_the_verdict_on_numbers_speaks_of_errors():
         "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
         "+0.9, p = 0.01 (exact sign test; one seed)."
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "strongest", "said"),
+    [
+        ("f1_macro", "linear_probe", "tuned minus the strongest rival (linear_probe) is +3.0 points of macro-F1"),
+        ("mcc", "linear_probe", "tuned minus the strongest rival (linear_probe) is +0.03 of MCC"),
+        ("log_loss", "zero_shot", "the strongest rival (zero_shot) minus tuned is +0.03 of log loss"),
+    ],
+)
+def test_the_verdict_follows_the_main_score(key, strongest, said):
+    baseline = outputs.baseline("single_label")
+    baseline[strongest]["log_loss"] = 0.1
+    sentence = verdict.verdict(baseline, tuned(), PROBLEMS["single_label"].main_scores[key])
+    assert said in sentence
+    assert sentence.endswith("p = 0.004 (paired permutation test).")
+
+
+def test_the_main_score_is_named_with_the_reason_for_the_choice():
+    counts, scores = {"a": 4000, "b": 100}, PROBLEMS["single_label"].main_scores
+    line = verdict.main_score_line(PROBLEMS["single_label"], scores["f1_macro"], "auto", counts)
+    assert line == (
+        "Main score: macro-F1 (`evaluate.main: auto`). The most frequent class has 4,000 training rows, the rarest "
+        "100; from 3 times as many on it is macro-F1, as accuracy hardly depends on rare classes."
+    )
+    line = verdict.main_score_line(PROBLEMS["single_label"], scores["mcc"], "mcc", counts)
+    assert line == "Main score: MCC (`evaluate.main: mcc`)."
+    line = verdict.main_score_line(PROBLEMS["regression"], NUMBER, "auto", {"mean": 3.0})
+    assert line == "Main score: MAE (`evaluate.main: auto`)."
 
 
 @pytest.mark.parametrize("found", [{"p_value": 0.2}, {"gain": -0.03, "p_value": 0.004}])
@@ -132,6 +161,15 @@ def test_each_bound_of_the_gate_is_checked_alone(bound, found, missed):
 )
 def test_the_gate_is_in_the_units_of_the_numbers(bound, before, missed):
     assert verdict.unmet_conditions(outputs.OPEN.model_copy(update=bound), TUNED, before, NUMBER) == missed
+
+
+def test_the_gate_follows_the_main_score():
+    gate, main = outputs.OPEN.model_copy(update={"max_drop": 0.01}), PROBLEMS["single_label"].main_scores["f1_macro"]
+    before = {"accuracy": 0.99, "f1_macro": 0.9}
+    assert verdict.unmet_conditions(gate, tuned(f1_macro=0.895), before, main) == []
+    assert verdict.unmet_conditions(gate, tuned(f1_macro=0.8), before, main) == [
+        "expected a drop in macro-F1 of at most 0.01 (gate.max_drop), found 0.1"
+    ]
 
 
 def test_without_a_revision_no_drop_is_checked():

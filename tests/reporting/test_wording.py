@@ -3,15 +3,24 @@
 import pytest
 
 from stages.problems.kinds import PROBLEMS
-from stages.reporting.wording import COMPARED, METRICS, ON_CARD, further_metrics
+from stages.problems.main_score import RowMean
+from stages.reporting.wording import COMPARED, METRICS, ON_CARD, column_title, further_metrics
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_every_main_score_has_a_name_and_a_test(problem):
-    metric = METRICS[problem.main.key]
-    assert metric.name
-    assert metric.test.startswith("exact ")
-    assert metric.percent == (not problem.numeric)
+def test_every_main_score_has_one_name_and_the_test_that_is_made(problem):
+    for key, main in problem.main_scores.items():
+        metric = METRICS[key]
+        assert (main.key, main.name) == (key, metric.name)
+        exact = isinstance(main, RowMean) and not main.few_rows_decide
+        assert metric.test.startswith("exact " if exact else "paired permutation test")
+        assert metric.percent <= main.share
+
+
+def test_the_accuracy_of_several_labels_is_the_share_of_exact_matches():
+    assert column_title("accuracy", PROBLEMS["multi_label"]) == "exact match"
+    assert column_title("accuracy", PROBLEMS["single_label"]) == "accuracy"
+    assert column_title("pearson", PROBLEMS["regression"]) == "Pearson"
 
 
 def test_every_listed_metric_has_a_name():

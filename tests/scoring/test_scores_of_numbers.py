@@ -10,6 +10,7 @@ from stages.scoring.kinds import SCORED
 from stages.scoring.scored import score
 
 REGRESSION = SCORED["regression"]
+MAE = REGRESSION.main_scores["mae"]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -30,7 +31,7 @@ def test_every_score_agrees_with_its_definition_on_random_cases(seed):
         "spearman": correlation(rankdata(true), rankdata(found)),
     }
     assert score(REGRESSION, true, found) == pytest.approx(expected, rel=1e-6)
-    intervals = significance.intervals(REGRESSION, labels=true, predictions=found, resamples=200)
+    intervals = significance.intervals(REGRESSION, MAE, labels=true, predictions=found, resamples=200)
     assert intervals.keys() == expected.keys()
     assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in expected.items())
 
@@ -47,10 +48,10 @@ def test_where_one_side_is_constant_the_correlations_are_0(true, found, recwarn)
 def test_a_gain_is_the_rivals_error_minus_the_tuned_ones(seed):
     true, tuned = drawn.of_numbers(seed)
     rival = drawn.of_numbers(seed + 50)[1]
-    values = significance.gain(REGRESSION, labels=true, tuned=tuned, rival=rival, resamples=500)
+    values = significance.gain(MAE, labels=true, tuned=tuned, rival=rival, resamples=500)
     assert values["gain"] == pytest.approx(np.abs(rival - true).mean() - np.abs(tuned - true).mean())
     assert values["gain_low"] <= values["gain"] <= values["gain_high"]
-    swapped = significance.gain(REGRESSION, labels=true, tuned=rival, rival=tuned, resamples=500)
+    swapped = significance.gain(MAE, labels=true, tuned=rival, rival=tuned, resamples=500)
     assert swapped["gain"] == pytest.approx(-values["gain"])
 
 
@@ -58,6 +59,6 @@ def test_a_mean_that_a_few_rows_make_against_the_others_proves_nothing():
     true, rival = np.zeros(20), np.full(20, 1.0)
     tuned = np.full(20, 1.1)
     rival[0] = 50.0  # the mean gains by one row, the other nineteen lose
-    values = significance.gain(REGRESSION, labels=true, tuned=tuned, rival=rival, resamples=100)
+    values = significance.gain(MAE, labels=true, tuned=tuned, rival=rival, resamples=100)
     assert values["gain"] > 2
     assert values["p_value"] == 1

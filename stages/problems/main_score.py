@@ -1,0 +1,117 @@
+"""The scores by which models can be compared, and how each is composed of the rows.
+
+Most code needs a score's `value` alone. How it is composed decides how a gain is tested, see `stages.evidence`: a mean
+over the rows, a function of the counts of each class, or the area under the ROC curve.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+AUTO = "auto"
+"""The value of `evaluate.main` that leaves the choice to the problem."""
+
+LOSS = "loss"
+"""The value of `train.select_by`, and the key in metrics/train.json, of the loss on the validation rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainScore(ABC):
+    """A score by which models can be compared.
+
+    The functions in its fields take labels and predictions, as described in `Problem`.
+    """
+
+    key: str
+    """Its name in the metrics files."""
+    name: str
+    """Its name in texts."""
+    sign: int = 1
+    """1: higher is better; -1: lower is better."""
+    share: bool = True
+    """Whether it is between 0 and 1."""
+
+    @abstractmethod
+    def value(self, labels: np.ndarray, predictions: Any) -> float:
+        """The score of a model's predictions for some rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowMean(MainScore):
+    """The mean of a score that every row has."""
+
+    of_rows: Callable[[np.ndarray, Any], np.ndarray]
+    """The score of each row, (rows,); bool where an answer is either right or wrong."""
+    few_rows_decide: bool = False
+    """Whether a few rows can outweigh all others, so that counting the better and the worse rows is no test of it."""
+
+    def value(self, labels: np.ndarray, predictions: Any) -> float:
+        return float(self.of_rows(labels, predictions).mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfCounts(MainScore):
+    """A function of how many rows have each class, are given it, and both."""
+
+    decisions: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
+    """Which classes each row has, and which it is given: two arrays, (rows, classes) bool."""
+    of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """From the hits, the given and the true rows of each class, all (..., classes), to the score, (...)."""
+
+    def value(self, labels: np.ndarray, predictions: Any) -> float:
+        true, given = self.decisions(labels, predictions)
+        return float(self.of_counts((true & given).sum(axis=0), given.sum(axis=0), true.sum(axis=0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RocAuc(MainScore):
+    """The area under the ROC curve: the mean over the classes that some rows have and others do not."""
+
+    ranked: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
+    """Which classes each row has, and by which probabilities it is ranked: two arrays, (rows, classes)."""
+
+    def value(self, labels: np.ndarray, predictions: Any) -> float:
+        """0.5 where there is no such class."""
+        from scipy.stats import rankdata
+
+        true, probabilities = self.mixed(labels, predictions)
+        if not true.shape[1]:
+            return 0.5
+        positive = true.sum(axis=0)
+        ranks = (rankdata(probabilities, axis=0) * true).sum(axis=0)
+        # the share of pairs of a positive and a negative row that are in order (Mann & Whitney 1947)
+        return float(((ranks - positive * (positive + 1) / 2) / (positive * (len(true) - positive))).mean())
+
+    def mixed(self, labels: np.ndarray, predictions: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What `ranked` returns, for the classes that some of the rows have and others do not."""
+        true, probabilities = self.ranked(labels, predictions)
+        kept = true.any(axis=0) & ~true.all(axis=0)
+        return true[:, kept], probabilities[:, kept]
+
+
+def mean_f1(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The F1 of each class, averaged over all classes; 0 for one that no row has or is given."""
+    return (2 * hits / np.maximum(given + true, 1)).mean(axis=-1)
+
+
+def mean_f1_of_present(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The F1 of each class, averaged over the classes that have rows."""
+    present = true > 0
+    return (2 * hits / np.maximum(given + true, 1) * present).sum(axis=-1) / present.sum(axis=-1)
+
+
+def mcc(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Matthews correlation coefficient (Gorodkin 2004); 0 where all rows have, or are given, one class."""
+    rows = true.sum(axis=-1)
+    covariance = hits.sum(axis=-1) * rows - (given * true).sum(axis=-1)
+    spread = np.sqrt((rows**2 - (given**2).sum(axis=-1)) * (rows**2 - (true**2).sum(axis=-1)).astype(float))
+    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def surprise(probabilities: np.ndarray) -> np.ndarray:
+    """Minus the logarithm of the probabilities of what was true, kept finite as in scikit-learn's `log_loss`."""
+    tiny = np.finfo(probabilities.dtype).eps
+    return -np.log(np.clip(probabilities, tiny, 1 - tiny))
