@@ -386,8 +386,8 @@ def test_a_label_without_rows_to_learn_from_is_one_clear_line(combinations, chan
         (
             "evaluate",
             {"main": "mcc"},
-            "evaluate.main: expected auto or f1_samples or accuracy or f1_macro or roc_auc or log_loss with data.problem: "
-            "multi_label, found 'mcc'",
+            "evaluate.main: expected auto or f1_samples or accuracy or f1_macro or roc_auc or log_loss with "
+            "data.problem: multi_label, found 'mcc'",
         ),
         ("gate", {"min_gain": 1.5}, "gate.min_gain: expected a share below 1, found 1.5"),
     ],
