@@ -119,7 +119,7 @@ def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_t
     assert "Running stage" not in again
     assert again.splitlines()[2].startswith("| search-0 |")
     assert (copied.folder / "trials.png").read_bytes().startswith(b"\x89PNG")
-    assert "found none" in copied.call("experiments", check=False).stderr
+    assert "found none" in copied.call("experiments", "search", check=False).stderr
 
 
 def test_a_grid_stops_at_train_and_is_ranked_by_the_validation_loss(project, tmp_path):
