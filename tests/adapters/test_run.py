@@ -98,9 +98,9 @@ def test_what_was_fitted_after_the_training_is_read_where_there_is_some():
     assert (fitted.thresholds, fitted.temperature) == ([0.25, 0.5], 2.0)
 
 
-def test_seed_method_and_label_words_are_those_of_the_params():
+def test_seed_method_and_label_words_are_those_of_the_run():
     words = {"negative": " bad", "positive": " good"}
-    made = run(encode={"label_words": words}, peft={"method": "ia3"}, seed=7)
+    made = run({"seed": 7}, encode={"label_words": words}, peft={"method": "ia3"})
     assert (made.seed, made.method, made.label_words) == (7, "ia3", words)
     assert replace(made, params=tiny_params()).label_words is None
 

@@ -9,7 +9,8 @@ from sklearn import metrics
 from stages.evidence import seeds
 from stages.scoring.kinds import SCORED
 
-SINGLE, NUMBER = SCORED["single_label"], SCORED["regression"]
+SINGLE = SCORED["single_label"]
+ACCURACY, MAE = SINGLE.main_scores["accuracy"], SCORED["regression"].main_scores["mae"]
 
 
 def test_without_a_true_gain_few_tests_claim_one_and_tests_that_ignore_the_seeds_claim_many():
@@ -107,7 +108,7 @@ def test_every_seed_is_held_against_the_strongest_rival():
     labels, wrong, right = np.zeros(10, dtype=int), [0.0, 1.0], [1.0, 0.0]
     models = {count: np.array([right] * count + [wrong] * (10 - count)) for count in range(11)}
     tuned, rivals = {42: models[9], 1: models[7]}, {"majority": models[5], "linear_probe": models[6]}
-    found = seeds.over_seeds(SINGLE, labels=labels, tuned=tuned, rivals=rivals)
+    found = seeds.over_seeds(ACCURACY, labels=labels, tuned=tuned, rivals=rivals)
     assert found["by_seed"] == {
         "42": pytest.approx({"accuracy": 0.9, "gain": 0.3}),
         "1": pytest.approx({"accuracy": 0.7, "gain": 0.1}),
@@ -120,7 +121,7 @@ def test_every_seed_is_held_against_the_strongest_rival():
 def test_an_error_is_reported_as_it_is_and_a_lower_one_is_a_gain():
     labels = np.array([1.0, 2.0, 3.0])
     found = seeds.over_seeds(
-        NUMBER, labels=labels, tuned={1: labels + 0.5, 2: labels - [0, 0, 1.5]}, rivals={"median": labels + 2}
+        MAE, labels=labels, tuned={1: labels + 0.5, 2: labels - [0, 0, 1.5]}, rivals={"median": labels + 2}
     )
     assert found["mean"] == pytest.approx(0.5)
     assert found["gain"] == pytest.approx(1.5)
