@@ -124,6 +124,11 @@ def read_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataF
     return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_NONE)
 
 
+def read_quoted_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+    """Fields separated by tabs, and quoted where necessary, so that a quoted field may hold line breaks."""
+    return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_MINIMAL)
+
+
 def read_csv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
     """Fields separated by commas, and quoted where necessary."""
     return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
@@ -197,6 +202,7 @@ def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]
 
 READERS: dict[str, Callable[[Path, list[str], list[str] | None], pd.DataFrame]] = {
     "tsv": read_tsv,
+    "quoted_tsv": read_quoted_tsv,
     "csv": read_csv,
     "jsonl": read_jsonl,
     "parquet": read_parquet,

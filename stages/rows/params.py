@@ -41,7 +41,7 @@ class Data(Origin):
 
     problem: Literal[*PROBLEMS]
     file: Text | dict[Literal["train", "validation", "test"], Text] | None
-    format: Literal["tsv", "csv", "jsonl", "parquet", "folders"] | None
+    format: Literal["tsv", "quoted_tsv", "csv", "jsonl", "parquet", "folders"] | None
     columns: list[Text] | None
     text: Text
     text_pair: Text | None

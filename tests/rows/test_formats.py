@@ -144,3 +144,10 @@ def test_what_cannot_be_read_says_what_was_expected_and_found_and_names_the_file
     write(tmp_path, name, content)
     with pytest.raises(PipelineError, match=message):
         formats.read(tmp_path / name.split("/")[0], **{"wanted": WANTED} | options)
+
+
+def test_a_quoted_tsv_may_hold_tabs_quotes_and_line_breaks_in_a_field(tmp_path):
+    (tmp_path / "rows.tsv").write_text('review\trating\n"""Good.""\tVery\ngood."\tpositive\nBad.\tnegative\n')
+    table = formats.read(tmp_path / "rows.tsv", wanted={"text": "review", "label": "rating"}, format="quoted_tsv")
+    assert table["text"].tolist() == ['"Good."\tVery\ngood.', "Bad."]
+    assert table["label"].tolist() == ["positive", "negative"]
