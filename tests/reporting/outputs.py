@@ -75,6 +75,33 @@ ANSWERS = {
 }
 """data/predictions/test.csv, without its texts."""
 
+SUSPECTS = {
+    "single_label": {
+        "label": ["1", "NA", "1", "NA"],
+        "likely": ["NA", "1", "NA", "1"],
+        "quality": [0.0012, 0.1, 0.2, 0.3],
+    },
+    "multi_label": {
+        "label": ["blame", "$praise", "(none)", "blame"],
+        "likely": ["(none)", "blame", "blame", "$praise"],
+        "quality": [0.0012, 0.1, 0.2, 0.3],
+    },
+    "regression": {
+        "label": [12.5, 20.0, 30.0, 7.0],
+        "likely": [55.123456, 45.0, 28.0, 30.0],
+        "quality": [0.0012, 0.01, 0.02, 0.025],
+    },
+}
+"""data/predictions/suspects.csv, without its rows and texts."""
+
+
+def suspects(problem: str) -> pd.DataFrame:
+    """data/predictions/suspects.csv, as the report reads it; rows 7 and 110 are those of `answers`."""
+    given = {name: list(map(str, values)) for name, values in SUSPECTS[problem].items()}
+    texts = ["a | b", "second | here", "long " * 40, "trained"]
+    rows = {"row": ["910", "7", "110", "7"], "split": ["train", "test", "test", "validation"], "text": texts}
+    return pd.DataFrame(rows | given)
+
 
 def baseline(problem: str) -> dict[str, dict]:
     """metrics/baseline.json."""
@@ -162,5 +189,6 @@ def write_all(problem: str, folder: Path) -> None:
     write_plots(problem, folder / paths.EVALUATE_PLOTS)
     (folder / paths.TEST_PREDICTIONS).parent.mkdir(parents=True)
     answers(problem).to_csv(folder / paths.TEST_PREDICTIONS, index=False)
+    suspects(problem).to_csv(folder / paths.SUSPECTS, index=False)
     (folder / paths.ADAPTER).mkdir(parents=True)
     run(problem).save(folder / paths.ADAPTER)

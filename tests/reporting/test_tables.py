@@ -178,3 +178,42 @@ def test_the_statistics_of_numbers_are_shown():
     text = tables.data_counts(outputs.data("regression"), NUMBER)
     assert "| numbers | train | validation | test |" in text
     assert "| standard_deviation | 11.18 | 11.18 | 11.18 |" in text
+
+
+def test_the_most_suspect_labels_are_shown_and_how_often_the_tuned_model_agrees_on_test_rows():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    text = tables.suspect_labels(
+        outputs.suspects("single_label"), outputs.answers("single_label"), rows=rows, problem=SINGLE
+    )
+    assert text.splitlines()[:5] == [
+        "Suspect labels, which linear probes trained on other rows contradict: train 1 of 3,000; validation 1 of 40; "
+        "test 2 of 4 (data/predictions/suspects.csv). The tuned model agrees with the probes on 0 of the 2 in test. "
+        "The most suspect:",
+        "",
+        "| row | split | text | label | likely | label quality |",
+        "|---|---|---|---|---|---:|",
+        "| 910 | train | a \\| b | 1 | NA | 0.0012 |",
+    ]
+    agreeing = outputs.answers("single_label").assign(tuned=["1", "1", "NA", "1"])
+    text = tables.suspect_labels(outputs.suspects("single_label"), agreeing, rows=rows, problem=SINGLE)
+    assert "The tuned model agrees with the probes on 2 of the 2 in test." in text
+
+
+def test_of_many_suspect_labels_the_first_ten_are_shown_and_of_none_a_line():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    suspects, answers = outputs.suspects("multi_label"), outputs.answers("multi_label")
+    text = tables.suspect_labels(pd.concat([suspects] * 5), answers, rows=rows, problem=SEVERAL)
+    assert len(text.splitlines()) == 4 + 10
+    assert "| $praise" not in text
+    assert tables.suspect_labels(suspects[:0], answers, rows=rows, problem=SEVERAL) == (
+        "Suspect labels: train 0 of 3,000; validation 0 of 40; test 0 of 4."
+    )
+
+
+def test_the_tuned_model_agrees_that_a_number_is_suspect_where_its_own_is_closer_to_the_likely_one():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    text = tables.suspect_labels(
+        outputs.suspects("regression"), outputs.answers("regression"), rows=rows, problem=NUMBER
+    )
+    assert "on 1 of the 2 in test" in text
+    assert "| 910 | train | a \\| b | 12.5 | 55.12 | 0.0012 |" in text
