@@ -166,13 +166,13 @@ def labels(values: dict) -> str:
     first = values["first"]
     return paragraphs(
         "## Suspect labels",
-        f"Of the {values['rows']:,} training rows, a random share gets a wrong label; `python -m benchmarks.labels "
-        f"--tuned`. Means of {values['draws']} draws. What the stage `audit` finds: the share of wrong labels among the "
-        f"{first} most suspect rows, among as many as were flipped, and among all suspects; and the share of wrong labels "
-        "that are suspect. The data's own errors count as found wrongly here.",
-        table(("flipped", f"first {first}", "first as many", "suspects", "all suspects", "recall"), found),
-        "Test accuracy after training on the labels as they are, on the flipped ones, on the rows that are not suspect, "
-        "and on the rows that were not flipped:",
+        f"A random share of the {values['rows']:,} training rows gets a wrong label (`python -m benchmarks.labels "
+        f"--tuned`); means of {values['draws']} draws. Shares of flipped labels: among the {first} most suspect training "
+        "rows, among the first rows, as many as were flipped, and among all suspects. Recall: the share of flipped "
+        "labels that are suspect. Errors that the data had before count as found wrongly.",
+        table(("flipped", f"first {first}", "as many as flipped", "suspects", "all suspects", "recall"), found),
+        "Test accuracy after training on the labels as they are, on the flipped ones, on those of them that are not "
+        "suspect, and on those that were not flipped:",
         table(("", "as they are", "flipped", "without suspects", "without flipped"), accuracies),
     )
 
