@@ -39,7 +39,7 @@ LOAD = (
     "load_base(paths.BASE_MODEL, labels={'num_labels': 2}, seed=0)"
 )
 
-STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
+STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate", "report")
 
 
 def main() -> None:
@@ -217,6 +217,13 @@ def share(clone: Clone) -> dict:
     return measured
 
 
+def labels(clone: Clone) -> dict:
+    """What `audit` finds where labels are wrong, and what dropping its suspects regains."""
+    clone.set()
+    clone.python("-m", "dvc", "repro", "baseline")
+    return clone.python("-m", "benchmarks.labels", "--tuned").result
+
+
 def inference(clone: Clone) -> dict:
     """`stages.predict` compared with transformers' pipeline, on the adapter of the default run."""
     clone.set()
@@ -243,7 +250,7 @@ def growth(clone: Clone) -> dict:
     return clone.python("-m", "benchmarks.growth").result
 
 
-PARTS = {part.__name__: part for part in (repeated, full, bfloat16, methods, share, inference, startup, growth)}
+PARTS = {part.__name__: part for part in (repeated, full, bfloat16, methods, labels, share, inference, startup, growth)}
 """In the order in which they run."""
 
 

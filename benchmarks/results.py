@@ -140,6 +140,44 @@ def methods(values: dict) -> str:
     )
 
 
+def labels(values: dict) -> str:
+    """What is found where labels are wrong, and what dropping it regains."""
+    found = [
+        (
+            f"{float(share):.0%}, {measured['flipped']:.0f} rows",
+            *(f"{measured[key]:.1%}" for key in ("precision_first", "precision_flipped")),
+            f"{measured['suspects']:.0f}",
+            *(f"{measured[key]:.1%}" for key in ("precision", "recall")),
+        )
+        for share, measured in values["shares"].items()
+    ]
+    settings = ("flipped", "without_suspects", "without_flipped")
+    accuracies = [
+        (
+            f"linear probe, {float(share):.0%} flipped",
+            f"{values['clean']:.1%}",
+            *(f"{measured[f'accuracy_{name}']:.1%}" for name in settings),
+        )
+        for share, measured in values["shares"].items()
+    ]
+    if tuned := values.get("tuned"):
+        cells = (f"{tuned[name]:.1%}" for name in ("clean", "flipped", "without_suspects"))
+        accuracies.append((f"tuned model, {float(list(values['shares'])[-1]):.0%} flipped, once", *cells, ""))
+    first = values["first"]
+    return paragraphs(
+        "## Suspect labels",
+        f"A random share of the {values['rows']:,} training rows gets a wrong label (`python -m benchmarks.labels`, "
+        f"the tuned model with `--tuned`); means of {values['draws']} draws. Share of flipped labels: among the {first} "
+        "most suspect rows, among as many as were flipped, and among all suspects. Recall: the share of flipped labels "
+        "that are suspect. "
+        "Errors that the data had before count as found wrongly.",
+        table(("flipped", f"first {first}", "as many as flipped", "suspects", "all suspects", "recall"), found),
+        "Test accuracy after training on the labels as they are, on the flipped ones, on those of them that are not "
+        "suspect, and on those that were not flipped:",
+        table(("", "as they are", "flipped", "without suspects", "without flipped"), accuracies),
+    )
+
+
 def share(values: dict) -> str:
     """The rates of encode and train as shares of the machine's matmul rate, in every precision."""
     names = {"encode": "encode", "fused": "train, fused adapters", "peft": "train, PEFT's adapters"}
@@ -190,7 +228,9 @@ def growth(values: dict) -> str:
     return paragraphs(*parts)
 
 
-SECTIONS = {part.__name__: part for part in (repeated, full, bfloat16, methods, share, inference, startup, growth)}
+SECTIONS = {
+    part.__name__: part for part in (repeated, full, bfloat16, methods, labels, share, inference, startup, growth)
+}
 
 ROWS = {
     "first_run_s": "first full run (encode to comparison; with its evaluation before tuning)",

@@ -61,16 +61,20 @@ def main() -> None:
 
     name, constant = problem.constant()
     models, features = model_rivals(problem, rows, labels, about, params)
+    strength, probe = linear_probe(problem, features=features, labels=labels, options=params.baseline)
     outputs = {
         name: predicted(problem, constant.fit(given["train"], labels["train"]), given),
         rivals.BAG_OF_WORDS: bag_of_words(problem, texts=given, labels=labels, options=params.baseline),
         **models,
+        rivals.LINEAR_PROBE: probe,
     }
     predictions = {name: decide(problem, labels=labels, outputs=rival) for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
     measured = partial(measure, problem, main_score, labels=labels["test"])
-    files.write_json(paths.BASELINE_METRICS, {name: measured(predictions=one) for name, one in predictions.items()})
+    metrics = {name: measured(predictions=one) for name, one in predictions.items()}
+    metrics[rivals.LINEAR_PROBE]["regularization"] = strength
+    files.write_json(paths.BASELINE_METRICS, metrics)
 
 
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:
@@ -94,11 +98,11 @@ def bag_of_words(problem: ScoredProblem, *, texts: BySplit, labels: BySplit, opt
 def model_rivals(
     problem: ScoredProblem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
 ) -> tuple[dict[str, BySplit], BySplit]:
-    """Outputs of the rivals that use the frozen model, and the features of each split; zero-shot needs a
-    language-model head.
+    """Outputs of the rivals that are the frozen model, and each split's features for the linear probe; zero-shot needs
+    a language-model head.
 
-    The linear probe reads the states after the lowest `model.layers` layers, as the tuned model's head does. The other
-    rivals use all layers of the model, and need no training rows.
+    The features are the states after the lowest `model.layers` layers, which the tuned model's head reads. The rivals
+    use all layers of the model, and need no training rows.
     """
     every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
@@ -114,9 +118,7 @@ def model_rivals(
         zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
         found[rivals.ZERO_SHOT] = {name: problem.outputs(values) for name, values in zero_shot.items()}
         found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(problem, logits=zero_shot, labels=labels)
-    features = train_features | features
-    found[rivals.LINEAR_PROBE] = linear_probe(problem, features=features, labels=labels, options=params.baseline)
-    return found, features
+    return found, train_features | features
 
 
 def read_model(
@@ -159,10 +161,16 @@ def calibrated(problem: ScoredProblem, *, logits: BySplit, labels: BySplit) -> B
     return predicted(problem, model.fit(centred["validation"], labels["validation"]), centred)
 
 
-def linear_probe(problem: ScoredProblem, *, features: BySplit, labels: BySplit, options: Baseline) -> BySplit:
-    """Outputs of a linear model on standardised features (Alain & Bengio 2016)."""
-    candidates = (make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization)
-    return predicted(problem, best(problem, candidates, inputs=features, labels=labels), features)
+def linear_probe(
+    problem: ScoredProblem, *, features: BySplit, labels: BySplit, options: Baseline
+) -> tuple[float, BySplit]:
+    """The chosen strength and the outputs of a linear model on standardised features (Alain & Bengio 2016)."""
+    candidates = {
+        strength: make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization
+    }
+    model = best(problem, candidates.values(), inputs=features, labels=labels)
+    strength = next(strength for strength, candidate in candidates.items() if candidate is model)
+    return strength, predicted(problem, model, features)
 
 
 def best(

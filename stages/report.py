@@ -4,9 +4,10 @@
     python -m stages.report --rev main      the same and what changed since that revision; writes nothing
     python -m stages.report --gate          exit status 1 if the gate of params.yaml is not passed
 
-Reads metrics/{data,baseline,evaluate}.json, metrics/plots, data/predictions/test.csv and models/adapter/run.json.
-Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the adapter's model card with its
-test results, which `stages.export` writes too. Computes nothing and loads no model, so it takes seconds.
+Reads metrics/{data,baseline,evaluate}.json, metrics/plots, data/predictions/{test,suspects}.csv and
+models/adapter/run.json. Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the
+adapter's model card with its test results, which `stages.export` writes too. Computes nothing and loads no model, so it
+takes seconds.
 """
 
 import argparse
@@ -68,7 +69,10 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         data, baseline, tuned: metrics/{data,baseline,evaluate}.json.
         missed: the conditions of the gate that are not met.
     """
-    answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
+    answers, suspects = (
+        pd.read_csv(path, dtype=str, keep_default_na=False)  # classes may look like numbers
+        for path in (paths.TEST_PREDICTIONS, paths.SUSPECTS)
+    )
     problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
     return paragraphs(
         verdict(baseline, tuned, main),
@@ -81,6 +85,7 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         tables.errors(answers),
         tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
         tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
+        tables.suspect_labels(suspects, answers, rows=data["rows"], problem=problem),
         tables.data_counts(data, problem),
     )
 

@@ -30,7 +30,7 @@ from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.scoring.kinds import SCORED
 
-STAGES = ("fetch", "prepare", "encode", "baseline", "train", "evaluate", "report")
+STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate", "report")
 
 RIVALS = ["majority", "bag_of_words", "untrained", "zero_shot", "zero_shot_calibrated", "linear_probe"]
 
@@ -125,7 +125,7 @@ def test_each_stage_writes_exactly_its_files(project):
         "tokenizer/tokenizer_config.json",
     }
     assert set(project.files("data/features")) == {"train.parquet", "validation.parquet", "test.parquet"}
-    assert set(project.files("data/predictions")) == {"baseline.parquet", "test.csv"}
+    assert set(project.files("data/predictions")) == {"baseline.parquet", "suspects.csv", "test.csv"}
     curves = {
         f"{curve}_{name}.csv" for curve in ("precision_recall", "reliability", "roc") for name in (*RIVALS, "tuned")
     }
@@ -164,6 +164,7 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
         tuned.pop(name) for name in ("gain_low", "gain_high", "classes", "uncalibrated")
     )
     assert list(baseline) == RIVALS
+    assert baseline["linear_probe"].pop("regularization") in (0.1, 1.0)
     assert all(set(scores) == set(tuned) for scores in baseline.values())
     assert set(uncalibrated) == {"log_loss", "brier", "calibration_error"}
     assert uncalibrated["log_loss"] != tuned["log_loss"]
@@ -265,9 +266,9 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
         np.testing.assert_allclose(np.stack(saved["features"]), features[name], rtol=0, atol=1e-4)
     options = Params.load(project.folder / "params.yaml").baseline
     problem = SCORED["single_label"]
-    expected = baseline.linear_probe(problem, features=features, labels=labels, options=options)["test"]
+    _, expected = baseline.linear_probe(problem, features=features, labels=labels, options=options)
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["linear_probe"]
-    np.testing.assert_allclose(np.stack(recorded), expected, atol=1e-3)
+    np.testing.assert_allclose(np.stack(recorded), expected["test"], atol=1e-3)
 
 
 def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):

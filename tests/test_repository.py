@@ -110,7 +110,7 @@ def test_packages_modules_functions_and_the_list_of_deps_stay_short():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
-    assert sum(len(stage["deps"]) for stage in STAGES.values()) <= 70
+    assert sum(len(stage["deps"]) for stage in STAGES.values()) <= 80
 
 
 def test_training_reaches_no_words_rows_or_sources_and_the_report_no_scores():
@@ -126,7 +126,7 @@ def test_training_reaches_no_words_rows_or_sources_and_the_report_no_scores():
         "sources",
         "encoding",
     }
-    for stage in ("fetch", "prepare", "encode", "baseline", "train", "evaluate"):
+    for stage in ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate"):
         assert "reporting" not in packages[stage], stage
 
 
@@ -197,7 +197,7 @@ def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
 def test_training_never_reads_the_test_split():
     assert not any("test" in Path(dep).parts for dep in STAGES["train"]["deps"])
     readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
-    assert readers == {"baseline", "evaluate", "report", "train"}, "train leaves its limit out of run.json"
+    assert readers == {"audit", "baseline", "evaluate", "report", "train"}, "train leaves its limit out of run.json"
 
 
 def test_the_readmes_commands_exist():

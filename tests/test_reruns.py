@@ -24,10 +24,10 @@ def test_a_second_repro_runs_nothing(project):
         ("gate.min_gain=0.1", ["report"]),
         ("encode.max_gb=5", ["encode"]),
         ("train.lr=1e-3", ["train", "evaluate", "report"]),
-        ("precision=bfloat16", ["encode", "baseline", "train", "evaluate", "report"]),
-        ("model.layers=null", ["encode", "baseline", "train", "evaluate", "report"]),
-        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
-        ("data.limit.train=40", ["prepare", "encode", "baseline", "train", "evaluate", "report"]),
+        ("precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
+        ("model.layers=null", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
+        ("lora.top_layers=1", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
+        ("data.limit.train=40", ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"]),
     ],
 )
 def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
@@ -42,7 +42,7 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
         ("stages/reporting/verdict.py", ["report"]),
         ("stages/reporting/figure.py", ["report"]),
         ("stages/reporting/params.py", ["report"]),
-        ("stages/evidence/significance.py", ["baseline", "evaluate"]),
+        ("stages/evidence/significance.py", ["baseline", "audit", "evaluate"]),
         ("stages/training/trainer.py", ["train"]),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(resto
 def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restored):
     adapter = restored.files("models/adapter")
     done = restored.run("dvc", "exp", "run", "-S", "data.limit.test=20")
-    assert reran(done.stdout) == ["prepare", "encode", "baseline", "evaluate", "report"]
+    assert reran(done.stdout) == ["prepare", "encode", "baseline", "audit", "evaluate", "report"]
     computed = dict(re.findall(r"encode: (\w+): (\d+) of \d+ rows computed", done.stdout))
     assert computed["train"] == computed["validation"] == "0"
     assert int(computed["test"]) < 20

@@ -16,12 +16,12 @@ from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
 from transformers import AutoTokenizer, pipeline, set_seed
 
-from stages import baseline, encode, evaluate, export, predict, prepare, report, train
+from stages import audit, baseline, encode, evaluate, export, predict, prepare, report, train
 from stages.classifier.labels import load_labels
 from stages.common import paths
 from stages.sources import fetched
 
-STAGES = (prepare, encode, baseline, train, evaluate, report)
+STAGES = (prepare, encode, baseline, audit, train, evaluate, report)
 
 
 @contextmanager

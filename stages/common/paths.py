@@ -21,6 +21,7 @@ PUBLISHED = Path("models/published")
 
 BASELINE_PREDICTIONS = Path("data/predictions/baseline.parquet")
 TEST_PREDICTIONS = Path("data/predictions/test.csv")
+SUSPECTS = Path("data/predictions/suspects.csv")
 
 DATA_METRICS = Path("metrics/data.json")
 ENCODE_METRICS = Path("metrics/encode.json")

@@ -15,6 +15,9 @@ from stages.reporting.wording import COMPARED, METRICS, column_title, further_me
 SHOWN = 5
 """How many errors, and how many kinds of errors, are shown."""
 
+SUSPECTS_SHOWN = 10
+"""How many suspect labels are shown."""
+
 WIDTH = 100
 """How many characters of a text are shown."""
 
@@ -139,6 +142,45 @@ def largest_errors(answers: pd.DataFrame) -> str:
         f"{len(answers):,} test rows, and farther from it on {(after > before).sum():,}. Largest errors:",
         table(("row", "text", "number", "answer"), lines, names=2),
     )
+
+
+def suspect_labels(suspects: pd.DataFrame, answers: pd.DataFrame, *, rows: dict[str, int], problem: Problem) -> str:
+    """How many labels are suspect, for how many the tuned model gives the likely label, and the most suspect ones.
+
+    The tuned model is asked about the test rows alone: it was trained and chosen on the labels of the others.
+
+    Args:
+        suspects: data/predictions/suspects.csv, and answers: data/predictions/test.csv, both all of it as text.
+        rows: their number in each split.
+    """
+    found = suspects["split"].value_counts()
+    counts = "; ".join(f"{split} {found.get(split, 0):,} of {rows[split]:,}" for split in SPLITS)
+    if suspects.empty:
+        return f"Suspect labels: {counts}."
+    asked = suspects[suspects["split"] == "test"].merge(answers[["row", TUNED]], on="row")
+    shown = suspects.head(SUSPECTS_SHOWN)
+    lines = [
+        (
+            *(row["row"], row["split"], text),
+            *(f"{float(row[name]):.4g}" if problem.numeric else literal(row[name]) for name in ("label", "likely")),
+            f"{float(row['quality']):.4f}",
+        )
+        for row, text in zip(shown.to_dict("records"), beginnings(shown), strict=True)
+    ]
+    return paragraphs(
+        f"Suspect labels, which linear probes trained on other rows contradict: {counts} "
+        f"(data/predictions/suspects.csv). The tuned model agrees with the probes on "
+        f"{agrees(asked, problem).sum():,} of the {len(asked):,} in test. The most suspect:",
+        table(("row", "split", "text", "label", "likely", "label quality"), lines, names=5),
+    )
+
+
+def agrees(asked: pd.DataFrame, problem: Problem) -> pd.Series:
+    """Whether the tuned model gives the likely label; for numbers, whether it is closer to that than to the label."""
+    if not problem.numeric:
+        return asked[TUNED] == asked["likely"]
+    label, likely, answer = (asked[name].astype(float) for name in ("label", "likely", TUNED))
+    return (answer - likely).abs() < (answer - label).abs()
 
 
 def beginnings(answers: pd.DataFrame) -> list[str]:

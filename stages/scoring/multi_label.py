@@ -81,6 +81,18 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         """Log loss, the mean over all decisions."""
         return metrics.log_loss(labels.ravel(), outputs.ravel(), labels=[0, 1])
 
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Suspect are rows of which at least one label is, given or missing, each label being judged as one of two
+        classes is; the quality is a mean over labels in which the worst count most (Thyagarajan et al. 2022)."""
+        from cleanlab.multilabel_classification import filter, get_label_quality_scores
+
+        given = [np.flatnonzero(row).tolist() for row in labels]
+        return {
+            "quality": get_label_quality_scores(given, outputs),
+            "label_probability": self.confidence(Decisions(probabilities=outputs, given=labels > 0))["probability"],
+            "suspect": filter.find_label_issues(given, outputs, n_jobs=1),
+        }
+
 
 def each_decision(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each pair of row and label as a binary decision: the class, (decisions,), and probabilities, (decisions, 2)."""

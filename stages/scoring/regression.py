@@ -13,6 +13,9 @@ from stages.problems.regression import Regression, absolute_errors
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
 
+MOST_SPREADS = 3.5
+"""A label whose error is more robust standard deviations is suspect."""
+
 
 class ScoredRegression(Regression, ScoredProblem):
     """Predictions are numbers, (rows,)."""
@@ -69,3 +72,11 @@ class ScoredRegression(Regression, ScoredProblem):
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
         """Mean squared error, which the linear models minimise on the training rows too."""
         return metrics.mean_squared_error(labels, outputs)
+
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """By the error in units of its robust standard deviation, the scaled median of absolute errors: suspect above
+        `MOST_SPREADS` (Iglewicz & Hoaglin 1993); the quality falls exponentially with it, as in cleanlab."""
+        distance = np.abs(labels.astype(np.float64) - outputs)
+        spread = np.median(distance) / stats.norm.ppf(0.75)
+        distance = distance / max(spread, np.finfo(float).tiny)
+        return {"quality": np.exp(-distance), "suspect": distance > MOST_SPREADS}

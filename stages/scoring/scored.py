@@ -56,6 +56,15 @@ class ScoredProblem(Problem):
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
         """The loss by which the rivals' settings are chosen, on the validation rows."""
 
+    @abstractmethod
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """How well each row's label agrees with the outputs of models that were not trained on the row.
+
+        Returns:
+            `quality`, (rows,), from 0, certainly wrong, to 1; `suspect`, (rows,) bool, whether the label is probably
+            wrong; and `label_probability`, (rows,), unless labels are numbers.
+        """
+
 
 class Metric(evaluate.Metric):
     """The scores of a problem, as an `evaluate` metric that needs no hub."""

@@ -81,3 +81,16 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
         """Log loss."""
         return metrics.log_loss(labels, outputs)
+
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Of each class, as many labels are suspect as are estimated to be wrong, those with the lowest quality first
+        (Northcutt, Jiang & Chuang 2021, section 3, "prune by noise rate"). The quality is the margin of the label's
+        probability over the highest of the others, scaled to [0, 1]."""
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+
+        return {
+            "quality": get_label_quality_scores(labels, outputs, method="normalized_margin"),
+            "label_probability": outputs[np.arange(len(labels)), labels],
+            "suspect": find_label_issues(labels, outputs, n_jobs=1),
+        }

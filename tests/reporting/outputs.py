@@ -79,6 +79,33 @@ ANSWERS = {
 }
 """data/predictions/test.csv, without its texts."""
 
+SUSPECTS = {
+    "single_label": {
+        "label": ["1", "NA", "1", "NA"],
+        "likely": ["NA", "1", "NA", "1"],
+        "quality": [0.0012, 0.1, 0.2, 0.3],
+    },
+    "multi_label": {
+        "label": ["blame", "$praise", "(none)", "blame"],
+        "likely": ["(none)", "blame", "blame", "$praise"],
+        "quality": [0.0012, 0.1, 0.2, 0.3],
+    },
+    "regression": {
+        "label": [12.5, 20.0, 30.0, 7.0],
+        "likely": [55.123456, 45.0, 28.0, 30.0],
+        "quality": [0.0012, 0.01, 0.02, 0.025],
+    },
+}
+"""data/predictions/suspects.csv, without its rows and texts."""
+
+
+def suspects(problem: str) -> pd.DataFrame:
+    """data/predictions/suspects.csv, as the report reads it; rows 7 and 110 are those of `answers`."""
+    given = {name: list(map(str, values)) for name, values in SUSPECTS[problem].items()}
+    texts = ["a | b", "second | here", "long " * 40, "trained"]
+    rows = {"row": ["910", "7", "110", "7"], "split": ["train", "test", "test", "validation"], "text": texts}
+    return pd.DataFrame(rows | given)
+
 
 def baseline(problem: str) -> dict[str, dict]:
     """metrics/baseline.json."""
@@ -101,7 +128,7 @@ def tuned(problem: str, *, gain: float = 0.03, p_value: float = 0.004, **scores:
 
 def tuned_with_seeds(problem: str, *, gain: float = 0.02, p_value: float = 0.03) -> dict:
     """metrics/evaluate.json of a run with the seeds 42, whose adapter was kept, and 1."""
-    values, key = tuned(problem), PROBLEMS[problem].main.key
+    values, key = tuned(problem), next(iter(PROBLEMS[problem].main_scores))
     over = {"mean": values[key], "std": 0.01, "gain_std": 0.005, "gain": gain, "gain_low": gain - 0.015}
     by_seed = {"42": {key: values[key], "gain": 0.03}, "1": {key: values[key] - 0.02, "gain": 0.01}}
     return values | {"seeds": over | {"gain_high": gain + 0.015, "p_value": p_value, "by_seed": by_seed}}
@@ -149,7 +176,7 @@ def run(problem: str, *, main: str | None = None) -> Run:
         params=tiny_params(**SECTIONS[problem]),
         base_model={"source": "path:models/raw/tiny", "revision": None, "license": "MIT"},
         packages={},
-        metrics={"main": main, "best_epoch": 1, "validation": {main: 0.75, "loss": 0.5}},
+        metrics={"main": main, "seed": 42, "best_epoch": 1, "validation": {main: 0.75, "loss": 0.5}},
     )
 
 
@@ -174,5 +201,6 @@ def write_all(problem: str, folder: Path) -> None:
     write_plots(problem, folder / paths.EVALUATE_PLOTS)
     (folder / paths.TEST_PREDICTIONS).parent.mkdir(parents=True)
     answers(problem).to_csv(folder / paths.TEST_PREDICTIONS, index=False)
+    suspects(problem).to_csv(folder / paths.SUSPECTS, index=False)
     (folder / paths.ADAPTER).mkdir(parents=True)
     run(problem).save(folder / paths.ADAPTER)

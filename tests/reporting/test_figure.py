@@ -55,7 +55,7 @@ def test_the_same_files_give_the_same_bytes_and_others_give_others(name, plots):
 def test_with_several_seeds_the_caption_says_that_the_kept_adapter_is_drawn(plots):
     outputs.write_plots("single_label", plots)
     given = {"baseline": outputs.baseline("single_label"), "tuned": outputs.tuned_with_seeds("single_label")}
-    _, caption = figure.summary(PROBLEMS["single_label"], **given, plots=plots)
+    _, caption = figure.summary(PROBLEMS["single_label"], outputs.run("single_label").main, **given, plots=plots)
     assert caption == CAPTIONS["single_label"] + "; tuned is the kept adapter alone"
 
 

@@ -198,7 +198,7 @@ def test_the_statistics_of_numbers_are_shown():
 
 def test_every_seeds_score_and_gain_are_shown_and_the_kept_adapter_is_named():
     seeds = outputs.tuned_with_seeds("single_label")["seeds"]
-    table, words = tables.by_seed(seeds, kept=42, main=SINGLE.main).split("\n\n")
+    table, words = tables.by_seed(seeds, kept=42, main=SINGLE.main_scores["accuracy"]).split("\n\n")
     assert table.splitlines() == [
         "| seed | accuracy | gain over the strongest rival, points |",
         "|---|---:|---:|",
@@ -207,12 +207,52 @@ def test_every_seeds_score_and_gain_are_shown_and_the_kept_adapter_is_named():
         "| mean ± standard deviation | 87.0% ± 1.0 | +2.0 ± 0.5 |",
     ]
     assert words == "Everywhere else `tuned` is the kept adapter alone, the one that is best on the validation rows."
-    numbers = tables.by_seed(outputs.tuned_with_seeds("regression")["seeds"], kept=1, main=NUMBER.main)
+    numbers = tables.by_seed(outputs.tuned_with_seeds("regression")["seeds"], kept=1, main=NUMBER.main_scores["mae"])
     assert "| 1 (kept) | 2.48 | +0.01 |\n| mean ± standard deviation | 2.5 ± 0.01 | +0.02 ± 0.005 |" in numbers
 
 
 def test_with_several_seeds_the_comparison_says_that_it_is_about_the_kept_adapter():
     tuned = outputs.tuned_with_seeds("single_label")
-    lines = tables.comparison(outputs.baseline("single_label"), tuned, rows=ROWS, main=SINGLE.main).splitlines()
+    main, baseline = SINGLE.main_scores["accuracy"], outputs.baseline("single_label")
+    lines = tables.comparison(baseline, tuned, rows=ROWS, problem=SINGLE, main=main).splitlines()
     assert lines[0].endswith("| tuned gains, points | p, rows alone |")
     assert lines[-1].startswith("| **tuned** (kept) | 87.0% ")
+
+
+def test_the_most_suspect_labels_are_shown_and_how_often_the_tuned_model_agrees_on_test_rows():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    text = tables.suspect_labels(
+        outputs.suspects("single_label"), outputs.answers("single_label"), rows=rows, problem=SINGLE
+    )
+    assert text.splitlines()[:5] == [
+        "Suspect labels, which linear probes trained on other rows contradict: train 1 of 3,000; validation 1 of 40; "
+        "test 2 of 4 (data/predictions/suspects.csv). The tuned model agrees with the probes on 0 of the 2 in test. "
+        "The most suspect:",
+        "",
+        "| row | split | text | label | likely | label quality |",
+        "|---|---|---|---|---|---:|",
+        "| 910 | train | a \\| b | 1 | NA | 0.0012 |",
+    ]
+    agreeing = outputs.answers("single_label").assign(tuned=["1", "1", "NA", "1"])
+    text = tables.suspect_labels(outputs.suspects("single_label"), agreeing, rows=rows, problem=SINGLE)
+    assert "The tuned model agrees with the probes on 2 of the 2 in test." in text
+
+
+def test_of_many_suspect_labels_the_first_ten_are_shown_and_of_none_a_line():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    suspects, answers = outputs.suspects("multi_label"), outputs.answers("multi_label")
+    text = tables.suspect_labels(pd.concat([suspects] * 5), answers, rows=rows, problem=SEVERAL)
+    assert len(text.splitlines()) == 4 + 10
+    assert "| $praise" not in text
+    assert tables.suspect_labels(suspects[:0], answers, rows=rows, problem=SEVERAL) == (
+        "Suspect labels: train 0 of 3,000; validation 0 of 40; test 0 of 4."
+    )
+
+
+def test_the_tuned_model_agrees_that_a_number_is_suspect_where_its_own_is_closer_to_the_likely_one():
+    rows = {"train": 3000, "validation": 40, "test": 4}
+    text = tables.suspect_labels(
+        outputs.suspects("regression"), outputs.answers("regression"), rows=rows, problem=NUMBER
+    )
+    assert "on 1 of the 2 in test" in text
+    assert "| 910 | train | a \\| b | 12.5 | 55.12 | 0.0012 |" in text

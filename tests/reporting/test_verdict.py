@@ -64,7 +64,7 @@ def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(prob
     ],
 )
 def test_with_several_seeds_the_verdict_is_about_their_mean(problem, expected):
-    found = verdict.verdict(outputs.baseline(problem), outputs.tuned_with_seeds(problem), PROBLEMS[problem].main)
+    found = verdict.verdict(outputs.baseline(problem), outputs.tuned_with_seeds(problem), outputs.run(problem).main)
     assert found == expected
 
 
@@ -99,7 +99,7 @@ def test_the_verdict_follows_the_main_score(key, strongest, said):
     baseline[strongest]["log_loss"] = 0.1
     sentence = verdict.verdict(baseline, tuned(), PROBLEMS["single_label"].main_scores[key])
     assert said in sentence
-    assert sentence.endswith("p = 0.004 (paired permutation test).")
+    assert sentence.endswith("p = 0.004 (paired permutation test; one seed).")
 
 
 def test_the_main_score_is_named_with_the_reason_for_the_choice():
