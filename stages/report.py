@@ -27,6 +27,8 @@ from stages.reporting.verdict import (
     gate_line,
     leak_warning,
     main_score_line,
+    slices_line,
+    strongest_rival,
     unmet_conditions,
     verdict,
 )
@@ -80,6 +82,8 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         leak_warning(baseline, tuned, main),
         tables.errors(answers),
         tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
+        slices_line(tuned, main),
+        tables.by_slice(tuned, main, strongest_rival(baseline, main)),
         tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
         tables.data_counts(data, problem),
     )

@@ -56,6 +56,13 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  scheduler: linear", "  scheduler: constant", "train.warmup: expected 0 with train.scheduler: constant"),
         (r"columns: \[.*?\]", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
         (r"  label: rating", "  label: text", "data.label: expected a different column from data.text"),
+        (r"  slices: \[\]", "  slices: [id, id]", "data.slices: expected distinct columns, found ['id', 'id']"),
+        (
+            r"  slices: \[\]",
+            "  slices: [text]",
+            "data.slices: expected other columns than data.text and data.text_pair",
+        ),
+        (r"max_slice_drop: null", "max_slice_drop: 0.1", "gate.max_slice_drop: expected null with data.slices: []"),
         (r"  format: null", "  format: xlsx", "data.format: expected 'tsv', 'csv', 'jsonl', 'parquet' or 'folders'"),
         (r"^  file: vader.*", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
         (r"\[0, null\]", "[-1, null]", "data.classes: expected intervals that do not overlap"),

@@ -216,3 +216,20 @@ def test_with_several_seeds_the_comparison_says_that_it_is_about_the_kept_adapte
     lines = tables.comparison(outputs.baseline("single_label"), tuned, rows=ROWS, main=SINGLE.main).splitlines()
     assert lines[0].endswith("| tuned gains, points | p, rows alone |")
     assert lines[-1].startswith("| **tuned** (kept) | 87.0% ")
+
+
+@pytest.mark.parametrize(
+    ("name", "worst", "title"),
+    [
+        ("single_label", "| 62.0% (57.0 to 65.0) | 50.0% | +12.0 | 0.01 |", "accuracy"),
+        ("regression", "| 2.75 (2.7 to 2.78) | 0.5 | -2.25 | 0.01 |", "MAE"),
+    ],
+)
+def test_the_slices_are_shown_the_worst_first_beside_the_strongest_rival(name, worst, title):
+    lines = tables.by_slice(outputs.tuned_with_slices(name), outputs.run(name).main, "linear_probe").splitlines()
+    assert lines[0].startswith(
+        f"| {title}, by slice | test rows | tuned (95 % interval, all slices together) | linear_pr"
+    )
+    assert lines[2] == f"| lang = de\\* | 300 {worst}"
+    assert lines[3].startswith("| lang = en_GB | 1,700 |")
+    assert tables.by_slice(outputs.tuned(name), outputs.run(name).main, "linear_probe") == ""
