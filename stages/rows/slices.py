@@ -45,7 +45,7 @@ def names(values: pd.Series) -> pd.Series:
     counts = present.value_counts()
     ordered = sorted(counts.index, key=lambda name: (-counts[name], name))
     frequent = present.where(present.isin(ordered[:MOST_VALUES]), OTHER_VALUES)
-    return frequent.reindex(values.index) if not missing.any() else frequent.reindex(values.index, fill_value=NO_VALUE)
+    return frequent.reindex(values.index, fill_value=NO_VALUE)
 
 
 def ranges(values: pd.Series) -> pd.Series:
