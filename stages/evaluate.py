@@ -2,13 +2,13 @@
 
     python -m stages.evaluate
 
-Reads models/base, models/adapter and models/seeds, the test rows of data/prepared and data/encoded, and the
-predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its gain
-over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score, and
-the gain over the strongest rival, tested over rows and seeds); data/predictions/test.csv (row, text, label,
-probability, every model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers
-for the confusion matrices, curves, reliability, F1 by class, score and errors by length. `tuned` is the model in
-models/adapter.
+Reads models/base, models/adapter and models/seeds, the test rows of data/prepared and data/encoded, their slices, and
+the predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its
+gain over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score,
+and the gain over the strongest rival, tested over rows and seeds; with `data.slices` also `slices`: the scores of each
+slice, by column and value); data/predictions/test.csv (row, text, label, probability, every model's answer); and
+metrics/plots, the data of the figures of `dvc plots` and the report: answers for the confusion matrices, curves,
+reliability, F1 by class, score and errors by length. `tuned` is the model in models/adapter.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
-from stages.evidence import seeds, significance
+from stages.evidence import seeds, significance, slices
 from stages.params import Params
 from stages.problems.main_score import MainScore
 from stages.scoring.kinds import SCORED
@@ -54,6 +54,8 @@ def main() -> None:
     if others := other_seeds(problem, rows, options.batch_size):
         of_seeds = {run.seed: tuned} | others
         metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
+    if of_slices := slices.by_slice(problem, run.main, read_slices(rows), labels=labels, tuned=tuned, rivals=rivals):
+        metrics["slices"] = of_slices
     curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
     uncalibrated = problem.curves(labels, before, options.curve_points)
     curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
@@ -78,6 +80,15 @@ def read_rivals(problem: ScoredProblem, rows: store.Rows) -> dict[str, Any]:
     table = pd.read_parquet(paths.BASELINE_PREDICTIONS)
     rows.check_same_rows(table.pop("row"), paths.BASELINE_PREDICTIONS)
     return {name: problem.predictions(column) for name, column in table.items()}
+
+
+def read_slices(rows: store.Rows) -> slices.Slices:
+    """Which test rows belong to each slice, by its column and value."""
+    members = {}
+    for column, of_rows in pd.read_parquet(paths.SLICES).groupby("column", sort=False):
+        rows.check_same_rows(of_rows["row"], paths.SLICES)
+        members |= {(column, value): (of_rows["value"] == value).to_numpy() for value in sorted(set(of_rows["value"]))}
+    return members
 
 
 def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray:

@@ -64,6 +64,7 @@ class Params(Section):
             params = cls.model_validate(values)
             lines += unused_settings(params) + too_many_top_layers(params)
             lines += unknown_main_score(params) or unreachable_gates(params)
+            lines += gate_without_slices(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
@@ -131,9 +132,17 @@ def unreachable_gates(params: Params) -> list[str]:
         return []
     return [
         f"gate.{key}: expected a share below 1, found {value}"
-        for key, value in (("min_gain", params.gate.min_gain), ("max_drop", params.gate.max_drop))
-        if value is not None and abs(value) >= 1
+        for key in ("min_gain", "max_drop", "max_slice_drop")
+        if (value := getattr(params.gate, key)) is not None and abs(value) >= 1
     ]
+
+
+def gate_without_slices(params: Params) -> list[str]:
+    """A problem if the gate is about slices and there are none."""
+    drop = params.gate.max_slice_drop
+    if drop is None or params.data.slices:
+        return []
+    return [f"gate.max_slice_drop: expected null with data.slices: [], found {drop}; name a column in data.slices"]
 
 
 def describe(problems: list[ErrorDetails]) -> list[str]:

@@ -4,8 +4,9 @@
 
 Reads the source named by `data` in params.yaml. Writes data/prepared/{train,validation,test}.parquet (columns `row`,
 the row's number in the source; `text`; for pairs `text_pair`; and `label`: a `ClassLabel`, which carries the class
-names, a list of `ClassLabel`, or a float64) and metrics/data.json: the number of rows by split and class, or each
-split's mean and standard deviation, and the number of dropped rows by reason.
+names, a list of `ClassLabel`, or a float64); data/slices.parquet, the slices of the test rows for `data.slices`; and
+metrics/data.json: the number of rows by split and class, or each split's mean and standard deviation, and the number of
+dropped rows by reason.
 """
 
 import tempfile
@@ -19,7 +20,7 @@ from stages.common import errors, files, paths, texts
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
-from stages.rows import cleaning, reading, splits
+from stages.rows import cleaning, reading, slices, splits
 from stages.rows.params import Data
 from stages.sources import fetched
 
@@ -34,6 +35,7 @@ def main() -> None:
     with files.replacing(paths.PREPARED) as folder:
         for name, split in prepared.items():
             save(split, names, problem, folder / f"{name}.parquet")
+    files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
     source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
     files.write_json(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
     print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in prepared.items()))
@@ -67,7 +69,7 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
 def save(split: pd.DataFrame, names: list[str], problem: Problem, path: Path) -> None:
     """Write one split as Parquet that `datasets` reads back with the class names."""
     types = dict.fromkeys(texts.COLUMNS, Value("string")) | {"row": Value("int64"), "label": problem.feature(names)}
-    columns = {name: values.tolist() for name, values in split.items()}
+    columns = {name: values.tolist() for name, values in split.items() if name in types}
     columns["label"] = problem.stored(split["label"], names)
     Dataset.from_dict(columns, features=Features({name: types[name] for name in columns})).to_parquet(path)
 

@@ -28,6 +28,8 @@ from stages.reporting.verdict import (
     gate_line,
     leak_warning,
     main_score_line,
+    slices_line,
+    strongest_rival,
     unmet_conditions,
     verdict,
 )
@@ -84,6 +86,8 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         leak_warning(baseline, tuned, main),
         tables.errors(answers),
         tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
+        slices_line(tuned, main),
+        tables.by_slice(tuned, main, strongest_rival(baseline, main)),
         tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
         tables.suspect_labels(suspects, answers, rows=data["rows"], problem=problem),
         tables.data_counts(data, problem),

@@ -39,7 +39,7 @@ RECORDED = dict.fromkeys(("precision", "model", "data", "encode", "lora", "peft"
 RECORDED |= {"evaluate": {"main"}}
 """The sections of params.yaml that the adapter and its metrics depend on, except for the keys in `NOT_RECORDED`."""
 
-NOT_RECORDED = {"data": {"limit": {"test"}}, "encode": {"max_gb", "batch_size"}}
+NOT_RECORDED = {"data": {"limit": {"test"}, "slices": True}, "encode": {"max_gb", "batch_size"}}
 
 SET_FIELDS = ("target_modules", "modules_to_save", "exclude_modules", "feedforward_modules")
 """Fields that PEFT holds as sets, whose order differs from run to run."""

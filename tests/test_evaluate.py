@@ -10,6 +10,7 @@ from conftest import Project
 from safetensors.torch import load_file, save_file
 
 from stages import evaluate
+from stages.evidence import slices
 from stages.problems.kinds import PROBLEMS
 
 SINGLE = PROBLEMS["single_label"]
@@ -76,3 +77,43 @@ def test_every_seed_is_scored_on_the_same_rows_and_the_verdict_is_about_all_of_t
 
 def test_a_single_seed_has_no_scores_over_seeds(project):
     assert "seeds" not in json.loads((project.folder / "metrics/evaluate.json").read_text())
+
+
+@pytest.fixture
+def sliced(project, tmp_path) -> Project:
+    """The tiny project with a slice of each half of its test rows."""
+    copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
+    rows = pd.read_parquet(copied.folder / "data/prepared/test.parquet")[["row"]]
+    halves = rows.assign(column="half", value=np.where(np.arange(len(rows)) < len(rows) // 2, "first", "second"))
+    halves.to_parquet(copied.folder / "data/slices.parquet")
+    return copied
+
+
+def test_every_slice_is_scored_and_shown_and_all_other_numbers_stay(sliced, monkeypatch):
+    monkeypatch.setattr(slices, "FEWEST", 5)
+    alone = json.loads((sliced.folder / "metrics/evaluate.json").read_text())
+    assert "slices" not in alone
+    sliced.call("evaluate")
+    values = json.loads((sliced.folder / "metrics/evaluate.json").read_text())
+    by_half = values.pop("slices")["half"]
+    assert values == alone
+    answers = pd.read_csv(sliced.folder / "data/predictions/test.csv")
+    right = answers["label"] == answers["tuned"]
+    assert by_half["first"]["accuracy"] == by_half["second"]["rest"] == right[: len(right) // 2].mean()
+    assert by_half["second"]["accuracy"] == right[len(right) // 2 :].mean()
+    report = sliced.call("report").stdout
+    assert "\n\nWorst slice: half = " in report
+    assert f"| half = first | {len(right) // 2} |" in report
+
+
+def test_slices_that_are_too_small_leave_no_trace(sliced):
+    before = sliced.files("metrics")
+    sliced.call("evaluate")
+    assert sliced.files("metrics") == before
+
+
+def test_slices_of_other_rows_are_refused(sliced):
+    path = sliced.folder / "data/slices.parquet"
+    pd.read_parquet(path)[::-1].to_parquet(path)
+    failed = sliced.call("evaluate", check=False)
+    assert "data/slices.parquet: expected the rows of data/encoded, found others" in failed.stderr

@@ -61,6 +61,13 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "  format: xlsx",
             "data.format: expected 'tsv', 'quoted_tsv', 'csv', 'jsonl', 'parquet' or 'folders'",
         ),
+        (r"  slices: \[\]", "  slices: [id, id]", "data.slices: expected distinct columns, found ['id', 'id']"),
+        (
+            r"  slices: \[\]",
+            "  slices: [text]",
+            "data.slices: expected other columns than data.text and data.text_pair",
+        ),
+        (r"max_slice_drop: null", "max_slice_drop: 0.1", "gate.max_slice_drop: expected null with data.slices: []"),
         (r"^  file: vader.*", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
         (r"\[0, null\]", "[-1, null]", "data.classes: expected intervals that do not overlap"),
         (r"\[0, null\]", "[1, 1]", "data.classes: expected [above, below] with above < below"),

@@ -167,6 +167,22 @@ def test_pairs_are_duplicates_where_both_texts_are(run):
     assert (arrived["text_pair"] == arrived["other"]).mean() > 0.95
 
 
+def test_slices_have_a_file_of_their_own_and_change_nothing_else(run):
+    table = rows(0, 200).assign(lang=["de", "en", None, "fr"] * 50, length=range(200))
+    run({"rows.csv": table})
+    before = {path.name: path.read_bytes() for path in (*paths.PREPARED.iterdir(), paths.DATA_METRICS)}
+    assert pd.read_parquet(paths.SLICES).empty
+    splits = run({}, slices=["lang", "length", "label"])
+    assert {path.name: path.read_bytes() for path in (*paths.PREPARED.iterdir(), paths.DATA_METRICS)} == before
+    found = pd.read_parquet(paths.SLICES)
+    for column in ("lang", "length", "label"):
+        assert found.loc[found["column"] == column, "row"].tolist() == splits["test"]["row"].tolist()
+    by_row = found.pivot(index="row", columns="column", values="value").loc[splits["test"]["row"]]
+    assert by_row["label"].tolist() == splits["test"]["label"].tolist()
+    assert by_row["lang"].tolist() == table["lang"].fillna("(missing)").iloc[by_row.index - 1].tolist()
+    assert set(by_row["length"].value_counts()) == {6}
+
+
 HARD = {
     "nul": "A film\0 with \0NUL",
     "surrogate": "Half a \ud83d pair",
@@ -200,6 +216,16 @@ def test_hard_texts_arrive(run):
             r"data.classes: expected finite numbers as labels, found 'many' in row 1",
         ),
         ({"rows.csv": rows(0, 50)}, {"text": "body"}, r"rows.csv: expected csv, found: text, label in the first line"),
+        (
+            {"rows.jsonl": '{"text": "a", "label": "b"}'},
+            {"file": "rows.jsonl", "slices": ["lang"]},
+            r"expected a column 'lang' \(data.slices\), found text, label; correct data.slices, or add the column",
+        ),
+        (
+            {"rows/a/1.txt": "one", "rows/b/2.txt": "two"},
+            {"file": "rows", "slices": ["lang"]},
+            r"rows: expected data.slices: \[\] with a folder of .txt files",
+        ),
         ({"rows.csv": "id,rating,text\n"}, {"label": "rating"}, r"rows.csv: expected rows, found none"),
         (
             {"train.csv": rows(0, 50), "test.csv": rows(100, 120).replace("bad", "good")},

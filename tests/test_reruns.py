@@ -22,6 +22,7 @@ def test_a_second_repro_runs_nothing(project):
         ("evaluate.curve_points=20", ["evaluate", "report"]),
         ("evaluate.main=mcc", ["baseline", "train", "evaluate", "report"]),
         ("gate.min_gain=0.1", ["report"]),
+        ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
         ("encode.max_gb=5", ["encode"]),
         ("train.lr=1e-3", ["train", "evaluate", "report"]),
         ("precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"]),

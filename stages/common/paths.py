@@ -10,6 +10,7 @@ RAW_DATA = Path("data/raw")
 
 BASE_MODEL = Path("models/base")
 PREPARED = Path("data/prepared")
+SLICES = Path("data/slices.parquet")
 SPLITS = ("train", "validation", "test")
 ENCODED = Path("data/encoded")
 FEATURES = Path("data/features")

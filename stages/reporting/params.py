@@ -14,3 +14,4 @@ class Gate(Section):
     min_gain: float | None
     max_p_value: Share | None
     max_drop: Annotated[float, Field(ge=0)] | None
+    max_slice_drop: Annotated[float, Field(ge=0)] | None

@@ -6,10 +6,11 @@ import pandas as pd
 
 from stages.common import texts
 from stages.common.paths import SPLITS
-from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
+from stages.common.rivals import LINEAR_PROBE, STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.reporting.markdown import literal, paragraphs, table
+from stages.reporting.verdict import named_slices
 from stages.reporting.wording import COMPARED, METRICS, column_title, further_metrics
 
 SHOWN = 5
@@ -84,6 +85,27 @@ def by_length(lengths: pd.DataFrame, main: MainScore) -> str:
         for row in lengths.to_dict("records")
     ]
     return table((f"{metric.name}, by length", "test rows", *models), lines)
+
+
+def by_slice(tuned: dict, main: MainScore, rival: str) -> str:
+    """The main score of every slice, the worst first, beside the rival that is strongest on all rows.
+
+    Args:
+        tuned: metrics/evaluate.json; without slices there is no table.
+        rival: the name of the strongest rival.
+    """
+    if "slices" not in tuned:
+        return ""
+    metric = METRICS[main.key]
+    lines = []
+    for name, scores in sorted(named_slices(tuned["slices"]).items(), key=lambda item: main.sign * item[1][main.key]):
+        low, high = (metric.number(scores["interval"][main.key][end]) for end in ("low", "high"))
+        score, of_rival = f"{metric.score(scores[main.key])} ({low} to {high})", metric.score(scores[STRONGEST_RIVAL])
+        lines.append(
+            [name, f"{scores['rows']:,}", score, of_rival, metric.signed(scores["gain"]), f"{scores['p_value']:.2g}"]
+        )
+    columns = (f"{metric.name}, by slice", "test rows", f"{TUNED} (95 % interval, all slices together)", rival)
+    return table([*columns, metric.column_title("gain"), "p against the other rows"], lines)
 
 
 def errors(answers: pd.DataFrame) -> str:

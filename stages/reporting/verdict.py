@@ -3,6 +3,7 @@
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
 from stages.problems.main_score import AUTO, MainScore
 from stages.problems.problem import Problem
+from stages.reporting.markdown import literal
 from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
 
@@ -27,8 +28,7 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     metric = METRICS[main.key]
     over = tuned.get("seeds")
     gain, low, high, p_value = evidence(tuned)
-    strongest = max(baseline, key=lambda name: main.sign * baseline[name][main.key])
-    pair = [TUNED, f"the strongest rival ({strongest})"][:: main.sign]
+    pair = [TUNED, f"the strongest rival ({strongest_rival(baseline, main)})"][:: main.sign]
     proven = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
     shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
     test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
@@ -36,6 +36,15 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
         f"**{proven}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
         f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test})."
     )
+
+
+def strongest_rival(baseline: dict, main: MainScore) -> str:
+    """The name of the rival with the best main score.
+
+    Args:
+        baseline: metrics/baseline.json.
+    """
+    return max(baseline, key=lambda name: main.sign * baseline[name][main.key])
 
 
 def evidence(tuned: dict) -> tuple[float, float, float, float]:
@@ -74,15 +83,65 @@ def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainSco
         ("min_gain", gain, "a gain over the strongest rival of at least", lambda bound: gain >= bound),
         ("max_p_value", p_value, "a p-value of at most", lambda bound: p_value <= bound),
     ]
+    a_drop = f"a {'drop' if main.sign > 0 else 'rise'} in {METRICS[main.key].name}"
+    if "slices" in tuned:
+        name, scores = worst_slice(tuned["slices"], main)
+        below = main.sign * (tuned[main.key] - scores[main.key])
+        change = f"{a_drop} from all test rows to the slice {name} of at most"
+        checks.append(("max_slice_drop", below, change, lambda bound: below <= bound))
     if before and main.key in before:
         drop = main.sign * (before[main.key] - tuned[main.key])
-        change = f"a {'drop' if main.sign > 0 else 'rise'} in {METRICS[main.key].name} of at most"
-        checks.append(("max_drop", drop, change, lambda bound: drop <= bound))
+        checks.append(("max_drop", drop, f"{a_drop} of at most", lambda bound: drop <= bound))
     return [
         f"expected {expected} {bound:g} (gate.{key}), found {value:.4g}"
         for key, value, expected, passes in checks
         if (bound := getattr(gate, key)) is not None and not passes(bound)
     ]
+
+
+def worst_slice(slices: dict[str, dict[str, dict]], main: MainScore) -> tuple[str, dict]:
+    """The slice with the worst main score, as `column = value`, and its scores.
+
+    Args:
+        slices: `slices` of metrics/evaluate.json.
+    """
+    return min(named_slices(slices).items(), key=lambda item: main.sign * item[1][main.key])
+
+
+def named_slices(slices: dict[str, dict[str, dict]]) -> dict[str, dict]:
+    """The scores of each slice, by `column = value`."""
+    return {
+        literal(f"{column} = {value}"): scores
+        for column, by_value in slices.items()
+        for value, scores in by_value.items()
+    }
+
+
+def slices_line(tuned: dict, main: MainScore) -> str:
+    """The worst slice, and which slices are proven to be worse than the rest; nothing where there are no slices.
+
+    Args:
+        tuned: metrics/evaluate.json.
+    """
+    if "slices" not in tuned:
+        return ""
+    metric, slices = METRICS[main.key], named_slices(tuned["slices"])
+    name, worst = worst_slice(tuned["slices"], main)
+    proven = [
+        other
+        for other, scores in slices.items()
+        if main.sign * (scores["rest"] - scores[main.key]) > 0 and scores["p_value"] < SIGNIFICANT
+    ]
+    others = (
+        f"Proven to be worse than the other rows: {'; '.join(proven)}"
+        if proven
+        else ("No slice is proven to be worse than the other rows")
+    )
+    return (
+        f"Worst slice: {name}, {metric.name} {metric.score(worst[main.key])} on {worst['rows']:,} test rows, "
+        f"{metric.score(worst['rest'])} on the others, p = {worst['p_value']:.2g}. {others} (p-values corrected for "
+        f"{len(slices)} slices by Holm's method)."
+    )
 
 
 def gate_line(missed: list[str]) -> str:

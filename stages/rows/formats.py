@@ -43,10 +43,11 @@ def read(
             values of another type.
     """
     if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
-        if "text_pair" in wanted:
-            raise PipelineError(
-                f"{path.name}: expected data.text_pair: null with a folder of .txt files, one text each"
-            )
+        for role, nothing in (("text_pair", "null"), ("slices", "[]")):
+            if role in wanted:
+                raise PipelineError(
+                    f"{path.name}: expected data.{role}: {nothing} with a folder of .txt files, one text each"
+                )
         return read_folders(path)[list(wanted)]
     files = [path]
     if path.is_dir():
@@ -84,7 +85,8 @@ def read_file(
     for column, role in roles.items():
         if column not in table.columns:
             raise PipelineError(
-                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}"
+                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
+                f"correct data.{role}, or add the column"
             )
     if table.empty:
         raise PipelineError(f"{path.name}: expected rows, found none")

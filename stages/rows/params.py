@@ -47,6 +47,7 @@ class Data(Origin):
     text_pair: Text | None
     label: Text | Annotated[list[Text], Field(min_length=2)]
     classes: dict[Text, Text | bool | int | Interval] | None
+    slices: list[Text]
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
     max_leak: Annotated[float, Field(ge=0, le=1)]
     split: Split
@@ -97,6 +98,15 @@ class Data(Origin):
         if text_pair is not None and text_pair == info.data.get("text"):
             raise contradiction(f"expected a different column from data.text, found {text_pair!r} for both")
         return text_pair
+
+    @field_validator("slices")
+    @classmethod
+    def slices_are_columns_with_values(cls, slices: list[str], info: ValidationInfo) -> list[str]:
+        if len(set(slices)) < len(slices):
+            raise contradiction(f"expected distinct columns, found {slices}: take one out")
+        if texts := {info.data.get("text"), info.data.get("text_pair")}.intersection(slices):
+            raise contradiction(f"expected other columns than data.text and data.text_pair, found {min(texts)!r}")
+        return slices
 
     @field_validator("classes")
     @classmethod

@@ -1,7 +1,8 @@
 """From files to labelled rows, each with its number in its source.
 
 A table of rows is a pandas data frame with the columns `row` (the number in its source, from 1), `text`, for pairs
-`text_pair`, and `label` (see stages/problems/problem.py).
+`text_pair`, and `label` (see stages/problems/problem.py); with `data.slices` also `slices`, a dictionary of the values
+in these columns.
 """
 
 from pathlib import Path
@@ -20,7 +21,8 @@ def read(path: Path, data: Data) -> pd.DataFrame:
     Raises:
         PipelineError: the file cannot be read as `data` says, or a row has no label, or one of another kind.
     """
-    wanted = {"text": data.text, "text_pair": data.text_pair, "label": data.label}
+    # slices first: of a column that is wanted twice, the other role decides which values it may hold
+    wanted = {"slices": data.slices, "text": data.text, "text_pair": data.text_pair, "label": data.label}
     wanted = {role: column for role, column in wanted.items() if column}
     lists = ("label",) if PROBLEMS[data.problem].several_answers else ()
     rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns, lists=lists)

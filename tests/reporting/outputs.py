@@ -12,7 +12,7 @@ from stages.common import paths
 from stages.problems.kinds import PROBLEMS
 from stages.reporting.params import Gate
 
-OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None)
+OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None, max_slice_drop=None)
 
 SECTIONS = {
     "single_label": {},
@@ -132,6 +132,18 @@ def tuned_with_seeds(problem: str, *, gain: float = 0.02, p_value: float = 0.03)
     over = {"mean": values[key], "std": 0.01, "gain_std": 0.005, "gain": gain, "gain_low": gain - 0.015}
     by_seed = {"42": {key: values[key], "gain": 0.03}, "1": {key: values[key] - 0.02, "gain": 0.01}}
     return values | {"seeds": over | {"gain_high": gain + 0.015, "p_value": p_value, "by_seed": by_seed}}
+
+
+def tuned_with_slices(problem: str, *, p_value: float = 0.01) -> dict:
+    """metrics/evaluate.json of a run with two slices, of which one is far worse; p_value: of the difference."""
+    values, main = tuned(problem), PROBLEMS[problem].main_scores[MAIN[problem]]
+    better, worse = (values[main.key] + main.sign * step for step in (0.05, -0.25))
+    slices = {
+        name: with_intervals({main.key: score})
+        | {"rows": rows, "rest": rest, "p_value": p_value, "strongest_rival": 0.5, "gain": main.sign * (score - 0.5)}
+        for name, rows, score, rest in (("en_GB", 1700, better, worse), ("de*", 300, worse, better))
+    }
+    return values | {"slices": {"lang": slices}}
 
 
 def with_intervals(scores: dict[str, float]) -> dict:

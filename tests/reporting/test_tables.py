@@ -256,3 +256,20 @@ def test_the_tuned_model_agrees_that_a_number_is_suspect_where_its_own_is_closer
     )
     assert "on 1 of the 2 in test" in text
     assert "| 910 | train | a \\| b | 12.5 | 55.12 | 0.0012 |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "worst", "title"),
+    [
+        ("single_label", "| 62.0% (57.0 to 65.0) | 50.0% | +12.0 | 0.01 |", "accuracy"),
+        ("regression", "| 2.75 (2.7 to 2.78) | 0.5 | -2.25 | 0.01 |", "MAE"),
+    ],
+)
+def test_the_slices_are_shown_the_worst_first_beside_the_strongest_rival(name, worst, title):
+    lines = tables.by_slice(outputs.tuned_with_slices(name), outputs.run(name).main, "linear_probe").splitlines()
+    assert lines[0].startswith(
+        f"| {title}, by slice | test rows | tuned (95 % interval, all slices together) | linear_pr"
+    )
+    assert lines[2] == f"| lang = de\\* | 300 {worst}"
+    assert lines[3].startswith("| lang = en_GB | 1,700 |")
+    assert tables.by_slice(outputs.tuned(name), outputs.run(name).main, "linear_probe") == ""

@@ -210,3 +210,39 @@ def test_the_calibration_error_is_shown_where_there_is_one():
         "validation rows."
     )
     assert verdict.calibration_line({"uncalibrated": {"log_loss": 0.4}}) == verdict.calibration_line({}) == ""
+
+
+def test_the_worst_slice_is_named_and_proven_only_after_the_correction():
+    found = verdict.slices_line(outputs.tuned_with_slices("single_label"), SINGLE)
+    assert found == (
+        "Worst slice: lang = de\\*, accuracy 62.0% on 300 test rows, 92.0% on the others, p = 0.01. Proven to be worse "
+        "than the other rows: lang = de\\* (p-values corrected for 2 slices by Holm's method)."
+    )
+    found = verdict.slices_line(outputs.tuned_with_slices("single_label", p_value=0.3), SINGLE)
+    assert "62.0% on 300 test rows" in found
+    assert "p = 0.3. No slice is proven to be worse than the other rows (p" in found
+    assert verdict.slices_line(outputs.tuned("single_label"), SINGLE) == ""
+
+
+def test_the_worst_slice_of_errors_is_that_with_the_largest():
+    found = verdict.slices_line(outputs.tuned_with_slices("regression"), NUMBER)
+    assert found.startswith(
+        "Worst slice: lang = de\\*, MAE 2.75 on 300 test rows, 2.45 on the others, p = 0.01. Proven"
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem", "main", "said"),
+    [
+        ("single_label", SINGLE, "a drop in accuracy from all test rows to the slice lang = de\\* of at most 0.2"),
+        ("regression", NUMBER, "a rise in MAE from all test rows to the slice lang = de\\* of at most 0.2"),
+    ],
+)
+def test_the_gate_names_the_slice_that_falls_behind(problem, main, said):
+    gate, wide = (outputs.OPEN.model_copy(update={"max_slice_drop": bound}) for bound in (0.2, 0.3))
+    values = outputs.tuned_with_slices(problem)
+    missed = f"expected {said} (gate.max_slice_drop), found 0.25"
+    assert verdict.unmet_conditions(gate, values, None, main) == [missed]
+    assert verdict.unmet_conditions(wide, values, None, main) == []
+    assert verdict.unmet_conditions(outputs.OPEN, values, None, main) == []
+    assert verdict.unmet_conditions(gate, outputs.tuned(problem), None, main) == []

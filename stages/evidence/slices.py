@@ -1,0 +1,149 @@
+"""The scores of slices of the test rows, and whether a slice differs from the rest by more than chance.
+
+Among many slices one is always the worst, so chance is counted over all of them: p-values are corrected by Holm's
+method, and the intervals of one score hold together in 95 % of cases (Bonferroni).
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from stages.common.rivals import STRONGEST_RIVAL
+from stages.evidence.permutation import ROUNDING
+from stages.evidence.seeds import rows_of
+from stages.evidence.significance import LEVEL
+from stages.problems.main_score import MainScore, RowMean
+from stages.scoring.scored import ScoredProblem
+
+FEWEST = 20
+"""Test rows that a slice must have, and that must be outside of it: fewer say next to nothing."""
+
+DRAWS, EXTREME = 9_999, 20
+"""Most random draws for a p-value, and how many that differ as much as the slice end it early."""
+
+Slices = dict[tuple[str, str], np.ndarray]
+"""Which rows belong to each slice, (rows,) bool, by the slice's column and value."""
+
+
+def by_slice(
+    problem: ScoredProblem,
+    main: MainScore,
+    slices: Slices,
+    *,
+    labels: np.ndarray,
+    tuned: Any,
+    rivals: dict[str, Any],
+) -> dict[str, dict[str, dict]]:
+    """The scores of every slice, by column and value.
+
+    A slice without `FEWEST` rows, inside or outside, or where the main score is not defined, is left out.
+
+    Args:
+        labels: of the rows; tuned: the tuned model's predictions; rivals: those of each rival, by its name.
+
+    Returns:
+        Of each slice: `rows`; every score by which models can be compared, as far as it is defined there, and its
+        `interval`; `rest`, the main score of all other rows; `p_value`, of the difference between the two;
+        `strongest_rival`, the main score of the rival that is strongest on all rows; and `gain` over it.
+    """
+    kept = {
+        name: inside
+        for name, inside in slices.items()
+        if min(inside.sum(), (~inside).sum()) >= FEWEST
+        and all(defined(problem, main, labels[rows], tuned[rows]) for rows in (inside, ~inside))
+    }
+    rival = max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
+    p_values = holm([p_value(main, inside, labels=labels, predictions=tuned) for inside in kept.values()])
+    level = 1 - (1 - LEVEL) / max(1, len(kept))
+    found: dict[str, dict[str, dict]] = {}
+    for ((column, value), inside), corrected in zip(kept.items(), p_values, strict=True):
+        of_slice = scores(problem, labels=labels[inside], predictions=tuned[inside], level=level)
+        of_rival = main.value(labels[inside], rival[inside])
+        found.setdefault(column, {})[value] = of_slice | {
+            "rows": int(inside.sum()),
+            "rest": main.value(labels[~inside], tuned[~inside]),
+            "p_value": float(corrected),
+            STRONGEST_RIVAL: of_rival,
+            "gain": main.sign * (of_slice[main.key] - of_rival),
+        }
+    return found
+
+
+def scores(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any, level: float) -> dict[str, float | dict]:
+    """Every score by which models can be compared, as far as the rows define it, and `interval`, that of each."""
+    measured = [score for score in problem.main_scores.values() if defined(problem, score, labels, predictions)]
+    return {
+        **{score.key: score.value(labels, predictions) for score in measured},
+        "interval": {
+            score.key: interval(score, labels=labels, predictions=predictions, level=level) for score in measured
+        },
+    }
+
+
+def defined(problem: ScoredProblem, score: MainScore, labels: np.ndarray, predictions: Any) -> bool:
+    """Whether the rows define a score: a mean over rows always; others need, for example, rows of two classes."""
+    return isinstance(score, RowMean) or problem.complete(labels, predictions)
+
+
+def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: float) -> dict[str, float]:
+    """The confidence interval of a score, `low` and `high`; approximate where a class has only a few rows.
+
+    A score with two bounds has Wilson's interval (1927), with Student's quantile, for the number of rows at which a
+    share would be as uncertain (Dean & Pagano 2015); for rows that are right or wrong, that is their number. A score
+    without an upper bound has Student's interval for its logarithm. The variance is that of `rows_of`: for a score that
+    is no mean over rows, the jackknife's (Tukey 1958).
+    """
+    value, rows = score.value(labels, predictions), len(labels)
+    variance = rows_of(score, labels, predictions).var(ddof=1) / rows
+    reach = stats.t.ppf((1 + level) / 2, rows - 1)
+    if score.sign < 0:
+        factor = np.exp(reach * np.sqrt(variance) / value) if value else 1.0
+        return {"low": float(value / factor), "high": float(value * factor)}
+    lowest = 0 if score.share else -1  # a score that is no share but has two bounds is a correlation
+    share, spread = (value - lowest) / (1 - lowest), variance / (1 - lowest) ** 2
+    certain = not spread or share in (0, 1)
+    size = rows if certain or right_or_wrong(score, labels, predictions) else share * (1 - share) / spread
+    middle = (share + reach**2 / (2 * size)) / (1 + reach**2 / size)
+    half = reach * np.sqrt(share * (1 - share) / size + (reach / (2 * size)) ** 2) / (1 + reach**2 / size)
+    low, high = lowest + (1 - lowest) * (middle + half * np.array([-1, 1]))
+    return {"low": float(low), "high": float(high)}
+
+
+def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predictions: Any) -> float:
+    """The two-sided p-value, uncorrected, of the hypothesis that a slice is a random draw of the rows.
+
+    The statistic is the difference between the scores of the slice and of the other rows. Where each row is either
+    right or wrong, it is Fisher's exact test; else as many rows are drawn at random, again and again, until `EXTREME`
+    draws differ at least as much from the others, or `DRAWS` are done (Besag & Clifford 1991).
+
+    Args:
+        inside: which rows belong to the slice, (rows,) bool.
+    """
+    if right_or_wrong(main, labels, predictions):
+        right = main.of_rows(labels, predictions)
+        table = [[(right[rows] == answer).sum() for rows in (inside, ~inside)] for answer in (True, False)]
+        return float(stats.fisher_exact(table).pvalue)
+
+    def difference(rows: np.ndarray) -> float:
+        return abs(main.value(labels[rows], predictions[rows]) - main.value(labels[~rows], predictions[~rows]))
+
+    generator, least, extreme = np.random.default_rng(0), difference(inside) - ROUNDING, 0
+    for drawn in range(1, DRAWS + 1):
+        extreme += difference(generator.permutation(inside)) >= least
+        if extreme == EXTREME:
+            return EXTREME / drawn
+    return (extreme + 1) / (DRAWS + 1)
+
+
+def right_or_wrong(score: MainScore, labels: np.ndarray, predictions: Any) -> bool:
+    """Whether a row's score is either 0 or 1."""
+    return isinstance(score, RowMean) and score.of_rows(labels, predictions).dtype == bool
+
+
+def holm(p_values: list[float]) -> np.ndarray:
+    """P-values corrected for their number (Holm 1979): the chance of one false claim or more stays below the level."""
+    ordered = np.sort(p_values)
+    corrected = np.maximum.accumulate(np.minimum(1, ordered * np.arange(len(ordered), 0, -1)))
+    ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
+    return corrected[ranks]
