@@ -167,10 +167,9 @@ def labels(values: dict) -> str:
     return paragraphs(
         "## Suspect labels",
         f"A random share of the {values['rows']:,} training rows gets a wrong label (`python -m benchmarks.labels`, "
-        f"the tuned model with `--tuned`); means of {values['draws']} draws. Share of flipped labels: among the {first} "
-        "most suspect rows, among as many as were flipped, and among all suspects. Recall: the share of flipped labels "
-        "that are suspect. "
-        "Errors that the data had before count as found wrongly.",
+        f"the tuned model with `--tuned`); means of {values['draws']} draws. Share of flipped labels: among the "
+        f"{first} most suspect rows, among as many as were flipped, and among all suspects. Recall: the share of "
+        "flipped labels that are suspect. Errors that the data had before count as found wrongly.",
         table(("flipped", f"first {first}", "as many as flipped", "suspects", "all suspects", "recall"), found),
         "Test accuracy after training on the labels as they are, on the flipped ones, on those of them that are not "
         "suspect, and on those that were not flipped:",

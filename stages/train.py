@@ -96,6 +96,7 @@ def train(
     settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
     settings["precision"] = params.precision
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
+    print(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
     adapter.mkdir()
     save(model, about, params, metrics, adapter)

@@ -1,6 +1,7 @@
 """What `auto` means in the section `train`: choices by the number of rows, the method and the main score."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -52,3 +53,18 @@ def evaluations(epochs: int, *, rows: int, validation_rows: int) -> int:
     """
     affordable = EVALUATION_SHARE * 3 * rows * epochs / validation_rows
     return min(max(round(affordable), 1), MAX_EVALUATIONS)
+
+
+def described(metrics: dict[str, Any]) -> str:
+    """What was chosen for a run, in a sentence.
+
+    Args:
+        metrics: what `trainer.fit` returns.
+    """
+    chosen, main = metrics["recipe"], metrics["main"]
+    scores = ", ".join(f"{name} {found[main]:.4g}" for name, found in metrics["start"].items())
+    return (
+        f"head from {chosen['head_init']} (validation {main}: {scores}), epochs {chosen['epochs']}, lr {chosen['lr']:g}, "
+        f"balance {chosen['balance'] or 'none'}; kept epoch {metrics['best_epoch']:g} "
+        f"(validation {main} {metrics['validation'][main]:.4g})"
+    )

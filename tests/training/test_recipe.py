@@ -1,0 +1,51 @@
+"""What `auto` means in the section `train`, by the rows, the method and the main score."""
+
+import numpy as np
+import pytest
+from conftest import tiny_params
+
+from stages.params import Params
+from stages.training import recipe
+
+
+def resolved(*, labels=None, method="lora", main="accuracy", **train):
+    options = Params.model_validate(
+        tiny_params(train={"epochs": "auto", "lr": "auto", "balance": "auto"} | train)
+    ).train
+    return recipe.resolve(options, labels=np.arange(100) % 2 if labels is None else labels, method=method, main=main)
+
+
+@pytest.mark.parametrize("rows", [100, 1_000, 3_000, 20_000, 1_000_000])
+def test_few_rows_are_seen_many_times_and_many_rows_once(rows):
+    epochs = resolved(labels=np.zeros(rows), batch_size=16).epochs
+    steps = epochs * rows / 16
+    assert epochs == 1 or steps <= 1.5 * recipe.STEPS
+    assert epochs == recipe.MAX_EPOCHS or steps >= 0.7 * recipe.STEPS
+
+
+def test_a_larger_batch_needs_more_passes_for_the_same_steps():
+    one, four = (resolved(labels=np.zeros(1_000), batch_size=16, gradient_accumulation=n).epochs for n in (1, 4))
+    assert four == pytest.approx(4 * one, abs=2)
+
+
+def test_the_learning_rate_is_the_methods():
+    rates = {method: resolved(method=method).lr for method in ("lora", "qlora", "full", "ia3", "prompt")}
+    assert rates["full"] < rates["lora"] == rates["qlora"] < rates["ia3"] < rates["prompt"]
+
+
+def test_rare_classes_count_more_where_the_main_score_is_macro_f1():
+    assert resolved(main="f1_macro").balance == "weights"
+    assert resolved(main="accuracy").balance is None
+    assert resolved(main="f1_macro", labels=np.eye(4, dtype=np.float32)).balance is None
+    assert resolved(main="f1_macro", method="adalora").balance is None
+
+
+def test_what_is_set_by_hand_stays():
+    chosen = resolved(main="f1_macro", epochs=7, lr=0.5, balance=None)
+    assert (chosen.epochs, chosen.lr, chosen.balance) == (7, 0.5, None)
+
+
+def test_validation_rows_are_scored_more_often_where_that_costs_little():
+    assert recipe.evaluations(2, rows=3_000, validation_rows=500) == 4
+    assert recipe.evaluations(1, rows=100, validation_rows=500) == 1
+    assert recipe.evaluations(20, rows=100, validation_rows=10) == recipe.MAX_EVALUATIONS
