@@ -61,9 +61,7 @@ def main() -> None:
             seed: train(params, options, about, rows, seed=seed, adapter=others / f"{seed}", curves=curves / f"{seed}")
             for seed in options.seeds
         }
-        kept = max(
-            metrics, key=lambda seed: selection_score(metrics[seed]["validation"], options.select_by, main_score)
-        )
+        kept = best_seed(metrics, options, main_score)
         lift(others / f"{kept}", adapter)
         lift(curves / f"{kept}", curves)
     files.write_json(paths.TRAIN_METRICS, metrics[kept] | scores_by_seed(metrics))
@@ -94,7 +92,7 @@ def train(
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
     main_score = problem.main_score(params.evaluate.main, rows["train"].text_labels)
     settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
-    settings["precision"] = params.precision
+    settings |= {"precision": params.precision, "rates": recipe.rates(params.train, options.lr)}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
     print(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)

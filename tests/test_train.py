@@ -33,13 +33,18 @@ def rows():
     return splits
 
 
-def fitted(rows, base, curves, precision="float32", main="accuracy", **changes):
+def fitted(rows, base, curves, precision="float32", main="accuracy", rates=None, **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
     model = load_base(base, labels=labels_of(CLASSES), seed=SEED)
     heads = {"random": head.copied(model)}
     model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
-    settings = {"options": params.train, "seed": SEED, "precision": params.precision, "unit": 1.0}
+    settings = {
+        "options": params.train,
+        "seed": SEED,
+        "precision": params.precision,
+        "rates": rates or (params.train.lr,),
+    }
     problem = PROBLEMS["single_label"]
     settings |= {"heads": heads, "problem": problem, "main": problem.main_scores[main]}
     return model, trainer.fit(model, rows, curves, **settings)
@@ -102,6 +107,16 @@ def test_what_is_kept_is_never_below_the_start_in_the_main_score():
     assert kept.epoch == 2
 
 
+def test_a_learning_rate_that_finds_nothing_better_than_the_start_is_followed_by_a_lower_one(
+    rows, saved_model, tmp_path
+):
+    _, scores = fitted(rows, saved_model("llama"), tmp_path, epochs=6, rates=(1e-12, 1e-2))
+    assert scores["recipe"]["lr"] == 1e-2
+    assert scores["best_epoch"] > 0
+    steps = [int(line.split("\t")[0]) for line in (tmp_path / "plots/metrics/loss.tsv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps)), "the curves go on"
+
+
 def test_early_stopping_ends_a_run_that_gets_worse(rows, saved_model, tmp_path):
     rows["validation"].labels[:] = 1 - rows["validation"].labels
     fitted(rows, saved_model("llama"), tmp_path, epochs=9, lr=1e-2, early_stopping=1)
@@ -114,7 +129,7 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     probe = head.fitted(model, rows["train"], batch_size=8, precision="float32", seed=SEED)
     heads = {"random": head.copied(model), "probe": probe}
     model = adapted(model, params, depth=0, base=saved_model("llama"))
-    settings = {"options": params.train, "seed": SEED, "precision": params.precision, "unit": 1.0}
+    settings = {"options": params.train, "seed": SEED, "precision": params.precision, "rates": (params.train.lr,)}
     problem = PROBLEMS["single_label"]
     settings |= {"heads": heads, "problem": problem, "main": problem.main_scores["accuracy"]}
     scores = trainer.fit(model, rows, tmp_path, **settings)

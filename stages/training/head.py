@@ -13,7 +13,7 @@ from stages.backbone import parallel, store
 from stages.classifier import inference, label_words
 from stages.problems.kinds import of_model
 
-MAX_ROWS = 1_000
+MAX_ROWS = 3_000
 """Maximum number of rows on which a head is fitted: more would take long, and training sees all of them."""
 
 RIDGE_PENALTIES = np.logspace(0, 6, 13)

@@ -24,7 +24,6 @@ class Train(Section):
     max_grad_norm: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     balance: Literal["auto", "weights", "sampling"] | None
-    average: Fraction
     activation_checkpointing: bool
     early_stopping: Count | None
     select_by: Literal["loss", "main"]

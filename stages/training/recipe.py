@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.training.params import Train
 
-STEPS = 250
+STEPS = 375
 """Optimizer steps of a run: few rows are seen many times, many rows at least once."""
 
 MAX_EPOCHS = 20
@@ -41,6 +41,15 @@ def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Tr
     return options.model_copy(update={key: value for key, value in chosen.items() if getattr(options, key) == "auto"})
 
 
+def rates(options: Train, lr: float) -> tuple[float, ...]:
+    """Peak learning rates to try: `lr`; with `train.lr: auto` also a lower one, in case that one is too high.
+
+    Args:
+        options: the section `train` of params.yaml; lr: its learning rate, resolved.
+    """
+    return (lr, lr / 4) if options.lr == "auto" else (lr,)
+
+
 def epochs(rows: int, batch: int) -> int:
     """Passes over the rows that make about `STEPS` steps, at least one."""
     return min(max(round(STEPS / math.ceil(rows / batch)), 1), MAX_EPOCHS)
@@ -64,7 +73,7 @@ def described(metrics: dict[str, Any]) -> str:
     chosen, main = metrics["recipe"], metrics["main"]
     scores = ", ".join(f"{name} {found[main]:.4g}" for name, found in metrics["start"].items())
     return (
-        f"head from {chosen['head_init']} (validation {main}: {scores}), epochs {chosen['epochs']}, lr {chosen['lr']:g}, "
-        f"balance {chosen['balance'] or 'none'}; kept epoch {metrics['best_epoch']:g} "
+        f"head from {chosen['head_init']} (validation {main}: {scores}), epochs {chosen['epochs']}, "
+        f"lr {chosen['lr']:g}, balance {chosen['balance'] or 'none'}; kept epoch {metrics['best_epoch']:g} "
         f"(validation {main} {metrics['validation'][main]:.4g})"
     )

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.training import head, recipe
 from stages.training.params import Train
-from stages.training.validation import Average, Best, put, without_prefix
+from stages.training.validation import Best, put, without_prefix
 
 INDICES = "indices"
 """The key of a batch's row indices, which are not passed to the model."""
@@ -57,6 +56,7 @@ def fit(
     problem: Problem,
     main: MainScore,
     options: Train,
+    rates: tuple[float, ...],
     seed: int,
     precision: str,
     unit: float = 1.0,
@@ -71,6 +71,7 @@ def fit(
         heads: the heads from which the run may start, by name.
         main: the main score.
         options: without any `auto`, see `recipe.resolve`.
+        rates: peak learning rates; each is used only if no earlier one found better weights than the start.
         precision: of the matrix products, see `stages.backbone.precision`.
         unit: the unit of the labels, see `Problem.unit`.
 
@@ -80,28 +81,33 @@ def fit(
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
-        settings = arguments(options, rows, seed=seed, precision=precision, scratch=scratch)
         trainer = RowTrainer(
             model=model,
-            args=settings,
+            args=arguments(options, rows, seed=seed, precision=precision, scratch=scratch),
             train_dataset=training,
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
             compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
             compute_loss_func=loss_function(model, rows["train"].labels, options),
-            optimizers=(lora_plus(model, options, settings) if options.lora_plus_ratio else None, None),
             callbacks=methods.callbacks(model),
         )
         starts = start(trainer, heads, best)
-        trainer.average = Average(options.average)
-        for callback in (Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"}), trainer.average, best):
+        plotted = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
+        for callback in (plotted, best):
             trainer.add_callback(callback)
-        trainer.train()
+        for rate in rates:
+            trainer.restart(rate, options)
+            trainer.train()
+            if best.epoch:
+                break
+            print(f"train: lr {rate:g} found nothing better on validation than the start")
+            plotted.offset += trainer.state.global_step
+            put(model, best.weights)
     put(model, best.weights)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
-    recipe = {"head_init": best.start, "epochs": options.epochs, "lr": options.lr, "balance": options.balance}
-    found = {"main": main.key, "recipe": recipe, "start": starts, "best_epoch": best.epoch}
+    chosen = {"head_init": best.start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
+    found = {"main": main.key, "recipe": chosen, "start": starts, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
 
@@ -190,18 +196,6 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     return loss
 
 
-def lora_plus(model: PeftModel, options: Train, settings: TrainingArguments) -> torch.optim.Optimizer:
-    """The Trainer's optimizer, with a higher learning rate for lora_B (Hayou et al. 2024)."""
-    kind, its_settings = Trainer.get_optimizer_cls_and_kwargs(settings, model)
-    return create_loraplus_optimizer(
-        model,
-        kind,
-        loraplus_lr_ratio=options.lora_plus_ratio,
-        loraplus_weight_decay=options.weight_decay,
-        **its_settings,
-    )
-
-
 def arguments(
     options: Train, rows: dict[str, store.Rows], *, seed: int, precision: str, scratch: str
 ) -> TrainingArguments:
@@ -211,7 +205,6 @@ def arguments(
         output_dir=scratch,
         seed=seed,
         num_train_epochs=options.epochs,
-        learning_rate=options.lr,
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation,
@@ -240,10 +233,8 @@ def arguments(
 
 
 class RowTrainer(Trainer):
-    """A Trainer whose batches carry their row indices, that scores averaged weights, and that fails at the first loss
-    that is not finite."""
+    """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
 
-    average: Average | None = None
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -257,16 +248,29 @@ class RowTrainer(Trainer):
             )
         return result
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.average.in_place(self.model) if self.average else nullcontext():
-            return super().evaluate(*args, **kwargs)
+    def restart(self, rate: float, options: Train) -> None:
+        """Prepare the next run of `train`, with a new optimizer at this peak learning rate.
+
+        With `train.lora_plus_ratio`, lora_B has a multiple of it (Hayou et al. 2024).
+        """
+        self.args.learning_rate = rate
+        self.optimizer = self.lr_scheduler = None
+        if options.lora_plus_ratio:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(
+                self.model,
+                kind,
+                loraplus_lr_ratio=options.lora_plus_ratio,
+                loraplus_weight_decay=options.weight_decay,
+                **settings,
+            )
 
 
 class Curves(TrainerCallback):
     """Writes logged values to DVCLive, under the names in `curves`."""
 
     def __init__(self, live: Live, curves: dict[str, str]) -> None:
-        self.live, self.curves = live, curves
+        self.live, self.curves, self.offset = live, curves, 0
 
     def on_log(
         self,
@@ -276,7 +280,7 @@ class Curves(TrainerCallback):
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        self.live.step = state.global_step
+        self.live.step = self.offset + state.global_step
         for name, curve in self.curves.items():
             if name in logs:
                 self.live.log_metric(curve, logs[name])

@@ -1,8 +1,6 @@
-"""What a run looks like on the validation rows: averaged weights, and the best of them."""
+"""The best weights of a run, by their scores on the validation rows."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,44 +27,6 @@ def put(model: nn.Module, weights: Weights) -> None:
     """Set the trained parameters to `weights`."""
     for part, values in zip(trained(model), weights, strict=True):
         part.data.copy_(values)
-
-
-class Average(TrainerCallback):
-    """An exponential moving average of the weights, which differs less from run to run than the last step's weights.
-
-    Early in a run the mean reaches back over fewer steps (as in TensorFlow's ExponentialMovingAverage with a number of
-    updates): after n steps the decay is at most (1 + n) / (10 + n).
-    """
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.weights: Weights | None = None
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: nn.Module,
-        **kwargs: Any,
-    ) -> None:
-        values = [part.detach() for part in trained(model)]
-        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        if self.weights is None:
-            self.weights = [value.clone() for value in values]
-        torch._foreach_lerp_(self.weights, values, 1 - decay)
-
-    @contextmanager
-    def in_place(self, model: nn.Module) -> Iterator[None]:
-        """Within the block, `model` has the averaged weights."""
-        if self.weights is None:
-            yield
-            return
-        latest = copied(model)
-        put(model, self.weights)
-        yield
-        put(model, latest)
 
 
 class Best(TrainerCallback):

@@ -49,7 +49,9 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     model = adapted(load_base(base, labels=LABELS, seed=0), params, depth=3, base=base)
     rows = dict.fromkeys(("train", "validation"), range(8))
     settings = trainer.arguments(params.train, rows, seed=0, precision=params.precision, scratch=str(tmp_path))
-    optimizer = trainer.lora_plus(model, params.train, settings)
+    made = trainer.RowTrainer(model=model, args=settings, eval_dataset=[])
+    made.restart(1e-3, params.train)
+    optimizer = made.optimizer
     rates = {part: group["lr"] for group in optimizer.param_groups for part in group["params"]}
     for name, part in model.named_parameters():
         if part.requires_grad:
