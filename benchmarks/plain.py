@@ -33,11 +33,14 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, required=True)
     parser.add_argument("--test-rows", type=int, required=True)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], required=True)
-    options = parser.parse_args()
+    print(json.dumps(run(**vars(parser.parse_args()))))
 
+
+def run(*, train_rows: int, test_rows: int, precision: str) -> dict[str, float]:
+    """What `main` prints."""
     disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(paths.ENCODED / "tokenizer")
-    train = tokenized(tokenizer, "train", options.train_rows)
+    train = tokenized(tokenizer, "train", train_rows)
     set_seed(42)
     model = AutoModelForSequenceClassification.from_pretrained(
         paths.BASE_MODEL, num_labels=train.features["labels"].num_classes, pad_token_id=tokenizer.pad_token_id
@@ -53,23 +56,22 @@ def main() -> None:
                 per_device_eval_batch_size=16,
                 save_strategy="no",
                 use_cpu=not torch.accelerator.is_available(),
-                bf16=options.precision == "bfloat16",
+                bf16=precision == "bfloat16",
                 report_to="none",
                 disable_tqdm=True,
             ),
             train_dataset=train,
-            eval_dataset=tokenized(tokenizer, "test", options.test_rows),
+            eval_dataset=tokenized(tokenizer, "test", test_rows),
             data_collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=lambda given: {"accuracy": accuracy_score(given.label_ids, given.predictions.argmax(1))},
         )
         before, training, after = trainer.evaluate(), trainer.train(), trainer.evaluate()
-    result = {
+    return {
         "before_s": before["eval_runtime"],
         "train_s": training.metrics["train_runtime"],
         "accuracy": after["eval_accuracy"],
         "tokens": sum(map(len, train["input_ids"])),
     }
-    print(json.dumps(result))
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, split: str, rows: int) -> Dataset:

@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks import gpu_results
 from stages.common import files
 from stages.params import Params
 from stages.reporting.markdown import paragraphs, table
@@ -45,7 +46,7 @@ def document(parts: dict[str, dict]) -> str:
     sections = [
         paragraphs(SECTIONS[part](parts[part]["values"]), conditions(parts[part])) for part in SECTIONS if part in parts
     ]
-    return paragraphs(HEAD, *sections) + "\n"
+    return paragraphs(HEAD, *sections, gpu_results.section(parts.get("gpu"))) + "\n"
 
 
 def conditions(part: dict) -> str:

@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
-from stages.backbone.device import device
+from stages.backbone.device import to_device
 from stages.common import errors, files, paths
 from stages.encoding import template, tokens
 from stages.params import Params
@@ -219,7 +219,7 @@ def encode_batch(
 def run_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
     """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
     batch = rows.batch(indices)
-    return model(**{name: batch[name].to(device()) for name in ("input_ids", "attention_mask")})
+    return model(**{name: to_device(batch[name]) for name in ("input_ids", "attention_mask")})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,57 @@
-"""The benchmarks: what RESULTS.md says is what was measured."""
+"""The benchmarks: what RESULTS.md says is what was measured, and the script for a GPU runs."""
 
-from benchmarks import results
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import gpu, gpu_results, results
 
 
 def test_the_committed_results_are_those_that_were_measured():
     parts = results.measured()
-    assert set(parts) == set(results.SECTIONS)
+    assert set(parts) - {"gpu"} == set(results.SECTIONS)
     assert (results.HERE / "RESULTS.md").read_text() == results.document(parts)
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory):
+    """What the script for a GPU writes on a machine without one."""
+    folder = tmp_path_factory.mktemp("gpu")
+    environment = os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([ROOT / "benchmarks/gpu.sh", folder], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["gpu.json", "gpu.log"]
+    return folder / "gpu.json"
+
+
+def test_the_dry_run_of_the_script_for_a_gpu_measures_every_part(dry_run):
+    measured = json.loads(dry_run.read_text())
+    errors = {name: part["error"] for name, part in measured["parts"].items() if "error" in part}
+    assert errors == {}
+    text = gpu_results.section(measured)
+    for row in ("encode, batch 8", "train, top 1 layers", "train, all layers", "predict, batch 16", "tiny, float32"):
+        assert row in text
+
+
+def test_a_dry_run_does_not_become_a_result(dry_run):
+    with pytest.raises(SystemExit, match="found a dry run"):
+        gpu.report(dry_run)
+
+
+def test_a_part_that_fails_or_takes_too_long_leaves_what_it_found():
+    def fails(found):
+        found["before"] = 1
+        raise RuntimeError("out of memory")
+
+    def lasts(found):
+        while True:
+            found["before"] = 1
+
+    assert gpu.guarded(fails, 9) | {"part_s": 0} == {"before": 1, "error": "RuntimeError: out of memory", "part_s": 0}
+    assert gpu.guarded(fails, 4) == {"error": "no time left"}
+    found = gpu.guarded(lasts, 5)
+    assert (found["before"], found["error"]) == (1, "TimeoutError: more than 5 s")

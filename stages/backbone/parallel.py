@@ -18,6 +18,9 @@ from stages.backbone.precision import autocast
 MAX_BATCHES_AT_ONCE = 8
 """Maximum number of batches at once, however many cores there are; it limits the memory used."""
 
+ON_ACCELERATOR = 2
+"""Number of batches at once on an accelerator: it computes one while the other is made, or its results are written."""
+
 
 def each_batch(
     model: nn.Module,
@@ -31,8 +34,8 @@ def each_batch(
     """`compute(model, batch)` for every batch of rows, in order, without gradients.
 
     On a CPU several batches are computed at once, each with its share of the cores, by a replica of the model:
-    replicas share the weights, but not what modules store during a forward pass. On an accelerator, batches are
-    computed one after the other.
+    replicas share the weights, but not what modules store during a forward pass. An accelerator computes batches one
+    after the other, in the order in which its two workers queue them.
 
     Args:
         progress: the label of the progress bar; a single batch has no bar.
@@ -44,9 +47,10 @@ def each_batch(
         return []
     model = model.to(device()).eval()
     threads = torch.get_num_threads()
-    most = threads // math.ceil(threads / MAX_BATCHES_AT_ONCE) if device().type == "cpu" else 1
+    on_cpu = device().type == "cpu"
+    most = threads // math.ceil(threads / MAX_BATCHES_AT_ONCE) if on_cpu else ON_ACCELERATOR
     many = len(batches) > 1 or as_one_of_many
-    workers, share = (min(most, len(batches)), threads // most) if many else (1, threads)
+    workers, share = (min(most, len(batches)), max(1, threads // most)) if many else (1, threads)
     weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
     replica = copy.deepcopy(model, dict(weights))
     if precision == "float32" and many:  # packing weights takes longer than it saves on a single batch

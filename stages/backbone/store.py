@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from stages.backbone.device import to_cpu
 from stages.backbone.precision import multiple_of_tokens
 from stages.common import files
 from stages.common.errors import PipelineError
@@ -203,7 +204,7 @@ def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: tor
 
 def as_stored(hidden: torch.Tensor, dtype: np.dtype) -> np.ndarray:
     """The states in the dtype in which they are stored."""
-    return (hidden.cpu() if dtype == np.float32 else hidden.bfloat16().view(torch.int16).cpu()).numpy()
+    return to_cpu(hidden if dtype == np.float32 else hidden.bfloat16().view(torch.int16)).numpy()
 
 
 def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:

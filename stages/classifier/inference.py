@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from stages.backbone import parallel
-from stages.backbone.device import device
+from stages.backbone.device import to_cpu, to_device
 from stages.backbone.store import Rows
 from stages.classifier.last_token import last_tokens
 from stages.classifier.model import is_causal
@@ -74,9 +74,9 @@ def pooled_states(hidden: torch.Tensor, batch: dict[str, torch.Tensor], config: 
 
 def inputs(rows: Rows, indices: np.ndarray) -> dict[str, torch.Tensor]:
     """The rows at `indices` as the model takes them, without their labels, on the model's device."""
-    return {name: tensor.to(device()) for name, tensor in rows.batch(indices).items() if name != "labels"}
+    return {name: to_device(tensor) for name, tensor in rows.batch(indices).items() if name != "labels"}
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
     """The tensor as float32 in NumPy."""
-    return tensor.float().cpu().numpy()
+    return to_cpu(tensor.float()).numpy()
