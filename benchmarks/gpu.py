@@ -424,7 +424,7 @@ def settings(sizes: Sizes, **sections: dict | str) -> Params:
         "model": {"layers": None},
         "encode": {"template": TEMPLATE, "label_words": None, "max_gb": 1000.0, "batch_size": sizes.batch_sizes[0]},
         "lora": {"top_layers": sizes.top_layers},
-        "train": {"batch_size": sizes.train_batch, "epochs": REPEATS},
+        "train": {"batch_size": sizes.train_batch, "epochs": REPEATS, "lr": 1e-3},
         "data": {"classes": {"bad": [None, 0], "good": [0, None]}},
     }
     for changes in (chosen, sections):
