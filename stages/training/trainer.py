@@ -92,23 +92,31 @@ def fit(
             callbacks=methods.callbacks(model),
         )
         starts = start(trainer, heads, best)
-        plotted = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
-        for callback in (plotted, best):
-            trainer.add_callback(callback)
-        for rate in rates:
-            trainer.restart(rate, options)
-            trainer.train()
-            if best.epoch:
-                break
-            print(f"train: lr {rate:g} found nothing better on validation than the start")
-            plotted.offset += trainer.state.global_step
-            put(model, best.weights)
-    put(model, best.weights)
+        curves_of = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
+        rate = train(trainer, curves_of, best, rates=rates, options=options)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
     chosen = {"head_init": best.start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
     found = {"main": main.key, "recipe": chosen, "start": starts, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
+
+
+def train(trainer: "RowTrainer", curves: "Curves", best: Best, *, rates: tuple[float, ...], options: Train) -> float:
+    """Train with one learning rate after the other until one finds better weights than the start; returns the last.
+
+    Leaves the trainer's model with the best weights.
+    """
+    for callback in (curves, best):
+        trainer.add_callback(callback)
+    for rate in rates:
+        trainer.restart(rate, options)
+        trainer.train()
+        put(trainer.model, best.weights)
+        if best.epoch:
+            break
+        print(f"train: lr {rate:g} finds nothing better on the validation rows than the start")
+        curves.offset += trainer.state.global_step
+    return rate
 
 
 def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> dict[str, dict[str, float]]:
