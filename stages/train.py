@@ -64,6 +64,7 @@ def main() -> None:
         kept = best_seed(metrics, options, main_score)
         lift(others / f"{kept}", adapter)
         lift(curves / f"{kept}", curves)
+        files.write_text(others / "README.md", "The adapters of the seeds that were not kept; none with one seed.\n")
     files.write_json(paths.TRAIN_METRICS, metrics[kept] | scores_by_seed(metrics))
 
 
