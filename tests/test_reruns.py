@@ -27,7 +27,7 @@ def test_a_second_repro_runs_nothing(project):
         ("train.lr=1e-3", ["train", "evaluate", "report"]),
         ("precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
         ("model.layers=null", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
-        ("lora.top_layers=1", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
+        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
         ("data.limit.train=40", ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"]),
     ],
 )

@@ -255,6 +255,9 @@ def test_the_tuned_model_agrees_that_a_number_is_suspect_where_its_own_is_closer
         outputs.suspects("regression"), outputs.answers("regression"), rows=rows, problem=NUMBER
     )
     assert "on 1 of the 2 in test" in text
+    agreeing = outputs.answers("regression").assign(tuned=["11", "40", "27", "41.5"])
+    both = tables.suspect_labels(outputs.suspects("regression"), agreeing, rows=rows, problem=NUMBER)
+    assert "on 2 of the 2 in test" in both
     assert "| 910 | train | a \\| b | 12.5 | 55.12 | 0.0012 |" in text
 
 
