@@ -167,8 +167,8 @@ def labels(values: dict) -> str:
     first = values["first"]
     return paragraphs(
         "## Suspect labels",
-        f"A random share of the {values['rows']:,} training rows gets a wrong label (`python -m benchmarks.labels`, "
-        f"the tuned model with `--tuned`); means of {values['draws']} draws. Share of flipped labels: among the "
+        f"A random share of the {values['rows']:,} training rows gets a wrong label; means of {values['draws']} draws "
+        "(`python -m benchmarks.labels`; with `--tuned` also the tuned model). Share of flipped labels: among the "
         f"{first} most suspect rows, among as many as were flipped, and among all suspects. Recall: the share of "
         "flipped labels that are suspect. Errors that the data had before count as found wrongly.",
         table(("flipped", f"first {first}", "as many as flipped", "suspects", "all suspects", "recall"), found),
