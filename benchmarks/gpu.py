@@ -41,7 +41,6 @@ from benchmarks import plain, results
 from benchmarks.share import flops, timed
 from stages import encode, evaluate, predict, train
 from stages.adapters.load import load
-from stages.adapters.run import Run
 from stages.backbone import parallel, precision, store
 from stages.backbone.base import quiet_transformers
 from stages.backbone.device import device, to_device
@@ -345,7 +344,7 @@ def compared(found: dict, *, sizes: Sizes, shape: Shape, folder: Path, kind: str
 def evaluate_test() -> None:
     """The tuned model on the stored states of the test rows."""
     rows = store.load_rows(paths.ENCODED / "test", store.About.load(paths.ENCODED))
-    evaluate.tuned_logits(rows, Run.load(paths.ADAPTER).depth, Params.load().evaluate.batch_size)
+    evaluate.tuned_logits(paths.ADAPTER, rows, Params.load().evaluate.batch_size)
 
 
 def qlora(found: dict, *, sizes: Sizes, shape: Shape, folder: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_second_repro_runs_nothing(project):
     ("change", "stages"),
     [
         ("evaluate.curve_points=20", ["evaluate", "report"]),
-        ("evaluate.main=mcc", ["baseline", "train", "evaluate", "report"]),
+        ("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"]),
         ("gate.min_gain=0.1", ["report"]),
         ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
         ("encode.max_gb=5", ["encode"]),

@@ -55,7 +55,7 @@ def test_every_stage_resolves_the_same_main_score(inside):
         whole_run.read, (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
     )
     assert trained["main"] == Run.load(paths.ADAPTER).main.key == "f1_macro"
-    assert set(trained["validation"]) == {"f1_macro", "loss"}
+    assert set(trained["validation"]) == {"f1_macro", "loss", "log_loss"}
     assert all(set(rival["interval"]) == {"f1_macro"} for rival in baselines.values())
     counts = whole_run.read(paths.DATA_METRICS)["train"]
     labels = store.load_rows(paths.ENCODED / "train", store.About.load(paths.ENCODED)).text_labels
@@ -87,7 +87,7 @@ def test_the_report_says_which_score_it_is_and_why_and_uses_it_throughout(inside
         f"rows, the rarest {min(counts.values())}; from 3 times as many on it is macro-F1"
     ) in text
     assert " points of macro-F1, 95 % interval " in text
-    assert "(paired permutation test)." in text
+    assert "(paired permutation test; one seed)." in text
     assert "| macro-F1 (95 % interval) | accuracy | MCC |" in text
     assert "| macro-F1, by length |" in text
     assert "Macro-F1 with 95 % intervals" in text
@@ -105,7 +105,7 @@ def test_another_choice_changes_what_every_stage_compares_by(inside, monkeypatch
     assert tuned["gain"]["strongest_rival"] == pytest.approx(
         tuned["mcc"] - max(rival["mcc"] for rival in rivals.values())
     )
-    assert set(whole_run.read(paths.TRAIN_METRICS)["validation"]) == {"mcc", "loss"}
+    assert set(whole_run.read(paths.TRAIN_METRICS)["validation"]) == {"mcc", "loss", "log_loss"}
     text = paths.REPORT.read_text()
     assert "Main score: MCC (`evaluate.main: mcc`).\n" in text
     assert " of MCC, 95 % interval " in text

@@ -82,7 +82,7 @@ def test_validation_accuracy_is_that_of_texts_whatever_the_order_of_their_window
     about = store.About.load(paths.ENCODED)
     validation = store.load_rows(paths.ENCODED / "validation", about)
     made = json.loads((paths.ADAPTER / "run.json").read_text())
-    logits = evaluate.tuned_logits(validation, made["depth"], 16)
+    logits = evaluate.tuned_logits(paths.ADAPTER, validation, 16)
     found = (logits.argmax(axis=1) == validation.text_labels).mean()
     assert found == pytest.approx(made["metrics"]["validation"]["accuracy"])
 

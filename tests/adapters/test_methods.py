@@ -76,7 +76,9 @@ def test_a_method_learns_and_every_way_of_running_what_it_saved_agrees(family, m
     rows = test if depth else replace(test, states=None)
     expected = tiny_run.one_by_one(tiny_run.load_plainly(), test)
     tiny_run.assert_close(inference.logits(model, rows, batch_size=4, progress=""), expected)
-    tiny_run.assert_close(evaluate.tuned_logits(test if depth else replace(test, states=Unread()), depth, 4), expected)
+    tiny_run.assert_close(
+        evaluate.tuned_logits(paths.ADAPTER, test if depth else replace(test, states=Unread()), 4), expected
+    )
     if method in methods.PROMPTS:
         with pytest.raises(PipelineError, match="expected an adapter that can be merged into the base model, found"):
             export.merge(paths.MERGED)
@@ -103,7 +105,7 @@ def test_qlora_trains_on_layers_in_four_bits_and_saves_a_plain_adapter(family, e
     assert sizes[1]["validation"]["accuracy"] > 0.9
     expected = tiny_run.one_by_one(tiny_run.load_plainly(), test)
     assert "quant" not in (paths.ADAPTER / "adapter_config.json").read_text()
-    tiny_run.assert_close(evaluate.tuned_logits(test, 2, 4), expected)
+    tiny_run.assert_close(evaluate.tuned_logits(paths.ADAPTER, test, 4), expected)
     np.testing.assert_allclose(inference.logits(model, test, batch_size=4, progress=""), expected, rtol=0, atol=0.5)
     export.merge(paths.MERGED)
     merged = AutoModelForSequenceClassification.from_pretrained(paths.MERGED).eval()
@@ -164,7 +166,7 @@ def test_balancing_brings_a_rare_class_into_the_answers(balance, encoded):
     for chosen in (None, balance):
         tiny_run.write_params("lora", train={"balance": chosen})
         train.main()
-        found.append(int((evaluate.tuned_logits(rows["test"], 2, 10).argmax(axis=1) == 1).sum()))
+        found.append(int((evaluate.tuned_logits(paths.ADAPTER, rows["test"], 10).argmax(axis=1) == 1).sum()))
     assert found[0] == 0 < found[1]
 
 
