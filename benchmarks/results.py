@@ -8,7 +8,7 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import gpu_results
+from benchmarks import gpu_results, standings
 from stages.common import files
 from stages.params import Params
 from stages.reporting.markdown import paragraphs, table
@@ -17,14 +17,20 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "results"
 
 
-def save(part: str, values: dict) -> None:
-    """Save what a part measured, with the hardware and the settings that time depends on most."""
-    has = torch.cpu.get_capabilities()
-    units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
-    hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
+def save(part: str, values: dict, *, hardware: str | None = None) -> None:
+    """Save what a part measured, with the hardware (by default this machine) and the settings that time depends on."""
     params = Params.load()
     settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
-    files.write_json(FOLDER / f"{part}.json", {"hardware": hardware, "settings": settings, "values": values})
+    measured_on = hardware or this_hardware()
+    files.write_json(FOLDER / f"{part}.json", {"hardware": measured_on, "settings": settings, "values": values})
+
+
+def this_hardware() -> str:
+    """This machine in words."""
+    has = torch.cpu.get_capabilities()
+    units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
+    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
+    return f"{torch.cuda.get_device_name()} and {cores}" if torch.cuda.is_available() else cores
 
 
 def report() -> None:
@@ -34,6 +40,8 @@ def report() -> None:
     draw_accuracy(parts)
     if "growth" in parts:
         draw_growth(parts["growth"]["values"])
+    if "gauntlet" in parts:
+        save_figure(standings.picture(parts["gauntlet"]["values"]), "gauntlet.png")
 
 
 def measured() -> dict[str, dict]:
@@ -229,7 +237,8 @@ def growth(values: dict) -> str:
 
 
 SECTIONS = {
-    part.__name__: part for part in (repeated, full, bfloat16, methods, labels, share, inference, startup, growth)
+    part.__name__: part
+    for part in (repeated, full, bfloat16, methods, labels, share, inference, startup, growth, standings.gauntlet)
 }
 
 ROWS = {

@@ -1,0 +1,242 @@
+"""The gauntlet: the defaults of params.yaml on many tasks, with two models and three seeds.
+
+    python -m benchmarks.gauntlet prepare     fetch the models, and prepare the rows of every task
+    python -m benchmarks.gauntlet run         run every task with both models
+    python -m benchmarks.gauntlet shuffled    run ten sets of rows whose labels mean nothing, with the small model
+    python -m benchmarks.gauntlet report      write RESULTS.md and gauntlet.png from the results
+    python -m benchmarks.gauntlet run --tasks tweets news --models all-MiniLM-L6-v2 --jobs 2
+
+Nothing but source, columns and template differs between tasks (benchmarks/tasks.py). What exists is not made again, so
+a stopped command can be repeated; remove a file or folder to make it anew. After `prepare`, the others need no network
+and no DVC: with these folders they run on another machine too. Run from the root of the repository.
+
+    .cache/gauntlet/data/TASK      prepared/*.parquet; data.json, their counts; params.json, the changes, by dotted keys
+    .cache/gauntlet/bases/MODEL    the fetched model
+    .cache/gauntlet/results        TASK--MODEL.json, the metrics of every seed; TASK--MODEL.log, what the stages printed
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import results, standings
+from benchmarks.tasks import MODELS, ROOT, SHUFFLED, TASKS, write_params, write_rows
+from stages.backbone import store
+from stages.common import errors, files, paths
+from stages.evidence import significance
+from stages.params import Params
+from stages.scoring.kinds import SCORED
+
+SEEDS = (42, 1, 2)
+SMALL = "all-MiniLM-L6-v2"
+"""The model of the shuffled tasks."""
+
+
+def main() -> None:
+    options = arguments()
+    folders = Folders(options.data.resolve(), options.bases.resolve(), options.results.resolve())
+    match options.command:
+        case "prepare":
+            prepare(folders, options.tasks or [*TASKS, *SHUFFLED], options.models or MODELS)
+        case "run":
+            settings = [(task, model) for task in options.tasks or TASKS for model in options.models or MODELS]
+            run_all(folders, settings, seeds=options.seeds, jobs=options.jobs)
+        case "shuffled":
+            settings = [(task, model) for task in options.tasks or SHUFFLED for model in options.models or [SMALL]]
+            run_all(folders, settings, seeds=options.seeds[:1], jobs=options.jobs)
+        case "report":
+            report(folders.results)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    home = Path(".cache/gauntlet")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gauntlet", description="The defaults on many tasks.")
+    parser.add_argument("command", choices=("prepare", "run", "shuffled", "report"))
+    parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *SHUFFLED], metavar="TASK", help="default: all")
+    parser.add_argument("--models", nargs="+", choices=MODELS, metavar="MODEL", help=f"among {', '.join(MODELS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the training; shuffled: the first one")
+    parser.add_argument("--jobs", type=int, default=1, help="tasks that run at the same time")
+    parser.add_argument("--data", type=Path, default=home / "data", help="the prepared rows of the tasks")
+    parser.add_argument("--bases", type=Path, default=home / "bases", help="the fetched models")
+    parser.add_argument("--results", type=Path, default=home / "results")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where rows, models and results are kept, as absolute paths."""
+
+    data: Path
+    bases: Path
+    results: Path
+
+
+def prepare(folders: Folders, tasks: Iterable[str], models: Iterable[str]) -> None:
+    """Fetch the models and prepare the rows of the tasks, except for those that are there."""
+    for model in models:
+        make(folders.bases / model, fetch_base, model)
+    for task in tasks:
+        make(folders.data / task, prepare_rows, task)
+
+
+def make(folder: Path, write: Callable[[str, Path], None], name: str) -> None:
+    """Have `write` fill the folder, unless it exists."""
+    if not folder.exists():
+        print(folder, flush=True)
+        with files.replacing(folder) as fresh:
+            write(name, fresh)
+
+
+def fetch_base(model: str, folder: Path) -> None:
+    """Fetch a model into the folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_params(Path(scratch, paths.PARAMS), MODELS[model])
+        stage("fetch", Path(scratch), Path(scratch, "log"))
+        move(Path(scratch, paths.BASE_MODEL), folder)
+
+
+def prepare_rows(name: str, folder: Path) -> None:
+    """Prepare the rows of a task into the folder, and write beside them the params that they need."""
+    task = (TASKS | SHUFFLED)[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        built = write_rows(Path(scratch), task.build()) if task.build else {}
+        write_params(Path(scratch, paths.PARAMS), built | task.changes)
+        stage("prepare", Path(scratch), Path(scratch, "log"))
+        (folder / "prepared").mkdir()
+        move(Path(scratch, paths.PREPARED), folder / "prepared")
+        shutil.copy(Path(scratch, paths.DATA_METRICS), folder)
+    files.write_json(folder / "params.json", built | task.changes)
+
+
+def move(folder: Path, into: Path) -> None:
+    """Move what the folder holds, perhaps to another disk."""
+    for path in folder.iterdir():
+        shutil.move(path, into)
+
+
+def run_all(folders: Folders, settings: list[tuple[str, str]], *, seeds: Iterable[int], jobs: int) -> None:
+    """Run every task with its model, unless it has a result; `jobs` of them at the same time.
+
+    Raises:
+        PipelineError: some failed; the others have a result.
+    """
+    prepare(folders, dict.fromkeys(task for task, _ in settings), dict.fromkeys(model for _, model in settings))
+    left = [setting for setting in settings if not result_file(folders.results, *setting).exists()]
+    if jobs > 1:  # each job computes on its share of the cores
+        os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // jobs))
+    failed = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run, folders, *setting, seeds=tuple(seeds)): setting for setting in left}
+        for done in as_completed(running):
+            task, model = running[done]
+            try:
+                print(f"{task}, {model}: {done.result():.0f} s", flush=True)
+            except errors.PipelineError as error:
+                print(f"{task}, {model}: {error}", flush=True)
+                failed.append(f"{task} with {model}")
+    if failed:
+        raise errors.PipelineError(f"expected a result for every task and model, found none for {', '.join(failed)}")
+
+
+def result_file(folder: Path, task: str, model: str) -> Path:
+    """The file that holds the result of a task with a model."""
+    return folder / f"{task}--{model}.json"
+
+
+def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> float:
+    """Run the stages on a task with a model, and write what they measured; returns the seconds.
+
+    Everything before the training is the same for all seeds and done once. Each seed is a run with one seed.
+    """
+    begun = time.perf_counter()
+    written = result_file(folders.results, task, model)
+    written.parent.mkdir(parents=True, exist_ok=True)
+    log = written.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for place, target in {
+            paths.BASE_MODEL: folders.bases / model,
+            paths.PREPARED: folders.data / task / "prepared",
+        }.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).symlink_to(target)
+        changes = read(folders.data / task / "params.json") | MODELS[model]
+        write_params(folder / paths.PARAMS, changes)
+        seconds = {name: stage(name, folder, log) for name in ("encode", "baseline")}
+        by_seed = {}
+        for seed in seeds:
+            write_params(folder / paths.PARAMS, changes | {"train.seeds": [seed]})
+            taken = {name: stage(name, folder, log) for name in ("train", "evaluate")}
+            measured = {"train": read(folder / paths.TRAIN_METRICS), "evaluate": read(folder / paths.EVALUATE_METRICS)}
+            by_seed[f"{seed}"] = measured | {"seconds": taken}
+        baseline = read(folder / paths.BASELINE_METRICS)
+        for rival, intervals in rival_intervals(folder, main=by_seed[f"{seeds[0]}"]["train"]["main"]).items():
+            baseline[rival]["interval"] = intervals
+    result = {"task": task, "model": model, "hardware": results.this_hardware(), "seconds": seconds}
+    result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
+    files.write_json(written, result)
+    return time.perf_counter() - begun
+
+
+def rival_intervals(folder: Path, *, main: str) -> dict[str, dict[str, dict[str, float]]]:
+    """The 95 % interval of every score of every rival; metrics/baseline.json has that of the main score alone."""
+    params, about = Params.load(folder / paths.PARAMS), store.About.load(folder / paths.ENCODED)
+    problem, labels = SCORED[about.problem], store.load_rows(folder / paths.ENCODED / "test", about).text_labels
+    options = {"labels": labels, "resamples": params.evaluate.resamples}
+    return {
+        name: significance.intervals(
+            problem, problem.main_scores[main], predictions=problem.predictions(column), **options
+        )
+        for name, column in pd.read_parquet(folder / paths.BASELINE_PREDICTIONS).drop(columns="row").items()
+    }
+
+
+def read(path: Path) -> dict:
+    """A file of JSON."""
+    return json.loads(path.read_text())
+
+
+def report(folder: Path) -> None:
+    """Write benchmarks/results/gauntlet.json from the results, and RESULTS.md and the pictures."""
+    found = [read(path) for path in sorted(folder.glob("*--*.json"))]
+    if not found:
+        raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
+    hardware = " and ".join(sorted({result["hardware"] for result in found}))
+    results.save("gauntlet", standings.summarized(found, tasks=TASKS, models=MODELS), hardware=hardware)
+    results.report()
+
+
+def stage(name: str, folder: Path, log: Path, **environment: str) -> float:
+    """Run a stage in the folder; adds what it prints to the log; returns its seconds.
+
+    Raises:
+        PipelineError: the stage failed.
+    """
+    begun = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(ROOT), "TQDM_DISABLE": "1"} | environment
+    with log.open("ab") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{name}"], cwd=folder, env=environment, stdout=output, stderr=output
+        )
+    if done.returncode:
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise errors.PipelineError(f"{name} failed, see {log}: {last}")
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    errors.run(main)

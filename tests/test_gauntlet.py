@@ -1,0 +1,221 @@
+"""The gauntlet: how its tasks are built, that it goes on where it stopped, and what it counts."""
+
+import contextlib
+import importlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from families import sentences
+
+from benchmarks import gauntlet, results, standings, tasks
+from stages.common.errors import PipelineError
+from stages.params import Params
+
+
+def rows(negative: int, positive: int) -> pd.DataFrame:
+    """Rows of two classes, in turn as long as both last."""
+    names = [name for pair in zip(range(negative), range(positive), strict=False) for name in ("negative", "positive")]
+    names += ["negative"] * (negative - positive) + ["positive"] * (positive - negative)
+    return pd.DataFrame({"text": [f"text {number}" for number in range(len(names))], "label": names})
+
+
+@pytest.fixture
+def splits() -> tasks.Tables:
+    """The splits of a task of two classes."""
+    return {"train": rows(400, 400), "validation": rows(60, 60), "test": rows(100, 100)}
+
+
+def test_every_task_changes_source_columns_and_template_alone(tmp_path):
+    for task in tasks.TASKS.values():
+        kinds = ("source", "revision", "file", "format", "columns", "text", "text_pair", "label", "classes", "problem")
+        assert set(task.changes) <= {f"data.{kind}" for kind in kinds} | {"encode.template"}
+    for name, task in (tasks.TASKS | tasks.SHUFFLED).items():
+        built = tasks.write_rows(tmp_path / name, {"train": rows(1, 1)}) if task.build else {}
+        for model in tasks.MODELS.values():
+            tasks.write_params(tmp_path / "params.yaml", built | task.changes | model)
+            Params.load(tmp_path / "params.yaml")
+
+
+def test_few_rows_have_validation_rows_in_the_default_proportion(splits):
+    few = tasks.few(splits, rows=100)
+    assert {split: len(table) for split, table in few.items()} == {"train": 100, "validation": 14, "test": 200}
+
+
+def test_an_imbalanced_task_has_one_rare_row_for_twenty_in_every_split(splits):
+    counts = {split: dict(table["label"].value_counts()) for split, table in tasks.imbalanced(splits, ratio=20).items()}
+    assert counts["train"] == {"negative": 400, "positive": 20}
+    assert counts["validation"] == {"negative": 60, "positive": 3}
+    assert counts["test"] == {"negative": 100, "positive": 5}
+
+
+def test_only_training_rows_get_wrong_labels(splits):
+    before = splits["train"]["label"].copy()
+    wrong = tasks.mislabelled(splits, share=0.1)
+    assert (wrong["train"]["label"] != before).sum() == 80
+    assert (splits["train"]["label"] == before).all()
+    assert wrong["validation"] is splits["validation"]
+    assert wrong["test"] is splits["test"]
+
+
+def test_pairs_say_which_class_name_is_right(splits):
+    pairs = tasks.paired(splits)["test"]
+    assert len(pairs) == 400
+    right = pairs[pairs["label"] == "yes"].set_index("text")["topic"]
+    assert right.to_dict() == splits["test"].set_index("text")["label"].to_dict()
+
+
+def test_shuffled_labels_have_the_same_counts_and_other_texts_for_each_seed(splits):
+    one, other = (tasks.shuffled(splits, rows=500, seed=seed)["train"] for seed in (1, 2))
+    truth = pd.concat(splits.values()).set_index("text")["label"]
+    assert len(one) == 500
+    assert set(one["text"]) != set(other["text"])
+    assert (one["label"].to_numpy() == truth.groupby(level=0).first()[one["text"]]).mean() < 0.6
+
+
+def test_a_key_that_params_lack_is_refused(tmp_path):
+    with pytest.raises(KeyError, match=r"data\.colour"):
+        tasks.write_params(tmp_path / "params.yaml", {"data.colour": "red"})
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, saved_model) -> gauntlet.Folders:
+    """Folders in which the tiny task and the tiny model can run, stages in this process."""
+    table = pd.DataFrame(sentences(120), columns=["text", "label"])
+    table["label"] = table["label"].map(lambda rating: "positive" if rating > 0 else "negative")
+    small = {"encode.max_length": 64, "train.epochs": 2, "evaluate.resamples": 100, "baseline.ngrams": [1]}
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(small, build=lambda: {"train": table}))
+    monkeypatch.setitem(tasks.MODELS, "tiny", {"model.layers": None, "lora.top_layers": 2})
+
+    def fetch(model: str, folder: Path) -> None:
+        for path in saved_model("bert").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
+        (folder / "source.json").write_text(json.dumps(source))
+
+    def stage(name: str, folder: Path, log: Path) -> float:
+        with contextlib.chdir(folder):
+            importlib.import_module(f"stages.{name}").main()
+        return 1.0
+
+    monkeypatch.setattr(gauntlet, "fetch_base", fetch)
+    monkeypatch.setattr(gauntlet, "stage", stage)
+    monkeypatch.setattr(gauntlet, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+    return gauntlet.Folders(tmp_path / "data", tmp_path / "bases", tmp_path / "results")
+
+
+def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again(tiny, tmp_path, monkeypatch, capsys):
+    gauntlet.run_all(tiny, [("tiny", "tiny")], seeds=(1, 2), jobs=1)
+    path = gauntlet.result_file(tiny.results, "tiny", "tiny")
+    result, written = json.loads(path.read_text()), path.read_bytes()
+    assert {seed: found["train"]["seed"] for seed, found in result["seeds"].items()} == {"1": 1, "2": 2}
+    assert all("f1_macro" in rival["interval"] for rival in result["baseline"].values())
+    assert json.loads((tiny.data / "tiny/params.json").read_text())["train.epochs"] == 2
+
+    monkeypatch.setattr(gauntlet, "stage", lambda *_: pytest.fail("ran again"))
+    gauntlet.run_all(tiny, [("tiny", "tiny")], seeds=(1, 2), jobs=1)
+    assert path.read_bytes() == written
+
+    monkeypatch.setattr(results, "draw_accuracy", lambda parts: None)
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(results, name, tmp_path / name)
+    gauntlet.report(tiny.results)
+    assert "| tiny | tiny | accuracy: " in (tmp_path / "HERE/RESULTS.md").read_text()
+    assert (tmp_path / "HERE/gauntlet.png").stat().st_size
+
+
+def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(tasks.TASKS, "broken", tasks.TASKS["tiny"])
+
+    def run(folders: gauntlet.Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> float:
+        if task == "broken":
+            raise PipelineError("train failed")
+        folders.results.mkdir()
+        gauntlet.result_file(folders.results, task, model).write_text("{}")
+        return 1.0
+
+    monkeypatch.setattr(gauntlet, "run", run)
+    with pytest.raises(PipelineError, match="found none for broken with tiny"):
+        gauntlet.run_all(tiny, [("broken", "tiny"), ("tiny", "tiny")], seeds=(1,), jobs=1)
+    assert [path.name for path in tiny.results.iterdir()] == ["tiny--tiny.json"]
+
+
+def scored(**scores: float) -> dict:
+    """Scores as in a metrics file, each with an interval of 4 points."""
+    return scores | {"interval": {key: {"low": value - 0.02, "high": value + 0.02} for key, value in scores.items()}}
+
+
+def result(task: str, *, baseline: dict, tuned: list[dict], gains: list[tuple[float, float]], main: str) -> dict:
+    """A result file: gains are the gain over the strongest rival and its p-value, of each seed."""
+    seeds = {}
+    for seed, (metrics, (gain, p_value)) in enumerate(zip(tuned, gains, strict=True)):
+        over = {"gain": gain, "gain_low": gain - 0.02, "gain_high": gain + 0.02, "p_value": p_value}
+        seeds[f"{seed}"] = {
+            "train": {"main": main, "recipe": {"head_init": "probe"}, "best_epoch": 1},
+            "evaluate": metrics | {key: {"strongest_rival": value} for key, value in over.items()},
+            "seconds": {"train": 1.2, "evaluate": 1.0},
+        }
+    data = {"rows": {"train": 1000, "validation": 100, "test": 200}}
+    return {"task": task, "model": "small", "data": data, "baseline": baseline, "seeds": seeds}
+
+
+@pytest.fixture
+def values() -> dict:
+    """A task of classes, one of numbers and a shuffled one."""
+    classes = result(
+        "classes",
+        baseline={
+            "bag_of_words": scored(accuracy=0.70, f1_macro=0.72, log_loss=0.6),
+            "linear_probe": scored(accuracy=0.80, f1_macro=0.70, log_loss=0.5),
+        },
+        tuned=[scored(accuracy=value, f1_macro=0.716, log_loss=0.4) for value in (0.85, 0.81, 0.77)],
+        gains=[(0.05, 0.01), (0.01, 0.2), (-0.03, 0.01)],
+        main="accuracy",
+    )
+    numbers = result(
+        "numbers",
+        baseline={"median": scored(mae=2.0, pearson=0.0), "linear_probe": scored(mae=1.0, pearson=0.6)},
+        tuned=[scored(mae=0.9, pearson=0.59)],
+        gains=[(0.1, 0.001)],
+        main="mae",
+    )
+    return standings.summarized(
+        [result("noise", baseline={}, tuned=[scored()], gains=[(0.05, 0.01)], main="accuracy"), numbers, classes],
+        tasks=["classes", "numbers"],
+        models=["small"],
+    )
+
+
+def test_gains_are_over_the_rival_that_is_best_in_each_score(values):
+    one, other = values["settings"]
+    assert standings.strongest(one, "accuracy") == ("linear_probe", pytest.approx(80))
+    assert standings.gain(one, "accuracy") == pytest.approx(1)
+    assert standings.gain(one, "f1_macro") == pytest.approx(-0.4)
+    assert standings.strongest(other, "mae") == ("linear_probe", pytest.approx(50))
+    assert standings.gain(other, "mae") == pytest.approx(5)
+    assert standings.gain_interval(other) == (pytest.approx(4), pytest.approx(6))
+
+
+def test_only_gains_count_as_significant_and_only_scores_below_the_interval_as_below_the_start(values):
+    one, other = values["settings"]
+    assert [standings.significant(one), standings.significant(other)] == [1, 1]
+    assert [standings.below_start(one), standings.below_start(other)] == [1, 0]
+
+
+def test_the_conclusions_count_settings(values):
+    page = standings.gauntlet(values)
+    assert "minus 0.5 points: 2 of 2 settings by the main score, 1 of 2 by macro-F1" in page
+    assert "mean gain over the strongest rival: +3.0 points of the main score, -0.7 of macro-F1" in page
+    assert "with most of its seeds: 1 of 2 settings" in page
+    assert "more than the start's interval: 1 of 4 trainings" in page
+    assert "a gain is claimed in 1 of 1 sets of rows" in page
+    assert "| classes | small | accuracy: linear_probe | 1,000 | 80.0 | 81.0 | +1.0 | -0.4 | 1 of 3 | 1 of 3 |" in page
+    assert "| numbers | small | tuned | 0.900 (0.880 to 0.920) | 59.0 (57.0 to 61.0) |" in page
+
+
+def test_the_picture_has_a_row_for_each_task(values):
+    (axes,) = standings.picture(values).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["classes", "numbers"]
+    assert [text.get_text() for text in axes.texts] == ["81.0 %", "55.0 %"]
