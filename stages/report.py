@@ -4,9 +4,10 @@
     python -m stages.report --rev main      the same and what changed since that revision; writes nothing
     python -m stages.report --gate          exit status 1 if the gate of params.yaml is not passed
 
-Reads metrics/{data,baseline,evaluate}.json, metrics/plots, data/predictions/test.csv and models/adapter/run.json.
-Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the adapter's model card with its
-test results, which `stages.export` writes too. Computes nothing and loads no model, so it takes seconds.
+Reads metrics/{data,encode,baseline,evaluate}.json, metrics/plots, data/predictions/test.csv and
+models/adapter/run.json. Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the
+adapter's model card with its test results, which `stages.export` writes too. Computes nothing and loads no model, so it
+takes seconds.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import pandas as pd
 from stages.adapters.run import Run
 from stages.common import errors, files, paths
 from stages.params import Params
-from stages.problems.problem import Problem
 from stages.reporting import figure, history, tables
 from stages.reporting.markdown import paragraphs
 from stages.reporting.tested_card import tested_card
@@ -28,13 +28,14 @@ from stages.reporting.verdict import calibration_line, gate_line, leak_warning, 
 def main() -> None:
     options = arguments()
     gate = Params.load().gate
-    data, baseline, tuned = (
-        json.loads(path.read_text()) for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
+    data, encode, baseline, tuned = (
+        json.loads(path.read_text())
+        for path in (paths.DATA_METRICS, paths.ENCODE_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
     run = Run.load(paths.ADAPTER)
     before = history.metrics_at(options.rev) if options.rev else None
     missed = unmet_conditions(gate, tuned, before, run.problem.main)
-    findings = sections(run.problem, data=data, baseline=baseline, tuned=tuned, missed=missed)
+    findings = sections(run, data=data, encode=encode, baseline=baseline, tuned=tuned, missed=missed)
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
     else:
@@ -54,15 +55,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
+def sections(run: Run, *, data: dict, encode: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
     """The report without title and figure.
 
     Args:
-        data, baseline, tuned: metrics/{data,baseline,evaluate}.json.
+        data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
         missed: the conditions of the gate that are not met.
     """
     answers = pd.read_csv(paths.TEST_PREDICTIONS, dtype=str, keep_default_na=False)  # classes may look like numbers
-    main = problem.main
+    problem, main = run.problem, run.problem.main
     return paragraphs(
         verdict(baseline, tuned, main),
         tables.comparison(baseline, tuned, rows=data["rows"], main=main),
@@ -72,6 +73,7 @@ def sections(problem: Problem, *, data: dict, baseline: dict, tuned: dict, misse
         tables.errors(answers),
         tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
         tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
+        tables.what_was_read(encode, data["rows"], windows=run.window_stride is not None),
         tables.data_counts(data, problem),
     )
 

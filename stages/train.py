@@ -98,7 +98,7 @@ def build(params: Params, about: store.About, rows: store.Rows) -> tuple[PeftMod
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
     if PROBLEMS[about.problem].numeric or (params.lora.head_init == "probe" and head.is_fresh(plain)):
         head.fit(plain, rows, batch_size=params.train.batch_size, precision=params.precision, seed=params.seed)
-    sections = {"peft": params.peft, "lora": params.lora, "max_length": params.encode.max_length}
+    sections = {"peft": params.peft, "lora": params.lora, "max_length": about.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
@@ -121,6 +121,7 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
     files.write_json(folder / "labels.json", from_pretrained_arguments(about))
     run = Run(
         depth=about.depth,
+        max_length=about.max_length,
         params=params.model_dump(include=RECORDED, exclude=NOT_RECORDED),
         base_model=json.loads((paths.BASE_MODEL / "source.json").read_text()),
         packages={name: importlib.metadata.version(name) for name in PACKAGES},

@@ -46,6 +46,7 @@ def test_the_report_writes_its_text_its_figure_and_the_card_and_nothing_else(pro
     assert capsys.readouterr().out.strip() in text
     assert "\n\nGate: passed.\n\n" in text
     assert "\n| 110 | long long " in text
+    assert "\n\nEvery text was read to its end, " in text
     assert text.split("\n\n")[1] in paths.CARD.read_text()
 
 
