@@ -4,14 +4,16 @@
 
 Reads models/base and data/prepared. Writes data/encoded: the tokenizer with its template, a folder of arrays for each
 split (see stages/backbone/store.py), what the stored states were computed with (`prefix.json`), and `about.json`,
-written last; and metrics/encode.json, for each split the number of tokens, of rows whose text was cut to
-`encode.max_length`, and of tokens cut off. The states of rows that an earlier run encoded are reused.
+written last; and metrics/encode.json: the most tokens of a row (`max_length`), for each split the number of tokens, of
+texts that were cut, and of tokens cut off, and, where any were, what other choices would cost. The states of rows that
+an earlier run encoded are reused.
 """
 
+import math
 import tempfile
-from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,7 +24,8 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import to_device
 from stages.common import errors, files, paths
-from stages.encoding import template, tokens
+from stages.encoding import length, template, tokens
+from stages.encoding.params import Encode
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 
@@ -39,9 +42,13 @@ def main() -> None:
     )
     with files.replacing(paths.ENCODED) as folder, tempfile.TemporaryDirectory() as scratch:
         tokenizer, tokenized = tokenize(params, Path(scratch))
-        about = about_splits(params, tokenized["train"], depth, tokenizer.pad_token_id)
-        metrics = save_tokens(folder, tokenized, about)
-        if warning := cut_warning(sum(map(Counter, metrics.values()), Counter()), params.encode.max_length):
+        lengths = measure(tokenizer, tokenized)
+        template.limit(tokenizer, choose_length(lengths, params, depth), around=lengths.template)
+        about = about_splits(params, tokenized["train"], depth, tokenizer)
+        saved = save_tokens(folder, tokenized, tokenizer, about, params.encode.window_stride)
+        metrics = what_was_read(lengths, saved, about, params.encode)
+        print(f"encode: at most {about.max_length:,} tokens a row (encode.max_length: {params.encode.max_length})")
+        if warning := cut_warning(metrics):
             print(warning)
         if model:
             encode_states(model, folder, about, params)
@@ -75,22 +82,46 @@ def load_frozen_blocks(
 
 
 def tokenize(params: Params, scratch: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Dataset]]:
-    """The tokenizer with its template, and each split, tokenized."""
+    """The tokenizer with its template, and each split with the tokens of whole texts."""
     splits = {name: paths.PREPARED / f"{name}.parquet" for name in paths.SPLITS}
     tokenizer = template.load_tokenizer(
         paths.BASE_MODEL,
         pairs=tokens.has_pairs(splits["train"]),
         template=params.encode.template,
-        max_length=params.encode.max_length,
         truncation=params.encode.truncation,
     )
-    stride = params.encode.window_stride
     return tokenizer, {
-        name: tokens.tokenize(split, tokenizer, stride=stride, scratch=scratch / name) for name, split in splits.items()
+        name: tokens.tokenize(split, tokenizer, scratch=scratch / name) for name, split in splits.items()
     }
 
 
-def about_splits(params: Params, split: Dataset, depth: int, pad_token_id: int) -> store.About:
+def measure(tokenizer: PreTrainedTokenizerBase, tokenized: dict[str, Dataset]) -> length.Lengths:
+    """The lengths of the texts, as `tokenize` returns them."""
+    pairs = "text_pair" in tokenized["train"].column_names
+    return length.Lengths(
+        splits={name: tokens.lengths(split) for name, split in tokenized.items()},
+        template=tokenizer.num_special_tokens_to_add(pair=pairs),
+        window=tokenizer.model_max_length,
+        pairs=pairs,
+    )
+
+
+def choose_length(lengths: length.Lengths, params: Params, depth: int) -> int:
+    """`encode.max_length`, or what it is where it says `auto`.
+
+    Windows read all tokens whatever their size, so the budget does not bound them.
+    """
+    options = params.encode
+    if options.max_length != "auto":
+        return options.max_length
+    if options.window_stride is not None:
+        return lengths.choose(math.inf)
+    hidden_size = base.load_config(paths.BASE_MODEL).hidden_size
+    storable = options.max_gb * 1e9 / store.size(1, hidden_size=hidden_size, dtype=options.dtype)
+    return lengths.choose(min(length.BUDGET, storable) if depth else length.BUDGET)
+
+
+def about_splits(params: Params, split: Dataset, depth: int, tokenizer: PreTrainedTokenizerBase) -> store.About:
     """The contents of `about.json`: what all splits share."""
     problem = PROBLEMS[params.data.problem]
     return store.About(
@@ -99,29 +130,70 @@ def about_splits(params: Params, split: Dataset, depth: int, pad_token_id: int) 
         depth=depth,
         hidden_size=base.load_config(paths.BASE_MODEL).hidden_size,
         dtype=params.encode.dtype,
-        pad_token_id=pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         layers=params.model.layers,
+        max_length=tokenizer.model_max_length,
     )
 
 
-def save_tokens(folder: Path, tokenized: dict[str, Dataset], about: store.About) -> dict[str, dict[str, int]]:
-    """Write each split's arrays, except for its states; returns the contents of metrics/encode.json."""
-    problem = PROBLEMS[about.problem]
+def save_tokens(
+    folder: Path,
+    tokenized: dict[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    about: store.About,
+    stride: int | None,
+) -> dict[str, int]:
+    """Write each split's arrays, except for its states; returns the number of tokens of each."""
+    how = {"stride": stride, "problem": PROBLEMS[about.problem], "class_names": about.class_names}
     return {
-        name: {"tokens": store.save_tokens(folder / name, tokens.chunks(split, problem, about.class_names))}
-        | tokens.truncation(split)
+        name: store.save_tokens(folder / name, tokens.chunks(split, tokenizer, **how))
         for name, split in tokenized.items()
     }
 
 
-def cut_warning(counts: Counter, max_length: int) -> str:
-    """A warning, with the remedy, if more than `MAX_SHARE_CUT` of the tokens were cut off; else empty."""
-    share = counts["truncated_tokens"] / (counts["tokens"] + counts["truncated_tokens"])
+def what_was_read(
+    lengths: length.Lengths, saved: dict[str, int], about: store.About, options: Encode
+) -> dict[str, Any]:
+    """The contents of metrics/encode.json.
+
+    Args:
+        saved: the tokens of each split, as `save_tokens` returns them.
+    """
+    longest = about.max_length if options.window_stride is None else math.inf
+    splits = {name: {"tokens": count} | lengths.cut(name, longest) for name, count in saved.items()}
+    cut = any(split["truncated_rows"] for split in splits.values())
+    return {"max_length": about.max_length} | splits | ({"choices": choices(lengths, about, options)} if cut else {})
+
+
+def choices(lengths: length.Lengths, about: store.About, options: Encode) -> dict[str, dict[str, float]]:
+    """What could be read, and its cost: for some values of `encode.max_length`, and for `windows`, the share of all
+    tokens, the tokens to run and the gigabytes of their states."""
+    to_run = {f"{limit}": lengths.read(limit) for limit in lengths.alternatives(about.max_length)}
+    window = lengths.choose(math.inf)
+    if not lengths.pairs and options.stride < window - lengths.template:
+        to_run["windows"] = lengths.in_windows(window, options.stride)
+    stored = store.size(1, hidden_size=about.hidden_size, dtype=about.dtype) / 1e9 if about.depth else 0.0
+    return {
+        name: {"share_read": min(count / lengths.read(), 1.0), "tokens": count, "gigabytes": count * stored}
+        for name, count in to_run.items()
+    }
+
+
+def cut_warning(metrics: dict[str, Any]) -> str:
+    """A warning if more than `MAX_SHARE_CUT` of the tokens were cut off; else empty.
+
+    Args:
+        metrics: metrics/encode.json.
+    """
+    rows, cut, read = (
+        sum(metrics[split][key] for split in paths.SPLITS) for key in ("truncated_rows", "truncated_tokens", "tokens")
+    )
+    share = cut / (read + cut)
     if share <= MAX_SHARE_CUT:
         return ""
     return (
-        f"warning: {share:.1%} of the tokens were cut off, from {counts['truncated_rows']:,} rows: raise "
-        f"encode.max_length, now {max_length}, or set encode.truncation: windows, which cuts nothing off"
+        f"warning: {share:.1%} of the tokens were cut off, from {rows:,} texts; metrics/encode.json has what other "
+        "values of encode.max_length would read and cost, and encode.truncation: windows, which cuts nothing off"
     )
 
 
@@ -180,7 +252,7 @@ def check_size(tokens: int, about: store.About, max_gb: float) -> None:
     Raises:
         PipelineError: they do not.
     """
-    gigabytes = store.size(tokens, about) / 1e9
+    gigabytes = store.size(tokens, hidden_size=about.hidden_size, dtype=about.dtype) / 1e9
     if gigabytes > max_gb:
         raise errors.PipelineError(
             f"encode: expected the stored states to fit encode.max_gb = {max_gb}, "

@@ -4,7 +4,7 @@
     python -m stages.report --rev main      the same and what changed since that revision; writes nothing
     python -m stages.report --gate          exit status 1 if the gate of params.yaml is not passed
 
-Reads metrics/{data,baseline,evaluate}.json, metrics/plots, data/predictions/{test,suspects}.csv and
+Reads metrics/{data,encode,baseline,evaluate}.json, metrics/plots, data/predictions/{test,suspects}.csv and
 models/adapter/run.json. Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the
 adapter's model card with its test results, which `stages.export` writes too. Computes nothing and loads no model, so it
 takes seconds.
@@ -38,13 +38,14 @@ from stages.reporting.verdict import (
 def main() -> None:
     options = arguments()
     gate = Params.load().gate
-    data, baseline, tuned = (
-        json.loads(path.read_text()) for path in (paths.DATA_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
+    data, encode, baseline, tuned = (
+        json.loads(path.read_text())
+        for path in (paths.DATA_METRICS, paths.ENCODE_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
     run = Run.load(paths.ADAPTER)
     before = history.metrics_at(options.rev) if options.rev else None
     missed = unmet_conditions(gate, tuned, before, run.main)
-    findings = sections(run, data=data, baseline=baseline, tuned=tuned, missed=missed)
+    findings = sections(run, data=data, encode=encode, baseline=baseline, tuned=tuned, missed=missed)
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
     else:
@@ -64,11 +65,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
+def sections(run: Run, *, data: dict, encode: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
     """The report without title and figure.
 
     Args:
-        data, baseline, tuned: metrics/{data,baseline,evaluate}.json.
+        data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
         missed: the conditions of the gate that are not met.
     """
     answers, suspects = (
@@ -90,6 +91,7 @@ def sections(run: Run, *, data: dict, baseline: dict, tuned: dict, missed: list[
         tables.by_slice(tuned, main, strongest_rival(baseline, main)),
         tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
         tables.suspect_labels(suspects, answers, rows=data["rows"], problem=problem),
+        tables.what_was_read(encode, data["rows"], windows=run.window_stride is not None),
         tables.data_counts(data, problem),
     )
 

@@ -164,7 +164,7 @@ def build(
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
     fitting = {"batch_size": params.train.batch_size, "precision": params.precision, "seed": seed}
     heads = head.starts(plain, rows, init=params.lora.head_init, **fitting)
-    sections = {"peft": params.peft, "lora": params.lora, "max_length": params.encode.max_length}
+    sections = {"peft": params.peft, "lora": params.lora, "max_length": about.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
@@ -187,6 +187,7 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
     files.write_json(folder / "labels.json", from_pretrained_arguments(about))
     run = Run(
         depth=about.depth,
+        max_length=about.max_length,
         params=params.model_dump(include=RECORDED, exclude=NOT_RECORDED),
         base_model=json.loads((paths.BASE_MODEL / "source.json").read_text()),
         packages={name: importlib.metadata.version(name) for name in PACKAGES},

@@ -200,6 +200,7 @@ def described(**changes: Any) -> store.About:
         "dtype": "float32",
         "pad_token_id": 0,
         "layers": None,
+        "max_length": 64,
     }
     return store.About(**values | changes)
 

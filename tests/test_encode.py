@@ -1,19 +1,89 @@
 """encode: what it says, what it refuses, and the layers that it runs."""
 
-from collections import Counter
-
+import numpy as np
 import pytest
+from conftest import tiny_params
 from families import LAYERS, described
 
 from stages import encode
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.encoding.length import Lengths
+from stages.params import Params
+from stages.reporting import tables
 
 
 @pytest.mark.parametrize(("cut", "warns"), [(5, False), (6, True)])
 def test_a_line_says_where_more_than_a_twentieth_of_the_tokens_is_cut(cut, warns):
-    warning = encode.cut_warning(Counter(tokens=100 - cut, truncated_rows=3, truncated_tokens=cut), 64)
-    assert warning.startswith("warning: 6.0% of the tokens were cut off, from 3 rows: raise encode.max_length") == warns
+    whole = {"tokens": 0, "truncated_rows": 0, "truncated_tokens": 0}
+    train = {"tokens": 100 - cut, "truncated_rows": 3, "truncated_tokens": cut}
+    warning = encode.cut_warning({"max_length": 64, "train": train, "validation": whole, "test": whole})
+    assert (
+        warning.startswith("warning: 6.0% of the tokens were cut off, from 3 texts; metrics/encode.json has") == warns
+    )
+
+
+SHORT, LONG = np.full(19, 30), np.array([*[30] * 18, 500])
+"""Tokens of the texts of a split."""
+
+
+def lengths(**changes):
+    splits = {"train": LONG, "validation": SHORT, "test": LONG}
+    return Lengths(**{"splits": splits, "template": 5, "window": 400, "pairs": False} | changes)
+
+
+def params_of(**section):
+    return Params.model_validate(tiny_params(encode=section))
+
+
+@pytest.mark.parametrize(
+    ("section", "depth", "expected"),
+    [
+        ({"max_length": 70}, 2, 70),
+        ({}, 2, 400),
+        ({"max_gb": 1e-6}, 2, 256),
+        ({"max_gb": 1e-6}, 0, 400),
+        ({"max_gb": 1e-6, "truncation": "windows"}, 2, 400),
+    ],
+    ids=["a number stays", "auto", "the states must fit the disk", "nothing is stored", "windows read all anyway"],
+)
+def test_a_length_is_chosen_by_what_it_costs(saved_model, monkeypatch, section, depth, expected):
+    monkeypatch.setattr(paths, "BASE_MODEL", saved_model("llama"))
+    assert encode.choose_length(lengths(), params_of(**{"max_length": "auto"} | section), depth) == expected
+
+
+def test_what_other_choices_would_cost_is_written_where_texts_were_cut():
+    about, saved = described(max_length=256), {"train": 796, "validation": 570, "test": 796}
+    options = params_of(stride=8).encode
+    metrics = encode.what_was_read(lengths(), saved, about, options)
+    assert metrics["train"] == {"tokens": 796, "truncated_rows": 1, "truncated_tokens": 244}
+    assert metrics["validation"] == {"tokens": 570, "truncated_rows": 0, "truncated_tokens": 0}
+    assert {name: choice["tokens"] for name, choice in metrics["choices"].items()} == {
+        "128": 2650 - 2 * 372,
+        "256": 2650 - 2 * 244,
+        "400": 2650 - 2 * 100,
+        "windows": 2650 + 2 * (5 + 8),
+    }
+    assert metrics["choices"]["256"]["share_read"] == (2650 - 488) / 2650
+    assert metrics["choices"]["256"]["gigabytes"] == pytest.approx(2162 * 32 * 4 / 1e9)
+    assert metrics["choices"]["windows"]["share_read"] == 1
+    table = tables.what_was_read(metrics, dict.fromkeys(paths.SPLITS, 19), windows=False)
+    assert "2 of 57 texts were cut to `encode.max_length`, 256 tokens" in table
+    assert "\n| **256** | 81.6% | 1.00 |" in table
+    nothing_stored = encode.what_was_read(lengths(), saved, described(max_length=256, depth=0), options)["choices"]
+    assert {choice["gigabytes"] for choice in nothing_stored.values()} == {0}
+
+
+def test_pairs_have_no_windows_and_whole_texts_no_choices():
+    saved, options = dict.fromkeys(paths.SPLITS, 100), params_of().encode
+    cut = encode.what_was_read(lengths(pairs=True), saved, described(max_length=256), options)
+    assert list(cut["choices"]) == ["128", "256", "400"]
+    whole = lengths(splits=dict.fromkeys(paths.SPLITS, SHORT))
+    assert set(encode.what_was_read(whole, saved, described(), options)) == {"max_length", *paths.SPLITS}
+    windows = params_of(truncation="windows").encode
+    read = encode.what_was_read(lengths(), saved, described(), windows)
+    assert read["train"]["truncated_rows"] == 0
+    assert "choices" not in read
 
 
 def test_states_may_fill_what_is_allowed_and_no_more():

@@ -37,9 +37,23 @@ def pairs(count):
 def ran(tmp_path_factory, saved_model):
     """A folder in which every stage ran on pairs."""
     data = {"format": None, "text": "one", "text_pair": "two", "label": "same", "classes": None}
-    sections = {"data": data, "encode": {"template": TEMPLATE}, "train": {"epochs": 1}}
+    sections = {"data": data, "encode": {"template": TEMPLATE, "max_length": "auto"}, "train": {"epochs": 1}}
     with whole_run.ran(tmp_path_factory.mktemp("pairs"), pairs(160), saved_model("llama"), **sections) as folder:
         yield folder
+
+
+def test_the_length_that_auto_stands_for_is_in_all_that_reads_texts(ran, monkeypatch):
+    monkeypatch.chdir(ran)
+    made, window = whole_run.read(paths.ADAPTER / "run.json"), 128
+    assert made["params"]["encode"]["max_length"] == "auto"
+    for values, key in (
+        (made, "max_length"),
+        (whole_run.read(paths.ENCODED / "about.json"), "max_length"),
+        (whole_run.read(paths.ENCODE_METRICS), "max_length"),
+        (whole_run.read(paths.ADAPTER / "tokenizer_config.json"), "model_max_length"),
+    ):
+        assert values[key] == window
+    assert "Every text was read to its end, within `encode.max_length`, 128 tokens." in paths.REPORT.read_text()
 
 
 def predicted(arguments, patch, capsys):

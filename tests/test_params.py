@@ -41,6 +41,8 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  seeds: .*", "  seeds: 42", "train.seeds: expected list, found 42"),
         (r"  seeds: .*", "  seeds: []", "train.seeds: expected "),
         (r"  r: 8", "  r: abc", "lora.r: expected integer, found 'abc'"),
+        (r"max_length: auto", "max_length: all", "encode.max_length: expected integer or 'auto', found 'all'"),
+        (r"max_length: auto", "max_length: 0", "encode.max_length: expected greater than or equal to 1 or 'auto'"),
         (r"  r: 8", "  r: 8.0", "lora.r: expected integer, found 8.0"),
         (r"  r: 8", "  r: true", "lora.r: expected integer, found True"),
         (r"  r: 8", "  r: 0", "lora.r: expected greater than or equal to 1, found 0"),

@@ -48,6 +48,7 @@ def test_the_report_writes_its_text_its_figure_and_the_card_and_nothing_else(pro
     assert "\n\nOne seed: with another the gain may differ. " in text
     assert "\n| 110 | long long " in text
     assert "\n\nSuspect labels, which linear probes trained on other rows contradict: train 1 of 3,000; " in text
+    assert "\n\nEvery text was read to its end, " in text
     assert text.split("\n\n")[1] in paths.CARD.read_text()
 
 

@@ -72,7 +72,7 @@ def model_card(
         usage(run, library=library, merged=merged),
         reading(run, class_names),
         TEMPLATE,
-        WINDOWS.format(**run.params["encode"]) if run.window_stride is not None else "",
+        WINDOWS.format(max_length=run.max_length) if run.window_stride is not None else "",
         ONE_BY_ONE if run.method in ("prompt", "p_tuning") else "",
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"

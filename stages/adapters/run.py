@@ -21,6 +21,8 @@ class Run:
 
     depth: int
     """How many of the lowest blocks were left unchanged: their output comes from the stored states."""
+    max_length: int
+    """The most tokens of a text that are read, or of one of its windows."""
     params: dict[str, Any]
     """The sections of params.yaml that the adapter depends on."""
     base_model: dict[str, Any]

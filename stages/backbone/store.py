@@ -46,6 +46,8 @@ class About:
     """The value of `data.problem`."""
     layers: int | None
     """The value of `model.layers`."""
+    max_length: int
+    """The most tokens of a row: the rest of a longer text is cut off, or is in further rows."""
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / "about.json", vars(self))
@@ -185,9 +187,9 @@ def pooled(values: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, windows[:-1]) / np.diff(windows)[:, None].astype(values.dtype)
 
 
-def size(tokens: int, about: About) -> int:
+def size(tokens: int, *, hidden_size: int, dtype: str) -> int:
     """Bytes on disk of the states of that number of tokens."""
-    return tokens * about.hidden_size * np.dtype(STORED_AS[about.dtype]).itemsize
+    return tokens * hidden_size * np.dtype(STORED_AS[dtype]).itemsize
 
 
 def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:

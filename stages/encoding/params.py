@@ -15,7 +15,7 @@ class Encode(Section):
     truncation: Literal["head", "tail", "windows"]
     stride: Annotated[int, Field(ge=0)]
     label_words: dict[Text, Text] | None
-    max_length: Count
+    max_length: Count | Literal["auto"]
     dtype: Literal["float32", "bfloat16"]
     max_gb: Positive
     batch_size: Count

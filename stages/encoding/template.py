@@ -35,7 +35,7 @@ def load_tokenizer(
     base: Path,
     *,
     template: str,
-    max_length: int,
+    max_length: int | None = None,
     truncation: Literal["head", "tail", "windows"] = "head",
     pairs: bool = False,
 ) -> PreTrainedTokenizerBase:
@@ -44,6 +44,9 @@ def load_tokenizer(
     The template becomes the tokenizer's post-processor, as token ids, so it is saved and loaded with the tokenizer, and
     truncation to `max_length` tokens cuts only the text, whose head or tail is kept. Padding is on the right. Token
     type ids, which the stored rows do not have, are left out.
+
+    Args:
+        max_length: None: as many tokens as the model takes, which may be infinitely many.
 
     Raises:
         PipelineError: there is no fast tokenizer, it has neither a pad nor an end token, `max_length` leaves no room
@@ -71,17 +74,30 @@ def load_tokenizer(
             raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer = with_template(tokenizer, template, pairs)
-    room = tokenizer.num_special_tokens_to_add(pair=pairs)
-    if max_length <= room:
+    tokenizer.model_max_length = max_tokens(config)
+    if max_length is not None:
+        limit(tokenizer, max_length, around=tokenizer.num_special_tokens_to_add(pair=pairs))
+    return tokenizer
+
+
+def limit(tokenizer: PreTrainedTokenizerBase, max_length: int, *, around: int) -> None:
+    """Let the tokenizer, as `load_tokenizer` returns it without a `max_length`, cut texts to `max_length` tokens.
+
+    Args:
+        around: how many of them are the template's.
+
+    Raises:
+        PipelineError: `max_length` leaves no room for a text or exceeds what the model takes.
+    """
+    if max_length <= around:
         raise PipelineError(
-            f"encode.max_length: expected more than the {room} tokens of the template, found {max_length}"
+            f"encode.max_length: expected more than the {around} tokens of the template, found {max_length}"
         )
-    if max_length > (longest := max_tokens(config)):
+    if max_length > (longest := tokenizer.model_max_length):
         raise PipelineError(
             f"encode.max_length: expected at most the {longest} tokens that the model takes, found {max_length}"
         )
     tokenizer.model_max_length = max_length
-    return tokenizer
 
 
 def token_rows(

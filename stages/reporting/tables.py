@@ -1,4 +1,4 @@
-"""The report's tables: scores of all models, the tuned model's by class and length, its errors, the data."""
+"""The report's tables: scores of all models, the tuned model's by class and length, its errors, the data as read."""
 
 from collections.abc import Iterable
 
@@ -208,6 +208,39 @@ def agrees(asked: pd.DataFrame, problem: Problem) -> pd.Series:
 def beginnings(answers: pd.DataFrame) -> list[str]:
     """The beginning of each row's text, or texts."""
     return [literal(texts.shortened(text, WIDTH)) for text in texts.joined(answers)]
+
+
+def what_was_read(encode: dict, rows: dict[str, int], *, windows: bool) -> str:
+    """How much of the texts was read and, where some were cut, what other choices would read and cost.
+
+    Args:
+        encode: metrics/encode.json; rows: their number in each split.
+        windows: whether long texts were read in windows.
+    """
+    length = f"{encode['max_length']:,} tokens"
+    cut, lost, read = (
+        sum(encode[split][key] for split in SPLITS) for key in ("truncated_rows", "truncated_tokens", "tokens")
+    )
+    if not cut:
+        how = f"in windows of at most {length}" if windows else f"within `encode.max_length`, {length}"
+        return f"Every text was read to its end, {how}."
+    chosen = f"{encode['max_length']}"
+    cost = encode["choices"][chosen]["tokens"]
+    lines = [
+        (
+            f"**{name}**" if name == chosen else name,
+            f"{choice['share_read']:.1%}",
+            f"{choice['tokens'] / cost:.2f}",
+            f"{choice['gigabytes']:.2f}",
+        )
+        for name, choice in encode["choices"].items()
+    ]
+    return paragraphs(
+        f"{cut:,} of {sum(rows[split] for split in SPLITS):,} texts were cut to `encode.max_length`, {length}: "
+        f"{lost / (lost + read):.1%} of all tokens were not read. "
+        "What other lengths and `encode.truncation: windows` would read and cost:",
+        table(("`encode.max_length`", "tokens read", "tokens to run, relative", "stored states, GB"), lines),
+    )
 
 
 def data_counts(data: dict, problem: Problem) -> str:

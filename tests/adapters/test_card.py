@@ -22,6 +22,7 @@ def made(*, base: str = "path:models/raw/tiny", metrics: dict | None = None, **s
     data = {"source": "path:data/raw/rows.csv"} | sections.pop("data", {})
     return Run(
         depth=2,
+        max_length=64,
         params=tiny_params(data=data, **sections),
         base_model={"source": base, "revision": COMMIT, "license": "MIT"},
         packages={},
@@ -127,7 +128,7 @@ def test_a_number_is_read_as_it_is():
 
 def test_windows_and_virtual_tokens_have_a_warning_of_their_own():
     plain = card.model_card(made(), CLASSES)
-    windows = card.model_card(made(encode={"truncation": "windows"}), CLASSES)
+    windows = card.model_card(made(encode={"truncation": "windows", "max_length": "auto"}), CLASSES)
     virtual = card.model_card(made(peft={"method": "p_tuning"}), CLASSES)
     assert "A text of more than 64 tokens was classified in windows" in windows
     assert card.ONE_BY_ONE in virtual

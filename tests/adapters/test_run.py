@@ -18,6 +18,7 @@ def run(metrics: dict | None = None, **sections: dict) -> Run:
     """That of a tiny training."""
     return Run(
         depth=2,
+        max_length=64,
         params=tiny_params(**sections),
         base_model={"source": "path:models/raw/tiny", "revision": None, "license": "MIT"},
         packages={"torch": "2"},
@@ -29,7 +30,7 @@ def test_the_file_has_the_fields_in_their_order_and_reads_back_the_same(tmp_path
     made = run()
     made.save(tmp_path)
     written = (tmp_path / "run.json").read_text()
-    values = {key: getattr(made, key) for key in ("depth", "params", "base_model", "packages", "metrics")}
+    values = {key: getattr(made, key) for key in ("depth", "max_length", "params", "base_model", "packages", "metrics")}
     assert written == json.dumps(values, indent=2) + "\n"
     assert Run.load(tmp_path) == made
     assert {path.name for path in tmp_path.iterdir()} == {"run.json"}
@@ -56,7 +57,7 @@ def test_a_missing_key_is_one_clear_line(field, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(PipelineError) as caught:
         Run.load(tmp_path)
-    expected = "expected the keys depth, params, base_model, packages, metrics, found "
+    expected = "expected the keys depth, max_length, params, base_model, packages, metrics, found "
     assert str(caught.value).startswith(f"{path}: {expected}{', '.join(values)}; ")
     assert "\n" not in str(caught.value)
 

@@ -55,6 +55,7 @@ def encode_rows(model: Path) -> dict[str, store.Rows]:
         dtype="float32",
         pad_token_id=0,
         layers=None,
+        max_length=64,
     )
     paths.ENCODED.mkdir(parents=True)
     generator = np.random.default_rng(0)

@@ -51,9 +51,10 @@ def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):
 
 
 def test_bfloat16_halves_the_disk(tmp_path):
-    assert store.size(1000, about()) == 1000 * 4 * 4 == 2 * store.size(1000, about(dtype="bfloat16"))
+    whole, half = (store.size(1000, hidden_size=4, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert whole == 1000 * 4 * 4 == 2 * half
     states = written(tmp_path / "train", about()).states
-    assert states.nbytes == store.size(6, about())
+    assert states.nbytes == store.size(6, hidden_size=4, dtype="float32")
     assert isinstance(states, np.memmap)
 
 

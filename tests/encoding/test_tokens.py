@@ -1,4 +1,4 @@
-"""A prepared split as tokens: chunk by chunk, cut rows counted, each text with its row's number."""
+"""A prepared split as tokens: chunk by chunk, long ones cut or in windows, each text with its row's number."""
 
 import itertools
 
@@ -13,6 +13,7 @@ from stages.encoding import template, tokens
 from stages.problems.kinds import PROBLEMS
 
 CLASSES = ["bad", "good"]
+SINGLE_LABEL = {"problem": PROBLEMS["single_label"], "class_names": CLASSES}
 FORM = "Review: {text}\nSentiment:"
 HARD = {
     "emoji": "👩‍👩‍👧 😀",
@@ -28,31 +29,29 @@ HARD = {
 def split(tmp_path):
     """A prepared split of these columns, tokenized; the rows have the numbers 10, 11 and so on."""
 
-    def tokenized(tokenizer, columns, stride=None):
+    def tokenized(tokenizer, columns):
         rows = Dataset.from_dict({"row": list(range(10, 10 + len(columns["label"])))} | columns)
         rows.cast_column("label", ClassLabel(names=CLASSES)).to_parquet(tmp_path / "train.parquet")
-        return tokens.tokenize(tmp_path / "train.parquet", tokenizer, stride=stride, scratch=tmp_path / "scratch")
+        return tokens.tokenize(tmp_path / "train.parquet", tokenizer, scratch=tmp_path / "scratch")
 
     return tokenized
 
 
-def test_tokens_come_in_chunks_and_cut_rows_are_counted(saved_model, split, monkeypatch):
+def test_tokens_come_in_chunks_and_only_long_texts_are_cut(saved_model, split, monkeypatch):
     monkeypatch.setattr(tokens, "CHUNK", 3)
     texts = [text for text, _ in sentences(6)] + ["A long film. " * 30]
     tokenizer = template.load_tokenizer(saved_model("llama"), template=FORM, max_length=64)
     tokenized = split(tokenizer, {"text": texts, "label": [0, 1] * 3 + [0]})
-    assert set(tokenized.column_names) == {"row", "label", "tokens", "cut"}
-    chunks = list(tokens.chunks(tokenized, PROBLEMS["single_label"], CLASSES))
+    assert set(tokenized.column_names) == {"row", "label", "text", "tokens"}
+    chunks = list(tokens.chunks(tokenized, tokenizer, stride=None, **SINGLE_LABEL))
     assert [chunk.labels.tolist() for chunk in chunks] == [[0, 1, 0], [1, 0, 1], [0]]
     assert [chunk.source_rows.tolist() for chunk in chunks] == [[10, 11, 12], [13, 14, 15], [16]]
     assert [chunk.counts.tolist() for chunk in chunks] == [[1, 1, 1], [1, 1, 1], [1]]
     found = [row.tolist() for chunk in chunks for row in np.split(chunk.tokens, np.cumsum(chunk.lengths)[:-1])]
     assert found == [tokenizer(text, truncation=True)["input_ids"] for text in texts]
     lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
-    counts = tokens.truncation(tokenized)
-    assert counts["truncated_rows"] == sum(length > 64 for length in lengths) > 0
-    assert sum(len(chunk.tokens) for chunk in chunks) == sum(map(len, found))
-    assert counts["truncated_tokens"] == sum(lengths) - sum(map(len, found))
+    assert tokens.lengths(tokenized).tolist() == lengths
+    assert sum(map(len, found)) == sum(min(length, 64) for length in lengths) < sum(lengths)
 
 
 def test_rows_on_disk_are_those_that_were_tokenized(saved_model, split, tmp_path, monkeypatch):
@@ -60,7 +59,7 @@ def test_rows_on_disk_are_those_that_were_tokenized(saved_model, split, tmp_path
     texts = [text for text, _ in sentences(7)]
     tokenizer = template.load_tokenizer(saved_model("llama"), template=FORM, max_length=64)
     tokenized = split(tokenizer, {"text": texts, "label": [0, 1] * 3 + [0]})
-    count = store.save_tokens(tmp_path / "saved", tokens.chunks(tokenized, PROBLEMS["single_label"], CLASSES))
+    count = store.save_tokens(tmp_path / "saved", tokens.chunks(tokenized, tokenizer, stride=None, **SINGLE_LABEL))
     offsets, saved = np.load(tmp_path / "saved/offsets.npy"), np.fromfile(tmp_path / "saved/tokens.bin", np.int32)
     assert [saved[one:other].tolist() for one, other in itertools.pairwise(offsets)] == [
         tokenizer(text)["input_ids"] for text in texts
@@ -73,14 +72,13 @@ def test_rows_on_disk_are_those_that_were_tokenized(saved_model, split, tmp_path
 def test_a_long_text_becomes_several_rows_where_there_are_windows(saved_model, split):
     texts = ["A short film.", "A long film. " * 30, "Another short film."]
     tokenizer = template.load_tokenizer(saved_model("llama"), template=FORM, max_length=64, truncation="windows")
-    tokenized = split(tokenizer, {"text": texts, "label": [0, 1, 0]}, stride=8)
-    (chunk,) = tokens.chunks(tokenized, PROBLEMS["single_label"], CLASSES)
+    tokenized = split(tokenizer, {"text": texts, "label": [0, 1, 0]})
+    (chunk,) = tokens.chunks(tokenized, tokenizer, stride=8, **SINGLE_LABEL)
     assert chunk.counts[[0, 2]].tolist() == [1, 1]
     assert chunk.counts[1] > 2
     assert len(chunk.lengths) == chunk.counts.sum()
     assert chunk.lengths.max() == 64
     assert chunk.labels.tolist() == [0, 1, 0]
-    assert tokens.truncation(tokenized) == {"truncated_rows": 0, "truncated_tokens": 0}
     rows = [row.tolist() for row in np.split(chunk.tokens, np.cumsum(chunk.lengths)[:-1])]
     assert rows == [row for text in template.token_rows(tokenizer, texts, 8) for row in text]
 
@@ -91,7 +89,7 @@ def test_both_texts_of_a_pair_are_tokenized_together(saved_model, split, tmp_pat
     tokenizer = template.load_tokenizer(saved_model("llama"), template=form, max_length=100, pairs=True)
     tokenized = split(tokenizer, {"text": one, "text_pair": other, "label": [1, 0]})
     assert tokens.has_pairs(tmp_path / "train.parquet")
-    assert [text[0] for text in tokenized["tokens"]] == tokenizer(list(zip(one, other, strict=True)))["input_ids"]
+    assert tokenized["tokens"] == tokenizer(list(zip(one, other, strict=True)))["input_ids"]
     split(tokenizer, {"text": one, "label": [1, 0]})
     assert not tokens.has_pairs(tmp_path / "train.parquet")
 
@@ -101,8 +99,8 @@ def test_several_labels_are_stored_as_they_are_trained_on(saved_model, tmp_path)
     problem = PROBLEMS["multi_label"]
     rows = Dataset.from_dict({"row": [4, 2], "text": ["good", "bad"], "label": [[1], []]})
     rows.cast_column("label", problem.feature(CLASSES)).to_parquet(tmp_path / "train.parquet")
-    tokenized = tokens.tokenize(tmp_path / "train.parquet", tokenizer, stride=None, scratch=tmp_path / "scratch")
-    (chunk,) = tokens.chunks(tokenized, problem, CLASSES)
+    tokenized = tokens.tokenize(tmp_path / "train.parquet", tokenizer, scratch=tmp_path / "scratch")
+    (chunk,) = tokens.chunks(tokenized, tokenizer, stride=None, problem=problem, class_names=CLASSES)
     assert chunk.labels.tolist() == [[0, 1], [0, 0]]
     assert chunk.source_rows.tolist() == [4, 2]
 
@@ -111,6 +109,7 @@ def test_several_labels_are_stored_as_they_are_trained_on(saved_model, tmp_path)
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_hard_texts_are_encoded(saved_model, split, family, text):
     tokenizer = template.load_tokenizer(saved_model(family), template=FORM, max_length=64)
-    (found,) = split(tokenizer, {"text": [text], "label": [0]})["tokens"]
-    assert found == [tokenizer(text, truncation=True)["input_ids"]]
-    assert len(found[0]) <= 64
+    tokenized = split(tokenizer, {"text": [text], "label": [0]})
+    (chunk,) = tokens.chunks(tokenized, tokenizer, stride=None, **SINGLE_LABEL)
+    assert chunk.tokens.tolist() == tokenizer(text, truncation=True)["input_ids"]
+    assert len(chunk.tokens) <= 64

@@ -56,6 +56,31 @@ def test_another_main_score_has_the_first_column_and_gives_the_order():
     assert lines[6] == "| **tuned** | 0.74 (0.69 to 0.77) | 0.870 | 0.860 | 0.300 | 0.950 |  |  |"
 
 
+def test_texts_that_were_read_whole_take_one_sentence():
+    rows = outputs.data("single_label")["rows"]
+    read = [tables.what_was_read(outputs.encode(cut=False), rows, windows=windows) for windows in (False, True)]
+    assert read == [
+        "Every text was read to its end, within `encode.max_length`, 256 tokens.",
+        "Every text was read to its end, in windows of at most 256 tokens.",
+    ]
+
+
+def test_where_texts_were_cut_the_share_and_the_cost_of_other_choices_are_shown():
+    rows = outputs.data("single_label")["rows"]
+    sentence, _, *lines = tables.what_was_read(outputs.encode(cut=True), rows, windows=False).splitlines()
+    assert sentence.startswith(
+        "30 of 3,008 texts were cut to `encode.max_length`, 256 tokens: 10.0% of all tokens were not read. "
+    )
+    assert lines == [
+        "| `encode.max_length` | tokens read | tokens to run, relative | stored states, GB |",
+        "|---|---:|---:|---:|",
+        "| 128 | 45.0% | 0.50 | 4.50 |",
+        "| **256** | 90.0% | 1.00 | 9.00 |",
+        "| 300 | 100.0% | 1.11 | 10.00 |",
+        "| windows | 100.0% | 1.50 | 13.50 |",
+    ]
+
+
 def test_numbers_are_compared_in_their_own_scale_the_largest_error_first():
     lines = comparison("regression")
     assert [line.split(" | ")[0] for line in lines[2:]] == [
