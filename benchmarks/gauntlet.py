@@ -10,7 +10,8 @@ Nothing but source, columns and template differs between tasks (benchmarks/tasks
 a stopped command can be repeated; remove a file or folder to make it anew. After `prepare`, the others need no network
 and no DVC: with these folders they run on another machine too. Run from the root of the repository.
 
-    .cache/gauntlet/data/TASK      prepared/*.parquet; data.json, their counts; params.json, the changes, by dotted keys
+    .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
+                                   task changes in params.yaml, by dotted keys
     .cache/gauntlet/bases/MODEL    the fetched model
     .cache/gauntlet/results        TASK--MODEL.json, the metrics of every seed; TASK--MODEL.log, what the stages printed
 """
@@ -105,7 +106,8 @@ def fetch_base(model: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write_params(Path(scratch, paths.PARAMS), MODELS[model])
         stage("fetch", Path(scratch), Path(scratch, "log"))
-        move(Path(scratch, paths.BASE_MODEL), folder)
+        for path in Path(scratch, paths.BASE_MODEL).iterdir():
+            shutil.move(path, folder)
 
 
 def prepare_rows(name: str, folder: Path) -> None:
@@ -115,16 +117,9 @@ def prepare_rows(name: str, folder: Path) -> None:
         built = write_rows(Path(scratch), task.build()) if task.build else {}
         write_params(Path(scratch, paths.PARAMS), built | task.changes)
         stage("prepare", Path(scratch), Path(scratch, "log"))
-        (folder / "prepared").mkdir()
-        move(Path(scratch, paths.PREPARED), folder / "prepared")
-        shutil.copy(Path(scratch, paths.DATA_METRICS), folder)
+        for path in (paths.PREPARED, paths.SLICES, paths.DATA_METRICS):
+            shutil.move(Path(scratch, path), folder)
     files.write_json(folder / "params.json", built | task.changes)
-
-
-def move(folder: Path, into: Path) -> None:
-    """Move what the folder holds, perhaps to another disk."""
-    for path in folder.iterdir():
-        shutil.move(path, into)
 
 
 def run_all(folders: Folders, settings: list[tuple[str, str]], *, seeds: Iterable[int], jobs: int) -> None:
@@ -168,10 +163,8 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for place, target in {
-            paths.BASE_MODEL: folders.bases / model,
-            paths.PREPARED: folders.data / task / "prepared",
-        }.items():
+        links = {path: folders.data / task / path.name for path in (paths.PREPARED, paths.SLICES)}
+        for place, target in (links | {paths.BASE_MODEL: folders.bases / model}).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).symlink_to(target)
         changes = read(folders.data / task / "params.json") | MODELS[model]
@@ -186,7 +179,7 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
         baseline = read(folder / paths.BASELINE_METRICS)
         for rival, intervals in rival_intervals(folder, main=by_seed[f"{seeds[0]}"]["train"]["main"]).items():
             baseline[rival]["interval"] = intervals
-    result = {"task": task, "model": model, "hardware": results.this_hardware(), "seconds": seconds}
+    result = {"task": task, "model": model, "conditions": results.conditions_here(), "seconds": seconds}
     result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
     files.write_json(written, result)
     return time.perf_counter() - begun
@@ -211,12 +204,23 @@ def read(path: Path) -> dict:
 
 
 def report(folder: Path) -> None:
-    """Write benchmarks/results/gauntlet.json from the results, and RESULTS.md and the pictures."""
+    """Write benchmarks/results/gauntlet.json from the results, and RESULTS.md and the pictures.
+
+    Raises:
+        PipelineError: there are no results, or they were measured with different settings.
+    """
     found = [read(path) for path in sorted(folder.glob("*--*.json"))]
     if not found:
         raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
-    hardware = " and ".join(sorted({result["hardware"] for result in found}))
-    results.save("gauntlet", standings.summarized(found, tasks=TASKS, models=MODELS), hardware=hardware)
+    hardware = sorted({result["conditions"]["hardware"] for result in found})
+    settings = {json.dumps(result["conditions"]["settings"]): result["task"] for result in found}
+    if len(settings) > 1:
+        different = " and ".join(f"{task} with {setting}" for setting, task in settings.items())
+        raise errors.PipelineError(
+            f"{folder}: expected results of one params.yaml, found {different}; remove the old ones and run these again"
+        )
+    conditions = {"hardware": " and ".join(hardware), "settings": found[0]["conditions"]["settings"]}
+    results.save("gauntlet", standings.summarized(found, tasks=TASKS, models=MODELS), conditions)
     results.report()
 
 

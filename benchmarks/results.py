@@ -17,20 +17,21 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "results"
 
 
-def save(part: str, values: dict, *, hardware: str | None = None) -> None:
-    """Save what a part measured, with the hardware (by default this machine) and the settings that time depends on."""
-    params = Params.load()
-    settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
-    measured_on = hardware or this_hardware()
-    files.write_json(FOLDER / f"{part}.json", {"hardware": measured_on, "settings": settings, "values": values})
+def save(part: str, values: dict, conditions: dict | None = None) -> None:
+    """Save what a part measured and the conditions: by default, those of this machine and of params.yaml."""
+    files.write_json(FOLDER / f"{part}.json", (conditions or conditions_here()) | {"values": values})
 
 
-def this_hardware() -> str:
-    """This machine in words."""
+def conditions_here() -> dict:
+    """The hardware, and the settings that time depends on most."""
     has = torch.cpu.get_capabilities()
     units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
-    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
-    return f"{torch.cuda.get_device_name()} and {cores}" if torch.cuda.is_available() else cores
+    hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()
+    if torch.cuda.is_available():
+        hardware = f"{torch.cuda.get_device_name()}, {hardware}"
+    params = Params.load()
+    settings = {"model.layers": params.model.layers, "lora.top_layers": params.lora.top_layers}
+    return {"hardware": hardware, "settings": settings}
 
 
 def report() -> None:

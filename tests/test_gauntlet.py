@@ -118,6 +118,12 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again(tiny
     gauntlet.run_all(tiny, [("tiny", "tiny")], seeds=(1, 2), jobs=1)
     assert path.read_bytes() == written
 
+    other = result | {"task": "other", "conditions": {"hardware": "", "settings": {"model.layers": 99}}}
+    gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
+    with pytest.raises(PipelineError, match=r"expected results of one params\.yaml"):
+        gauntlet.report(tiny.results)
+    gauntlet.result_file(tiny.results, "other", "tiny").unlink()
+
     monkeypatch.setattr(results, "draw_accuracy", lambda parts: None)
     for name in ("HERE", "FOLDER"):
         monkeypatch.setattr(results, name, tmp_path / name)
