@@ -27,7 +27,7 @@ from stages.classifier.model import load_base
 from stages.common import errors, files, paths
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.problems.problem import MainScore
+from stages.problems.main_score import MainScore
 from stages.training import fused, head, quantized, recipe, trainer
 from stages.training.params import Train
 from stages.training.validation import selection_score
@@ -58,7 +58,16 @@ def main() -> None:
         files.replacing(paths.TRAIN_CURVES) as curves,
     ):
         metrics = {
-            seed: train(params, options, about, rows, seed=seed, adapter=others / f"{seed}", curves=curves / f"{seed}")
+            seed: train(
+                params,
+                options,
+                main_score,
+                about,
+                rows,
+                seed=seed,
+                adapter=others / f"{seed}",
+                curves=curves / f"{seed}",
+            )
             for seed in options.seeds
         }
         kept = best_seed(metrics, options, main_score)
@@ -71,9 +80,9 @@ def main() -> None:
 def train(
     params: Params,
     options: Train,
+    main_score: MainScore,
     about: store.About,
     rows: dict[str, store.Rows],
-    *,
     seed: int,
     adapter: Path,
     curves: Path,
@@ -91,7 +100,6 @@ def train(
     print("train: seed {}, {trainable_parameters:,} of {total_parameters:,} parameters".format(seed, **counts))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
-    main_score = problem.main_score(params.evaluate.main, rows["train"].text_labels)
     settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
     settings |= {"precision": params.precision, "rates": recipe.rates(params.train, options.lr)}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)

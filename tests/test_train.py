@@ -8,6 +8,7 @@ import torch
 from conftest import tiny_params
 from families import adapted, labels_of, unlabelled
 from peft import get_peft_model_state_dict
+from transformers import TrainerControl, TrainerState
 
 from stages.adapters import methods
 from stages.classifier.model import load_base
@@ -115,6 +116,20 @@ def test_a_learning_rate_that_finds_nothing_better_than_the_start_is_followed_by
     assert scores["best_epoch"] > 0
     steps = [int(line.split("\t")[0]) for line in (tmp_path / "plots/metrics/loss.tsv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps)), "the curves go on"
+
+
+def test_a_second_learning_rate_has_the_whole_patience_again():
+    kept = Best(select_by="loss", main=PROBLEMS["single_label"].main_scores["accuracy"], patience=2)
+    model, control = torch.nn.Linear(1, 1), TrainerControl()
+    state = TrainerState(epoch=1.0)
+    kept.consider(model, {"accuracy": 0.8, "log_loss": 0.5}, epoch=0)
+    worse = {"eval_accuracy": 0.8, "eval_log_loss": 0.6}
+    for _ in range(2):
+        kept.on_train_begin(None, state, control)
+        kept.on_evaluate(None, state, control, model=model, metrics=worse)
+    assert not control.should_training_stop
+    kept.on_evaluate(None, state, control, model=model, metrics=worse)
+    assert control.should_training_stop
 
 
 def test_early_stopping_ends_a_run_that_gets_worse(rows, saved_model, tmp_path):

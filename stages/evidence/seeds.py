@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from stages.evidence.significance import BOUNDS
+from stages.evidence.significance import BOUNDS, strongest
 from stages.problems.main_score import MainScore, RowMean
 
 
@@ -27,7 +27,7 @@ def over_seeds(
         `gain_std`; its interval and p-value, see `gain_over_seeds`; and `by_seed`, score and gain of each seed.
     """
     values = np.array([main.value(labels, predictions) for predictions in tuned.values()])
-    rival = max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
+    rival = strongest(main, labels=labels, rivals=rivals)
     gains = main.sign * (values - main.value(labels, rival))
     of_rows = np.stack([rows_of(main, labels, predictions) for predictions in tuned.values()])
     return {

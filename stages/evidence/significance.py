@@ -86,6 +86,15 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resampl
     return {name: float(value) for name, value in values.items()}
 
 
+def strongest(main: MainScore, *, labels: np.ndarray, rivals: dict[str, Any]) -> Any:
+    """The predictions of the rival with the best main score.
+
+    Args:
+        labels: of the rows; rivals: the predictions of each rival, by its name.
+    """
+    return max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
+
+
 def sign_test(difference: np.ndarray) -> float:
     """The p-value of the hypothesis that a row is as often better as worse, given each row's gain, (rows,).
 

@@ -12,7 +12,7 @@ from scipy import stats
 from stages.common.rivals import STRONGEST_RIVAL
 from stages.evidence.permutation import ROUNDING
 from stages.evidence.seeds import rows_of
-from stages.evidence.significance import LEVEL
+from stages.evidence.significance import LEVEL, strongest
 from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
 
@@ -53,7 +53,7 @@ def by_slice(
         if min(inside.sum(), (~inside).sum()) >= FEWEST
         and all(defined(problem, main, labels[rows], tuned[rows]) for rows in (inside, ~inside))
     }
-    rival = max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
+    rival = strongest(main, labels=labels, rivals=rivals)
     p_values = holm([p_value(main, inside, labels=labels, predictions=tuned) for inside in kept.values()])
     level = 1 - (1 - LEVEL) / max(1, len(kept))
     found: dict[str, dict[str, dict]] = {}

@@ -19,7 +19,6 @@ MAX_ROWS = 3_000
 RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
 
-
 Weights = tuple[torch.Tensor, torch.Tensor | None]
 """Weight, (outputs, inputs), and bias, (outputs,), of the head's last layer; a decoder's head has no bias."""
 
@@ -30,7 +29,7 @@ def starts(
     """The heads from which a training may start, by name.
 
     Args:
-        model: as `load_base` returns it for `head=init`, spliced.
+        model: with the label words' head where `init` allows it and the model has one, see `load_base`; spliced.
         rows: the training rows.
         init: `lora.head_init`. `auto` tries both the probe and, where the model has one, the label words' head.
     """

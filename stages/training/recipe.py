@@ -8,15 +8,15 @@ import numpy as np
 from stages.training.params import Train
 
 STEPS = 375
-"""Optimizer steps of a run: few rows are seen many times, many rows at least once."""
+"""Optimizer steps of a run, two passes over 3,000 rows: few rows are seen many times, many rows at least once."""
 
 MAX_EPOCHS = 20
-"""Passes over the rows, at most: more only repeats a few rows that are known by heart."""
+"""Passes over the rows, at most, however few they are."""
 
 LEARNING_RATES = {"full": 5e-5, "ia3": 8e-3, "adalora": 3e-3, "prompt": 0.3} | dict.fromkeys(
     ("vera", "ln_tuning", "head", "prefix", "p_tuning"), 1e-2
 )
-"""Peak learning rates by method, those that the benchmark of the methods uses; all others take `LORA_RATE`."""
+"""Peak learning rates by method, usual ones, not searched for; all others take `LORA_RATE`."""
 
 LORA_RATE = 1e-3
 

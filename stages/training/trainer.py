@@ -91,12 +91,12 @@ def fit(
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             callbacks=methods.callbacks(model),
         )
-        starts = start(trainer, heads, best)
+        chosen_head, starts = start(trainer, heads, best)
         curves_of = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
         rate = train(trainer, curves_of, best, rates=rates, options=options)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
-    chosen = {"head_init": best.start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
+    chosen = {"head_init": chosen_head, "epochs": options.epochs, "lr": rate, "balance": options.balance}
     found = {"main": main.key, "recipe": chosen, "start": starts, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
@@ -119,18 +119,19 @@ def train(trainer: "RowTrainer", curves: "Curves", best: Best, *, rates: tuple[f
     return rate
 
 
-def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> dict[str, dict[str, float]]:
-    """Put the head that is best on the validation rows into the trainer's model; returns every head's scores."""
+def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> tuple[str, dict[str, dict[str, float]]]:
+    """Put the head that is best on the validation rows into the trainer's model; returns its name and every head's
+    scores."""
     found = {}
     for name, weights in heads.items():
         head.put(trainer.model, weights)
         scores = without_prefix(trainer.evaluate())
         if best.consider(trainer.model, scores, epoch=0):
-            best.start = name
+            chosen = name
         found[name] = validation_entries(scores, best.main)
     put(trainer.model, best.weights)
     best.floor = best.main_score(best.scores)
-    return found
+    return chosen, found
 
 
 def validation_scores(

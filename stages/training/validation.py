@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stages.problems.problem import MainScore
+from stages.problems.main_score import MainScore
 
 Weights = list[torch.Tensor]
 """The values of a model's trained parameters, in the model's order."""
@@ -40,6 +40,11 @@ class Best(TrainerCallback):
         self.select_by, self.main, self.patience = select_by, main, patience
         self.scores: dict[str, Any] = {}
         self.floor = -math.inf  # the main score of the start
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Be patient anew: a run may follow another one, with a lower learning rate."""
         self.waited = 0
 
     def on_evaluate(
@@ -66,9 +71,11 @@ class Best(TrainerCallback):
         return True
 
     def score(self, scores: dict[str, Any]) -> float:
+        """What decides; higher is better."""
         return selection_score(scores, self.select_by, self.main)
 
     def main_score(self, scores: dict[str, Any]) -> float:
+        """The main score; higher is better."""
         return self.main.sign * scores[self.main.key]
 
 
