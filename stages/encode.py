@@ -76,7 +76,7 @@ def load_frozen_blocks(
 
 def tokenize(params: Params, scratch: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Dataset]]:
     """The tokenizer with its template, and each split, tokenized."""
-    splits = {name: paths.PREPARED / f"{name}.parquet" for name in paths.SPLITS}
+    splits = {name: path for name in paths.ALL_SPLITS if (path := paths.PREPARED / f"{name}.parquet").exists()}
     tokenizer = template.load_tokenizer(
         paths.BASE_MODEL,
         pairs=tokens.has_pairs(splits["train"]),
@@ -132,7 +132,8 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
         PipelineError: the states would take more than `encode.max_gb`.
     """
     options = {"precision": params.precision, "batch_size": params.encode.batch_size}
-    splits = {name: store.load_rows(folder / name, about, params.precision) for name in paths.SPLITS}
+    names = [name for name in paths.ALL_SPLITS if (folder / name).exists()]
+    splits = {name: store.load_rows(folder / name, about, params.precision) for name in names}
     check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb)
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
     with reuse.earlier(paths.ENCODED, made_by) as earlier:

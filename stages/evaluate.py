@@ -8,7 +8,9 @@ over each rival in the main score, with interval and p-value; with several seeds
 the gain over the strongest rival, tested over rows and seeds); data/predictions/test.csv (row, text, label,
 probability, every model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers
 for the confusion matrices, curves, reliability, F1 by class, score and errors by length. `tuned` is the model in
-models/adapter.
+models/adapter. With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes to
+models/abstention.json the thresholds that they give, adds to metrics/evaluate.json what becomes of the promises on the
+test rows (`abstention`, with three or more classes `sets`), and draws risk against coverage.
 """
 
 from dataclasses import replace
@@ -24,10 +26,13 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
-from stages.evidence import seeds, significance
+from stages.evidence import abstention, seeds, significance
+from stages.evidence.abstention import Abstention
 from stages.params import Params
 from stages.problems.main_score import MainScore
+from stages.scoring.curves import risk_coverage_points
 from stages.scoring.kinds import SCORED
+from stages.scoring.params import Evaluate
 from stages.scoring.scored import ScoredProblem, score
 
 HISTOGRAM_BINS = 20
@@ -54,14 +59,16 @@ def main() -> None:
     if others := other_seeds(problem, rows, options.batch_size):
         of_seeds = {run.seed: tuned} | others
         metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
-    curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
-    uncalibrated = problem.curves(labels, before, options.curve_points)
-    curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
+    sure = thresholds(problem, about, options)
+    if sure:
+        metrics |= sure.measured(tuned, labels)
     answers = named_answers(problem, labels, predictions, names)
 
-    plots = {"answers": answers, "curves": curves, "lengths": rows.text_lengths, "names": names}
+    plots = {"answers": answers, "lengths": rows.text_lengths, "names": names}
+    plots["curves"] = all_curves(problem, labels, predictions, uncalibrated=before, options=options)
     save_plots(problem, run.main, labels, predictions, **plots)
     save_predictions(given, answers, problem.confidence(tuned))
+    abstention.save(paths.ABSTENTION, sure)
     files.write_json(paths.EVALUATE_METRICS, metrics)
 
 
@@ -96,6 +103,18 @@ def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> di
         seed: problem.decide(problem.outputs(tuned_logits(folder, rows, batch_size)), Run.load(folder).thresholds)
         for seed, folder in sorted(folders.items())
     }
+
+
+def thresholds(problem: ScoredProblem, about: store.About, options: Evaluate) -> Abstention | None:
+    """The thresholds that keep the promise of `evaluate.target_accuracy`, from the rows kept for them.
+
+    None: there is no promise.
+    """
+    if options.target_accuracy is None:
+        return None
+    rows = store.load_rows(paths.ENCODED / "calibration", about)
+    probabilities = problem.outputs(tuned_logits(paths.ADAPTER, rows, options.batch_size))
+    return Abstention.calibrated(probabilities, rows.text_labels, target=options.target_accuracy, adapter=paths.ADAPTER)
 
 
 def measure(
@@ -145,6 +164,24 @@ def named_answers(
     """The true answers and every model's in readable form, one column each; of the models, the tuned one first."""
     answers = {name: problem.answers(values, class_names) for name, values in predictions.items()}
     return pd.DataFrame({"label": problem.truth(labels, class_names), TUNED: answers[TUNED]} | answers)
+
+
+def all_curves(
+    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], *, uncalibrated: Any, options: Evaluate
+) -> dict[str, dict[str, list]]:
+    """The points of every model's curves, by the model's and the curve's name.
+
+    Args:
+        uncalibrated: see `measure`; of its curves only the reliability, which the temperature changes.
+    """
+    most = options.curve_points
+    found = {name: problem.curves(labels, values, most) for name, values in predictions.items()}
+    if options.target_accuracy is not None:
+        for name, values in predictions.items():
+            found[name]["risk_coverage"] = risk_coverage_points(labels, values, most)
+    before = problem.curves(labels, uncalibrated, most)
+    found[TUNED_UNCALIBRATED] = {kind: points for kind, points in before.items() if kind == "reliability"}
+    return found
 
 
 def save_plots(

@@ -92,7 +92,7 @@ class KnownStates:
 
     def __init__(self, folder: Path | None, about: store.About, *, precision: str, batch_size: int) -> None:
         self.places: dict[bytes, tuple[np.ndarray, slice]] = {}
-        for name in paths.SPLITS if folder else ():
+        for name in [name for name in paths.ALL_SPLITS if folder and (folder / name).exists()]:
             rows = store.load_rows(folder / name, about, precision)
             for batch in rows.by_length(batch_size):
                 for key, index in zip(keys(rows, batch), batch, strict=True):

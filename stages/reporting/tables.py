@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from stages.common import texts
-from stages.common.paths import SPLITS
+from stages.common.paths import ALL_SPLITS
 from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
@@ -152,11 +152,12 @@ def data_counts(data: dict, problem: Problem) -> str:
     Args:
         data: metrics/data.json.
     """
-    lines = [(literal(name), *(count(data[split][name]) for split in SPLITS)) for name in data[SPLITS[0]]]
+    splits = [split for split in ALL_SPLITS if split in data]
+    lines = [(literal(name), *(count(data[split][name]) for split in splits)) for name in data["train"]]
     dropped = "; ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in data["dropped"].items() if found)
     title = f"{problem.noun}s" if problem.numeric else f"rows, by {problem.noun}"
     return paragraphs(
-        table((title, *SPLITS), lines),
+        table((title, *splits), lines),
         f"Of {data['rows']['source']:,} rows, these were left out: {dropped or 'none'}.",
     )
 
