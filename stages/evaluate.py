@@ -9,8 +9,8 @@ the gain over the strongest rival, tested over rows and seeds); data/predictions
 probability, every model's answer); and metrics/plots, the data of the figures of `dvc plots` and the report: answers
 for the confusion matrices, curves, reliability, F1 by class, score and errors by length. `tuned` is the model in
 models/adapter. With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes to
-models/abstention.json the thresholds that they give, adds to metrics/evaluate.json what becomes of the promises on the
-test rows (`abstention`, with three or more classes `sets`), and draws risk against coverage.
+models/abstention.json the thresholds that they give, and adds to metrics/evaluate.json what becomes of the promises on
+the test rows (`abstention`, with three or more classes `sets`).
 """
 
 from dataclasses import replace
@@ -30,7 +30,6 @@ from stages.evidence import abstention, seeds, significance
 from stages.evidence.abstention import Abstention
 from stages.params import Params
 from stages.problems.main_score import MainScore
-from stages.scoring.curves import risk_coverage_points
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Evaluate
 from stages.scoring.scored import ScoredProblem, score
@@ -59,13 +58,14 @@ def main() -> None:
     if others := other_seeds(problem, rows, options.batch_size):
         of_seeds = {run.seed: tuned} | others
         metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
-    sure = thresholds(problem, about, options)
-    if sure:
+    if sure := thresholds(problem, about, options):
         metrics |= sure.measured(tuned, labels)
+    curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
+    uncalibrated = problem.curves(labels, before, options.curve_points)
+    curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
     answers = named_answers(problem, labels, predictions, names)
 
-    plots = {"answers": answers, "lengths": rows.text_lengths, "names": names}
-    plots["curves"] = all_curves(problem, labels, predictions, uncalibrated=before, options=options)
+    plots = {"answers": answers, "curves": curves, "lengths": rows.text_lengths, "names": names}
     save_plots(problem, run.main, labels, predictions, **plots)
     save_predictions(given, answers, problem.confidence(tuned))
     abstention.save(paths.ABSTENTION, sure)
@@ -164,24 +164,6 @@ def named_answers(
     """The true answers and every model's in readable form, one column each; of the models, the tuned one first."""
     answers = {name: problem.answers(values, class_names) for name, values in predictions.items()}
     return pd.DataFrame({"label": problem.truth(labels, class_names), TUNED: answers[TUNED]} | answers)
-
-
-def all_curves(
-    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], *, uncalibrated: Any, options: Evaluate
-) -> dict[str, dict[str, list]]:
-    """The points of every model's curves, by the model's and the curve's name.
-
-    Args:
-        uncalibrated: see `measure`; of its curves only the reliability, which the temperature changes.
-    """
-    most = options.curve_points
-    found = {name: problem.curves(labels, values, most) for name, values in predictions.items()}
-    if options.target_accuracy is not None:
-        for name, values in predictions.items():
-            found[name]["risk_coverage"] = risk_coverage_points(labels, values, most)
-    before = problem.curves(labels, uncalibrated, most)
-    found[TUNED_UNCALIBRATED] = {kind: points for kind, points in before.items() if kind == "reliability"}
-    return found
 
 
 def save_plots(

@@ -110,7 +110,6 @@ def test_without_a_target_evaluate_writes_what_it_wrote_before_and_predict_never
         name: value for name, value in before.items() if name not in ("abstention", "sets")
     }
     assert whole_run.read(paths.ABSTENTION) == {}
-    assert not list(paths.EVALUATE_PLOTS.glob("risk_coverage_*"))
     assert "Answer only when sure" not in paths.REPORT.read_text()
     assert not {"abstain", "set"} & set(whole_run.predicted(monkeypatch, tmp_path))
     assert {path: path.read_bytes() for path in paths.ADAPTER.iterdir()} == adapter
