@@ -83,7 +83,7 @@ def load_frozen_blocks(
 
 def tokenize(params: Params, scratch: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Dataset]]:
     """The tokenizer with its template, and each split with the tokens of whole texts."""
-    splits = {name: paths.PREPARED / f"{name}.parquet" for name in paths.SPLITS}
+    splits = {name: path for name in paths.ALL_SPLITS if (path := paths.PREPARED / f"{name}.parquet").exists()}
     tokenizer = template.load_tokenizer(
         paths.BASE_MODEL,
         pairs=tokens.has_pairs(splits["train"]),
@@ -185,9 +185,8 @@ def cut_warning(metrics: dict[str, Any]) -> str:
     Args:
         metrics: metrics/encode.json.
     """
-    rows, cut, read = (
-        sum(metrics[split][key] for split in paths.SPLITS) for key in ("truncated_rows", "truncated_tokens", "tokens")
-    )
+    splits = [metrics[name] for name in paths.ALL_SPLITS if name in metrics]
+    rows, cut, read = (sum(split[key] for split in splits) for key in ("truncated_rows", "truncated_tokens", "tokens"))
     share = cut / (read + cut)
     if share <= MAX_SHARE_CUT:
         return ""
@@ -204,7 +203,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
         PipelineError: the states would take more than `encode.max_gb`.
     """
     options = {"precision": params.precision, "batch_size": params.encode.batch_size}
-    splits = {name: store.load_rows(folder / name, about, params.precision) for name in paths.SPLITS}
+    splits = store.load_splits(folder, about, params.precision)
     check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb)
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
     with reuse.earlier(paths.ENCODED, made_by) as earlier:

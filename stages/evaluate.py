@@ -9,6 +9,10 @@ and the gain over the strongest rival, tested over rows and seeds; with `data.sl
 slice, by column and value); data/predictions/test.csv (row, text, label, probability, every model's answer); and
 metrics/plots, the data of the figures of `dvc plots` and the report: answers for the confusion matrices, curves,
 reliability, F1 by class, score and errors by length. `tuned` is the model in models/adapter.
+
+With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes the thresholds that they give
+to models/abstention.json, and adds to metrics/evaluate.json what becomes of the promises on the test rows
+(`abstention`, with three or more classes also `sets`).
 """
 
 from dataclasses import replace
@@ -24,10 +28,12 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
-from stages.evidence import seeds, significance, slices
+from stages.evidence import abstention, seeds, significance, slices
+from stages.evidence.abstention import Abstention
 from stages.params import Params
 from stages.problems.main_score import MainScore
 from stages.scoring.kinds import SCORED
+from stages.scoring.params import Evaluate
 from stages.scoring.scored import ScoredProblem, score
 
 HISTOGRAM_BINS = 20
@@ -56,14 +62,15 @@ def main() -> None:
         metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
     if of_slices := slices.by_slice(problem, run.main, read_slices(rows), labels=labels, tuned=tuned, rivals=rivals):
         metrics["slices"] = of_slices
-    curves = {name: problem.curves(labels, values, options.curve_points) for name, values in predictions.items()}
-    uncalibrated = problem.curves(labels, before, options.curve_points)
-    curves[TUNED_UNCALIBRATED] = {kind: points for kind, points in uncalibrated.items() if kind == "reliability"}
+    if sure := thresholds(problem, about, options):
+        metrics |= sure.measured(tuned, labels)
+    curves = every_curve(problem, labels, predictions, uncalibrated=before, most=options.curve_points)
     answers = named_answers(problem, labels, predictions, names)
 
     plots = {"answers": answers, "curves": curves, "lengths": rows.text_lengths, "names": names}
     save_plots(problem, run.main, labels, predictions, **plots)
     save_predictions(given, answers, problem.confidence(tuned))
+    abstention.save(paths.ABSTENTION, sure)
     files.write_json(paths.EVALUATE_METRICS, metrics)
 
 
@@ -97,7 +104,7 @@ def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray
     prefix.splice(model, depth)
     if not depth:
         rows = replace(rows, states=None)
-    return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate, test rows"))
+    return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate"))
 
 
 def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> dict[int, Any]:
@@ -107,6 +114,18 @@ def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> di
         seed: problem.decide(problem.outputs(tuned_logits(folder, rows, batch_size)), Run.load(folder).thresholds)
         for seed, folder in sorted(folders.items())
     }
+
+
+def thresholds(problem: ScoredProblem, about: store.About, options: Evaluate) -> Abstention | None:
+    """The thresholds that keep the promise of `evaluate.target_accuracy`, from the rows kept for them.
+
+    None: there is no promise.
+    """
+    if options.target_accuracy is None:
+        return None
+    rows = store.load_rows(paths.ENCODED / "calibration", about)
+    probabilities = problem.outputs(tuned_logits(paths.ADAPTER, rows, options.batch_size))
+    return Abstention.calibrated(probabilities, rows.text_labels, target=options.target_accuracy, adapter=paths.ADAPTER)
 
 
 def measure(
@@ -148,6 +167,15 @@ def measure(
             for key in ("gain", "gain_low", "gain_high", "p_value")
         },
     }
+
+
+def every_curve(
+    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], *, uncalibrated: Any, most: int
+) -> dict[str, dict[str, list]]:
+    """The points of every model's curves, by model and curve; without temperature scaling, of the reliability alone."""
+    curves = {name: problem.curves(labels, values, most) for name, values in predictions.items()}
+    before = problem.curves(labels, uncalibrated, most)
+    return curves | {TUNED_UNCALIBRATED: {kind: points for kind, points in before.items() if kind == "reliability"}}
 
 
 def named_answers(

@@ -3,7 +3,8 @@
     python -m stages.export [--output FOLDER]            models/merged: the adapter merged into the base
     python -m stages.export --adapter [--output FOLDER]  models/published: the adapter alone
 
-Reads models/base, models/adapter and metrics/{baseline,evaluate}.json. The merged folder loads by its path alone:
+Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json. The thresholds of
+models/abstention.json, if there are any, are written into the folder too. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
 The adapter alone refers to its base model by its name on the hub, if `model.source` is a hub repository.
 """
@@ -21,6 +22,8 @@ from stages.adapters.load import load
 from stages.adapters.run import Run
 from stages.backbone import base
 from stages.common import errors, files, paths
+from stages.evidence import abstention
+from stages.evidence.abstention import Abstention
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
 
@@ -42,12 +45,15 @@ def main() -> None:
     run = Run.load(paths.ADAPTER)
     base.quiet_transformers()
     baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
+    sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
     with files.replacing(folder) as fresh:
         if options.adapter:
             publish(fresh, run.base_model)
         else:
             merge(fresh)
             run.save(fresh)
+        if sure:
+            abstention.save(fresh / paths.ABSTENTION.name, sure)
         sentence = verdict(baseline, tuned, run.main)
         files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, merged=not options.adapter))
     print(f"{folder}: its README.md says how to load it")

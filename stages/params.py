@@ -62,7 +62,8 @@ class Params(Section):
         lines = contradictions(values)
         try:
             params = cls.model_validate(values)
-            lines += unused_settings(params) + too_many_top_layers(params)
+            lines += unused_settings(params) or target_without_rows(params)
+            lines += too_many_top_layers(params)
             lines += unknown_main_score(params) or unreachable_gates(params)
             lines += gate_without_slices(params)
         except ValidationError as error:
@@ -105,6 +106,14 @@ def unused_settings(params: Params) -> list[str]:
         for key, nothing in values.items()
         if (found := operator.attrgetter(key)(params)) not in (nothing, "auto")
     ]
+
+
+def target_without_rows(params: Params) -> list[str]:
+    """A problem if no rows are kept for the threshold of `evaluate.target_accuracy`."""
+    target = params.evaluate.target_accuracy
+    if target is None or params.data.split.calibration:
+        return []
+    return [f"evaluate.target_accuracy: expected data.split.calibration above 0, like 0.1, with {target}, found 0.0"]
 
 
 def too_many_top_layers(params: Params) -> list[str]:

@@ -6,7 +6,8 @@
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
 The two texts of a pair are separated by a TAB; in a file, each has its own column. Runs the whole model on the raw
-text, without stored states. Reads models/base and models/adapter.
+text, without stored states. Reads models/base, models/adapter and models/abstention.json, whose thresholds say where to
+abstain from an answer.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from stages.classifier.model import load_base
 from stages.common import errors, files, paths, texts
 from stages.common.texts import clean, valid
 from stages.encoding import template
+from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
 from stages.rows import formats
 
@@ -47,7 +49,8 @@ def main() -> None:
         "stride": run.window_stride,
         "problem": run.problem,
     }
-    table = table.join(answers(load(paths.ADAPTER), **given, thresholds=run.thresholds))
+    sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
+    table = table.join(answers(load(paths.ADAPTER), **given, thresholds=run.thresholds, sure=sure))
     if options.compare:
         table = table.join(answers(untuned(run), **given, thresholds=[]).add_prefix("untouched_"))
     write(table, options.output)
@@ -106,12 +109,14 @@ def answers(
     stride: int | None,
     problem: Problem,
     thresholds: Sequence[float],
+    sure: Abstention | None = None,
 ) -> pd.DataFrame:
     """For each text or pair the answer, its probability and that of every class or label; for regression, a number.
 
     Args:
         stride: see `template.token_rows`.
         thresholds: see `Problem.decide`.
+        sure: if given, the columns `abstain` and, with more than two classes, `set` are added.
     """
     fitted = template.token_rows(tokenizer, inputs, stride)
     tokens = [row for rows in fitted for row in rows]
@@ -127,6 +132,7 @@ def answers(
     predictions = problem.decide(problem.outputs(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     answered = {problem.answer: problem.answers(predictions, names)} | problem.confidence(predictions)
+    answered |= sure.columns(predictions, names) if sure else {}
     taken = {*texts.COLUMNS, *answered}
     detail = problem.detail(predictions, [f"class {name}" if name in taken else name for name in names])
     return pd.DataFrame(answered | detail)

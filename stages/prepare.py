@@ -1,12 +1,12 @@
-"""prepare: labelled rows, cleaned, without duplicates, in three splits that share no text.
+"""prepare: labelled rows, cleaned, without duplicates, in splits that share no text.
 
     python -m stages.prepare
 
 Reads the source named by `data` in params.yaml. Writes data/prepared/{train,validation,test}.parquet (columns `row`,
 the row's number in the source; `text`; for pairs `text_pair`; and `label`: a `ClassLabel`, which carries the class
-names, a list of `ClassLabel`, or a float64); data/slices.parquet, the slices of the test rows for `data.slices`; and
-metrics/data.json: the number of rows by split and class, or each split's mean and standard deviation, and the number of
-dropped rows by reason.
+names, a list of `ClassLabel`, or a float64), with `data.split.calibration` also calibration.parquet;
+data/slices.parquet, the slices of the test rows for `data.slices`; and metrics/data.json: the number of rows by split
+and class, or each split's mean and standard deviation, and the number of dropped rows by reason.
 """
 
 import tempfile

@@ -24,6 +24,7 @@ from stages.reporting.markdown import paragraphs
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import (
     ONE_SEED,
+    abstention_line,
     calibration_line,
     gate_line,
     leak_warning,
@@ -84,6 +85,7 @@ def sections(run: Run, *, data: dict, encode: dict, baseline: dict, tuned: dict,
         tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
         gate_line(missed),
         calibration_line(tuned),
+        abstention_line(tuned),
         leak_warning(baseline, tuned, main),
         tables.errors(answers),
         tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",

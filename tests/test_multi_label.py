@@ -337,7 +337,7 @@ def test_rare_combinations_stop_nothing_and_are_spread_over_the_splits():
         ),
         (
             [["a"], ["b"], []] * 9,
-            {"split": {"validation": 0.01, "test": 0.2}},
+            {"split": {"validation": 0.01, "test": 0.2, "calibration": 0.0}},
             "'validation': expected rows, found none",
         ),
     ],

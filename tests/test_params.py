@@ -55,6 +55,16 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  top_layers: \d+", "  top_layers: some", "lora.top_layers: expected integer or 'all', found 'some'"),
         (r"  bias: none", "  bias: nome", "lora.bias: expected 'none', 'all' or 'lora_only', found 'nome'"),
         (r"  test: 0.2", "  test: 0.95", "data.split.test: expected validation + test below 1, found 0.1 + 0.95"),
+        (
+            r"  calibration: 0.0",
+            "  calibration: 0.7",
+            "expected validation + test + calibration below 1, found 0.1 + 0.2 ",
+        ),
+        (
+            r"  target_accuracy: null",
+            "  target_accuracy: 0.95",
+            "evaluate.target_accuracy: expected data.split.calibration above 0, like 0.1, with 0.95, found 0.0",
+        ),
         (r"  scheduler: linear", "  scheduler: constant", "train.warmup: expected 0 with train.scheduler: constant"),
         (r"columns: \[.*?\]", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
         (r"  label: rating", "  label: text", "data.label: expected a different column from data.text"),

@@ -127,7 +127,9 @@ def test_each_stage_writes_exactly_its_files(project):
     assert set(project.files("data/features")) == {"train.parquet", "validation.parquet", "test.parquet"}
     assert set(project.files("data/predictions")) == {"baseline.parquet", "suspects.csv", "test.csv"}
     curves = {
-        f"{curve}_{name}.csv" for curve in ("precision_recall", "reliability", "roc") for name in (*RIVALS, "tuned")
+        f"{curve}_{name}.csv"
+        for curve in ("precision_recall", "reliability", "risk_coverage", "roc")
+        for name in (*RIVALS, "tuned")
     }
     assert set(project.files("metrics/plots")) == curves | {
         "answers.csv",

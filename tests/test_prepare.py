@@ -101,6 +101,22 @@ def test_ready_splits_stay_as_they_are_and_missing_ones_are_cut_from_train(run, 
     assert {name: len(split) for name, split in splits.items()} == sizes
 
 
+@pytest.mark.parametrize("file", ["rows.csv", {"train": "rows.csv", "test": "test.csv"}])
+def test_rows_for_calibration_come_from_train_and_leave_the_other_splits_as_they_are(run, file):
+    files, limit = {"rows.csv": rows(0, 200), "test.csv": rows(200, 300)}, dict.fromkeys(paths.SPLITS)
+    before = run(files, file=file, limit=limit)
+    assert not (paths.PREPARED / "calibration.parquet").exists()
+    assert "calibration" not in metrics()
+    after = run(files, file=file, limit=limit, split={"validation": 0.1, "test": 0.2, "calibration": 0.3})
+    kept = load("calibration")
+    assert len(kept) == metrics()["rows"]["calibration"] == 60
+    assert metrics()["calibration"] == {"bad": 30, "good": 30}
+    for name in ("validation", "test"):
+        assert after[name].equals(before[name])
+    assert {*after["train"]["text"], *kept["text"]} == set(before["train"]["text"])
+    assert not set(after["train"]["text"]) & set(kept["text"])
+
+
 def leaking(texts):
     """Files in whose training rows the given texts stand too."""
     train = pd.concat([rows(0, 80), pd.DataFrame({"text": texts, "label": "good"})])

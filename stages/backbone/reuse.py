@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from stages.backbone import parallel, store
 from stages.backbone.device import device
-from stages.common import files, paths
+from stages.common import files
 
 PREFIX = "prefix.json"
 """The file that holds the `fingerprint` of a folder's states."""
@@ -92,8 +92,8 @@ class KnownStates:
 
     def __init__(self, folder: Path | None, about: store.About, *, precision: str, batch_size: int) -> None:
         self.places: dict[bytes, tuple[np.ndarray, slice]] = {}
-        for name in paths.SPLITS if folder else ():
-            rows = store.load_rows(folder / name, about, precision)
+        splits = store.load_splits(folder, about, precision) if folder else {}
+        for rows in splits.values():
             for batch in rows.by_length(batch_size):
                 for key, index in zip(keys(rows, batch), batch, strict=True):
                     self.places[key] = rows.states, slice(rows.offsets[index], rows.offsets[index + 1])

@@ -24,7 +24,7 @@ import torch
 
 from stages.backbone.device import to_cpu
 from stages.backbone.precision import multiple_of_tokens
-from stages.common import files
+from stages.common import files, paths
 from stages.common.errors import PipelineError
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
@@ -207,6 +207,11 @@ def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: tor
 def as_stored(hidden: torch.Tensor, dtype: np.dtype) -> np.ndarray:
     """The states in the dtype in which they are stored."""
     return to_cpu(hidden if dtype == np.float32 else hidden.bfloat16().view(torch.int16)).numpy()
+
+
+def load_splits(folder: Path, about: About, precision: str = "float32") -> dict[str, Rows]:
+    """The arrays of every split in a folder, by its name; see `load_rows`."""
+    return {name: load_rows(folder / name, about, precision) for name in paths.ALL_SPLITS if (folder / name).exists()}
 
 
 def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:

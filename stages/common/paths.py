@@ -12,11 +12,15 @@ BASE_MODEL = Path("models/base")
 PREPARED = Path("data/prepared")
 SLICES = Path("data/slices.parquet")
 SPLITS = ("train", "validation", "test")
+ALL_SPLITS = (*SPLITS, "calibration")
+"""With the optional split, whose rows serve for the thresholds of `evaluate.target_accuracy` alone."""
 ENCODED = Path("data/encoded")
 FEATURES = Path("data/features")
 ADAPTER = Path("models/adapter")
 SEEDS = Path("models/seeds")
 """The adapters of the seeds that were not kept, each in a folder with the seed as its name; empty with one seed."""
+ABSTENTION = Path("models/abstention.json")
+"""The thresholds of `evaluate.target_accuracy`; an empty object without them."""
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
 

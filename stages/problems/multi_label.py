@@ -90,7 +90,13 @@ class MultiLabel(Problem):
     transformers_type = "multi_label_classification"
     needed_in = ("train",)
     several_answers = True
-    without: ClassVar[dict[str, Any]] = {"data.classes": None, "train.label_smoothing": 0.0, "train.balance": None}
+    without: ClassVar[dict[str, Any]] = {
+        "data.classes": None,
+        "data.split.calibration": 0.0,
+        "train.label_smoothing": 0.0,
+        "train.balance": None,
+        "evaluate.target_accuracy": None,
+    }
 
     def read(self, value: Any, column: str | list[str]) -> str | None:
         if value is None:

@@ -40,9 +40,11 @@ class Regression(Problem):
     numeric = True
     without: ClassVar[dict[str, Any]] = {
         "data.classes": None,
+        "data.split.calibration": 0.0,
         "encode.label_words": None,
         "train.label_smoothing": 0.0,
         "train.balance": None,
+        "evaluate.target_accuracy": None,
         "gate.min_accuracy": None,
     }
 

@@ -96,7 +96,7 @@ class SingleLabel(Problem):
 
     def counts(self, labels: pd.Series, names: list[str]) -> dict[str, int]:
         by_name = labels.value_counts()
-        return {name: int(by_name[name]) for name in names}
+        return {name: int(by_name.get(name, 0)) for name in names}
 
     def default_main(self, labels: np.ndarray) -> str:
         """Accuracy; macro-F1 for unbalanced classes, as accuracy hardly depends on the rare ones."""

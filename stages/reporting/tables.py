@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from stages.common import texts
-from stages.common.paths import SPLITS
+from stages.common.paths import ALL_SPLITS, SPLITS
 from stages.common.rivals import LINEAR_PROBE, STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
@@ -218,8 +218,9 @@ def what_was_read(encode: dict, rows: dict[str, int], *, windows: bool) -> str:
         windows: whether long texts were read in windows.
     """
     length = f"{encode['max_length']:,} tokens"
+    splits = [split for split in ALL_SPLITS if split in encode]
     cut, lost, read = (
-        sum(encode[split][key] for split in SPLITS) for key in ("truncated_rows", "truncated_tokens", "tokens")
+        sum(encode[split][key] for split in splits) for key in ("truncated_rows", "truncated_tokens", "tokens")
     )
     if not cut:
         how = f"in windows of at most {length}" if windows else f"within `encode.max_length`, {length}"
@@ -236,7 +237,7 @@ def what_was_read(encode: dict, rows: dict[str, int], *, windows: bool) -> str:
         for name, choice in encode["choices"].items()
     ]
     return paragraphs(
-        f"{cut:,} of {sum(rows[split] for split in SPLITS):,} texts were cut to `encode.max_length`, {length}: "
+        f"{cut:,} of {sum(rows[split] for split in splits):,} texts were cut to `encode.max_length`, {length}: "
         f"{lost / (lost + read):.1%} of all tokens were not read. "
         "What other lengths and `encode.truncation: windows` would read and cost:",
         table(("`encode.max_length`", "tokens read", "tokens to run, relative", "stored states, GB"), lines),
@@ -249,11 +250,12 @@ def data_counts(data: dict, problem: Problem) -> str:
     Args:
         data: metrics/data.json.
     """
-    lines = [(literal(name), *(count(data[split][name]) for split in SPLITS)) for name in data[SPLITS[0]]]
+    splits = [split for split in ALL_SPLITS if split in data]
+    lines = [(literal(name), *(count(data[split][name]) for split in splits)) for name in data["train"]]
     dropped = "; ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in data["dropped"].items() if found)
     title = f"{problem.noun}s" if problem.numeric else f"rows, by {problem.noun}"
     return paragraphs(
-        table((title, *SPLITS), lines),
+        table((title, *splits), lines),
         f"Of {data['rows']['source']:,} rows, these were left out: {dropped or 'none'}.",
     )
 

@@ -3,6 +3,7 @@
 from stages.adapters.card import model_card
 from stages.adapters.run import Run
 from stages.reporting.markdown import paragraphs, table
+from stages.reporting.verdict import abstention_line
 from stages.reporting.wording import METRICS, ON_CARD, further_metrics
 
 
@@ -20,6 +21,7 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) ->
         for key, name in names.items()
     ]
     column = f"tuned, seed {run.seed}" if "seeds" in tuned else "tuned"  # the verdict is then about all seeds
-    results = paragraphs("## On the test rows", verdict, table(("", column, "95 % interval"), rows), "## Use")
+    parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)
+    results = paragraphs("## On the test rows", *parts, "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
     return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)

@@ -1,4 +1,6 @@
-"""What the test rows prove: the verdict in a sentence, the gate, the calibration, and a warning of leaks."""
+"""What the test rows prove: the verdict in a sentence, the gate, calibration, abstention, and a warning of leaks."""
+
+from collections.abc import Iterator
 
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
 from stages.problems.main_score import AUTO, MainScore
@@ -158,6 +160,51 @@ def calibration_line(tuned: dict) -> str:
         f"Expected calibration error of the tuned model: {before:.3f} as trained, {after:.3f} with the temperature "
         "fitted on the validation rows."
     )
+
+
+def abstention_line(tuned: dict) -> str:
+    """Above which probability answers are right as often as `evaluate.target_accuracy` promises, and what became of the
+    promise on the test rows; nothing where nothing is promised.
+
+    Args:
+        tuned: metrics/evaluate.json.
+    """
+    if "abstention" not in tuned:
+        return ""
+    found = tuned["abstention"]
+    target, rows = f"{100 * found['target']:.4g} %", f"{found['rows']:,} rows kept for this alone"
+    if found["threshold"] >= 1:
+        sentences = [
+            f"no threshold is proven, by the {rows}, to make {target} of the answers right, so nothing is answered; "
+            "lower `evaluate.target_accuracy`, or raise `data.split.calibration`."
+        ]
+    else:
+        sentences = [
+            f"at least {target} of the answers with a probability above {found['threshold']:.4f} are right, with 95 % "
+            f"confidence, by the {rows}.",
+            f"Of the test rows {100 * found['answered']:.1f} % are answered so.",
+            *outcome(found),
+        ]
+    if "sets" in tuned:
+        sentences.append(
+            f"Sets of classes, made to contain the true class for {target} of the texts, contain it for "
+            f"{100 * tuned['sets']['coverage']:.1f} % of the test rows, with {tuned['sets']['mean_size']:.2f} classes "
+            "on average."
+        )
+    return f"**Answer only when sure**: {' '.join(sentences)}"
+
+
+def outcome(found: dict) -> Iterator[str]:
+    """How many of the answered test rows are right, and whether the promise is broken.
+
+    Args:
+        found: `abstention` of metrics/evaluate.json.
+    """
+    if "accuracy" in found:
+        accuracy, low, high = (f"{100 * found[key]:.1f}" for key in ("accuracy", "low", "high"))
+        yield f"Of these answers {accuracy} % are right (95 % interval {low} to {high})."
+        if found["high"] < found["target"]:
+            yield "That is less than promised: the rows kept for the threshold differ from the test rows."
 
 
 def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.common.section import Count, Section, Seed, Share, Text, contradiction
+from stages.common.section import Count, Fraction, Section, Seed, Share, Text, contradiction
 from stages.problems.kinds import PROBLEMS
 from stages.sources.params import Origin, kind_of
 
@@ -18,14 +18,16 @@ class Split(Section):
 
     validation: Share
     test: Share
+    calibration: Fraction
 
-    @field_validator("test")
+    @field_validator("test", "calibration")
     @classmethod
-    def leaves_rows_to_train_on(cls, test: float, info: ValidationInfo) -> float:
-        validation = info.data.get("validation", 0)
-        if validation + test >= 1:
-            raise contradiction(f"expected validation + test below 1, found {validation} + {test}: lower one of them")
-        return test
+    def leaves_rows_to_train_on(cls, share: float, info: ValidationInfo) -> float:
+        shares = info.data | {info.field_name: share}
+        if sum(shares.values()) >= 1:
+            found = " + ".join(map(str, shares.values()))
+            raise contradiction(f"expected {' + '.join(shares)} below 1, found {found}: lower one of them")
+        return share
 
 
 class Limit(Section):

@@ -1,4 +1,4 @@
-"""Three splits that share no text: missing splits are cut from train, near-duplicates dropped, sizes limited.
+"""Splits that share no text: missing splits are cut from train, near-duplicates dropped, sizes limited.
 
 Every function counts the rows that it drops, by reason, in its argument `dropped`.
 """
@@ -10,10 +10,13 @@ import pandas as pd
 
 from stages.common import texts
 from stages.common.errors import PipelineError
-from stages.common.paths import SPLITS
+from stages.common.paths import ALL_SPLITS
 from stages.problems.kinds import PROBLEMS
 from stages.rows.near import near_duplicates_in_earlier_groups
 from stages.rows.params import Data
+
+PRIORITY = ("test", "validation", "calibration", "train")
+"""The order in which splits are cut, and keep their rows of which others have near-duplicates."""
 
 
 def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame]:
@@ -27,7 +30,7 @@ def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame
         name: rows.iloc[stratified_order(problem.strata(rows["label"]), data.seed)] for name, rows in tables.items()
     }
     train = tables["train"]
-    missing = [name for name in reversed(SPLITS) if name not in tables]
+    missing = [name for name in PRIORITY if name not in tables and getattr(data.split, name)]
     remedy = "; data.classes: null takes every label as a class" if data.classes else ""
     problem.check_enough_rows(train["label"], 1 + len(missing), remedy)
     start = 0
@@ -51,15 +54,15 @@ def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
 
 
 def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
-    """Check that a ready test split shares few texts with the rows on which a model is trained and chosen.
+    """Check that a ready test split shares few texts with the rows that train, choose or calibrate a model.
 
     Raises:
-        PipelineError: the share of test rows with a near-duplicate in train or validation is over `data.max_leak`.
+        PipelineError: the share of test rows with a near-duplicate in another split is over `data.max_leak`.
     """
     if not isinstance(data.file, dict) or "test" not in data.file:
         return
     test = splits["test"]
-    seen = pd.concat([splits[name].assign(split=name) for name in ("train", "validation")])
+    seen = pd.concat([splits[name].assign(split=name) for name in ALL_SPLITS if name in splits and name != "test"])
     both = np.concatenate([texts.joined(rows).to_numpy(dtype=object) for rows in (seen, test)])
     earlier = near_duplicates_in_earlier_groups(both, np.repeat([0, 1], [len(seen), len(test)]), data.near_duplicate)[
         len(seen) :
@@ -78,14 +81,14 @@ def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
 def drop_near_duplicates(
     splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter
 ) -> dict[str, pd.DataFrame]:
-    """Drop near-duplicates of validation and test texts from train, and those of test texts from validation."""
-    groups = list(reversed(SPLITS))
+    """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`."""
+    groups = [name for name in PRIORITY if name in splits]
     sizes = [len(splits[name]) for name in groups]
     together = np.concatenate([texts.joined(splits[name]).to_numpy(dtype=object) for name in groups])
     near = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold) >= 0
     dropped["near_duplicate_across_splits"] += int(near.sum())
     parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
-    return {name: splits[name][~parts[name]] for name in SPLITS}
+    return {name: splits[name][~parts[name]] for name in ALL_SPLITS if name in splits}
 
 
 def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
@@ -95,7 +98,7 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
         PipelineError: a class has no row left in a split that must have some, or a split has no rows.
     """
     problem, limits = PROBLEMS[data.problem], data.limit.model_dump()
-    kept = {name: rows[: limits[name]] for name, rows in splits.items()}
+    kept = {name: rows[: limits.get(name)] for name, rows in splits.items()}
     names = {*problem.names(pd.concat(splits.values())["label"]), *label_columns(data)}
     for name, rows in kept.items():
         dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
@@ -105,8 +108,8 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
                 f"expected rows of every {problem.noun}, found none of {', '.join(sorted(missing))} among {len(rows)}"
             )
             raise PipelineError(
-                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise data.limit.{name} or "
-                "data.split, or add rows"
+                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise "
+                f"{f'data.limit.{name} or ' if name in limits else ''}data.split, or add rows"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")
     return kept

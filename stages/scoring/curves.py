@@ -63,6 +63,15 @@ def by_confidence(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.nda
     return bins, confidence, probabilities.argmax(axis=1) == labels
 
 
+def risk_coverage_points(labels: np.ndarray, probabilities: np.ndarray, most: int) -> list[dict[str, float]]:
+    """The share of wrong answers among the most confident ones, by the share of rows that these are (El-Yaniv and
+    Wiener 2010); at most `most` points."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = (probabilities.argmax(axis=1) != labels)[order]
+    rows = np.arange(1, len(labels) + 1)
+    return thinned({"coverage": rows / len(labels), "risk": np.cumsum(wrong) / rows}, most)
+
+
 def of_errors(errors: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
     """The share of rows whose absolute error, (rows,), is within a bound (REC curve; Bi & Bennett 2003)."""
     shares = np.arange(1, len(errors) + 1) / len(errors)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.common.section import Count, Positive, Section
+from stages.common.section import Count, Positive, Section, Share
 
 
 class Baseline(Section):
@@ -22,3 +22,4 @@ class Evaluate(Section):
     batch_size: Count
     curve_points: Annotated[int, Field(ge=2)]
     resamples: Annotated[int, Field(ge=100)]
+    target_accuracy: Share | None

@@ -64,7 +64,8 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
         }
 
     def curves(self, labels: np.ndarray, predictions: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
-        return curves.of_classes(labels, predictions, most)
+        risk = {"risk_coverage": curves.risk_coverage_points(labels, predictions, most)}
+        return curves.of_classes(labels, predictions, most) | risk
 
     def constant(self) -> tuple[str, BaseEstimator]:
         """Predicts each class's share of the rows it was fitted on."""

@@ -246,3 +246,27 @@ def test_the_gate_names_the_slice_that_falls_behind(problem, main, said):
     assert verdict.unmet_conditions(wide, values, None, main) == []
     assert verdict.unmet_conditions(outputs.OPEN, values, None, main) == []
     assert verdict.unmet_conditions(gate, outputs.tuned(problem), None, main) == []
+
+
+def test_what_became_of_the_promised_accuracy_is_said_in_a_line():
+    promise = {"target": 0.95, "rows": 1012, "threshold": 0.91342, "answered": 0.823}
+    kept = promise | {"accuracy": 0.962, "low": 0.946, "high": 0.973}
+    line = verdict.abstention_line({"abstention": kept, "sets": {"coverage": 0.954, "mean_size": 1.416}})
+    assert line == (
+        "**Answer only when sure**: at least 95 % of the answers with a probability above 0.9134 are right, with 95 % "
+        "confidence, by the 1,012 rows kept for this alone. Of the test rows 82.3 % are answered so. Of these answers "
+        "96.2 % are right (95 % interval 94.6 to 97.3). Sets of classes, made to contain the true class for 95 % of "
+        "the texts, contain it for 95.4 % of the test rows, with 1.42 classes on average."
+    )
+    assert verdict.abstention_line({}) == ""
+
+
+def test_a_broken_promise_and_one_that_cannot_be_made_are_said_plainly():
+    broken = {"target": 0.95, "rows": 1012, "threshold": 0.9, "answered": 0.8, "accuracy": 0.9, "low": 0.88}
+    assert "That is less than promised" in verdict.abstention_line({"abstention": broken | {"high": 0.92}})
+    assert "less than promised" not in verdict.abstention_line({"abstention": broken | {"high": 0.95}})
+    none = {"target": 0.999, "rows": 100, "threshold": 1.0, "answered": 0.0}
+    assert verdict.abstention_line({"abstention": none}) == (
+        "**Answer only when sure**: no threshold is proven, by the 100 rows kept for this alone, to make 99.9 % of the "
+        "answers right, so nothing is answered; lower `evaluate.target_accuracy`, or raise `data.split.calibration`."
+    )

@@ -63,3 +63,10 @@ def test_a_thinned_curve_has_evenly_spaced_points_and_never_more_than_allowed(ro
     numbers = np.arange(rows)
     found = curves.thinned({"x": numbers, "y": -numbers}, most)
     assert found == [{"x": number, "y": -number} for number in kept]
+
+
+def test_the_risk_is_the_share_of_wrong_answers_among_the_most_confident():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.55, 0.45]])
+    points = curves.risk_coverage_points(np.array([0, 1, 0, 1]), probabilities, 10)
+    assert [point["coverage"] for point in points] == [0.25, 0.5, 0.75, 1]
+    assert [point["risk"] for point in points] == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4])
