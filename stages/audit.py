@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from datasets import Features
 
-from stages.common import errors, files, paths, rivals, texts
+from stages.common import errors, files, paths, progress, rivals, texts
 from stages.evidence import suspects
 from stages.params import Params
 from stages.scoring.kinds import SCORED
@@ -32,6 +32,7 @@ def main() -> None:
     names = label_names(problem)
     splits = {name: read(name) for name in paths.SPLITS}
     known, others = pd.concat([splits["train"], splits["validation"]], ignore_index=True), splits["test"]
+    progress.say(f"audit: {len(known) + len(others):,} labels, by linear probes trained on other rows")
     judged = suspects.judge(
         problem,
         names,
@@ -43,9 +44,9 @@ def main() -> None:
     lines = pd.concat([described(rows).join(table) for rows, table in zip((known, others), judged, strict=True)])
     suspect = lines[lines["suspect"]].sort_values("quality", kind="stable").drop(columns=["judged", "suspect"])
     files.write_text(paths.SUSPECTS, suspect.to_csv(index=False))
-    print(f"audit: {len(suspect):,} of {len(lines):,} labels are suspect")
+    progress.say(f"audit: {len(suspect):,} of {len(lines):,} labels are suspect: {paths.SUSPECTS}")
     if few := (~lines["judged"]).sum():
-        print(
+        progress.say(
             f"audit: {few:,} labels are not judged, as fewer than {suspects.FOLDS} rows to learn from are like theirs"
         )
 

@@ -37,7 +37,7 @@ from stages.backbone import base, precision, prefix, store
 from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
-from stages.common import errors, files, paths, rivals, texts
+from stages.common import errors, files, paths, progress, rivals, texts
 from stages.evidence import significance
 from stages.params import Params
 from stages.problems.main_score import MainScore
@@ -58,6 +58,7 @@ def main() -> None:
     given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
     main_score = problem.main_score(params.evaluate.main, labels["train"])
+    progress.say(f"baseline: {', '.join(f'{len(split):,} {name}' for name, split in labels.items())} texts")
 
     name, constant = problem.constant()
     models, features = model_rivals(problem, rows, labels, about, params)
@@ -75,6 +76,8 @@ def main() -> None:
     metrics = {name: measured(predictions=one) for name, one in predictions.items()}
     metrics[rivals.LINEAR_PROBE]["regularization"] = strength
     files.write_json(paths.BASELINE_METRICS, metrics)
+    found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
+    progress.say(f"baseline: {main_score.name}: {found}")
 
 
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:

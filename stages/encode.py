@@ -23,7 +23,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import to_device
-from stages.common import errors, files, paths
+from stages.common import errors, files, paths, progress
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
@@ -47,9 +47,9 @@ def main() -> None:
         about = about_splits(params, tokenized["train"], depth, tokenizer)
         saved = save_tokens(folder, tokenized, tokenizer, about, params.encode.window_stride)
         metrics = what_was_read(lengths, saved, about, params.encode)
-        print(f"encode: at most {about.max_length:,} tokens a row (encode.max_length: {params.encode.max_length})")
+        progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
         if warning := cut_warning(metrics):
-            print(warning)
+            progress.say(warning)
         if model:
             encode_states(model, folder, about, params)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -70,11 +70,13 @@ def load_frozen_blocks(
     config = base.load_config(paths.BASE_MODEL, **base.keep_lowest_layers(paths.BASE_MODEL, layers))
     depth = prefix.depth(config.num_hidden_layers, top_layers)
     if not depth:
-        print("encode: all layers have adapters, so only tokens are stored")
+        progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
     model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
     if not prefix.splits(model, depth):
-        print(f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all")
+        progress.say(
+            f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all"
+        )
         return None, 0
     prefix.capture(model, depth)
     precision.convert_linear_weights(model, matmul_precision)
@@ -210,7 +212,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
         known = reuse.KnownStates(earlier if reuse.row_by_row(model) else None, about, **options)
         same = reproduces(model, known, splits, params) and fill_states(model, folder, splits, known, about, params)
     if not same:
-        print("encode: the stored states were computed on a different machine; computing all of them again")
+        progress.say("encode: the stored states were computed on a different machine; computing all of them again")
         fill_states(model, folder, splits, reuse.KnownStates(None, about, **options), about, params)
     reuse.save(folder, made_by)
 
@@ -225,7 +227,7 @@ def fill_states(
 ) -> bool:
     """Write the states of all splits, computing those that are not known; returns whether the known states that were
     computed again came out the same."""
-    same = True
+    same, computed = True, []
     for name, rows in splits.items():
         states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
         batches = [known.fill(states, rows, batch) for batch in rows.by_length(params.encode.batch_size)]
@@ -241,7 +243,8 @@ def fill_states(
             )
         )
         states.flush()
-        print(f"encode: {name}: {sum(map(len, left)):,} of {len(rows):,} rows computed")
+        computed.append(f"{name} {sum(map(len, left)):,} of {len(rows):,}")
+    progress.say(f"encode: rows computed: {', '.join(computed)}")
     return same
 
 

@@ -26,7 +26,7 @@ from stages.adapters.load import load
 from stages.adapters.run import Run
 from stages.backbone import base, prefix, store
 from stages.classifier import inference
-from stages.common import errors, files, paths, texts
+from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
 from stages.evidence import abstention, seeds, significance, slices
 from stages.evidence.abstention import Abstention
@@ -50,6 +50,7 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
 
+    progress.say(f"evaluate: the tuned model on {len(labels):,} test texts")
     logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
     tuned = problem.decide(problem.outputs(logits), run.thresholds)
     # without temperature scaling: `train` divided the head's weights by the temperature
@@ -72,6 +73,14 @@ def main() -> None:
     save_predictions(given, answers, problem.confidence(tuned))
     abstention.save(paths.ABSTENTION, sure)
     files.write_json(paths.EVALUATE_METRICS, metrics)
+    progress.say(f"evaluate: {described(metrics, run.main)}")
+
+
+def described(metrics: dict[str, Any], main: MainScore) -> str:
+    """What was found, in a line."""
+    gain = {name: metrics[name][STRONGEST_RIVAL] for name in ("gain", "p_value")}
+    found = f"{main.name} {metrics[main.key]:.4g}"
+    return f"{found}, gain over the strongest rival {gain['gain']:+.4g} (p = {gain['p_value']:.2g})"
 
 
 def read_texts(rows: store.Rows) -> pd.DataFrame:

@@ -11,11 +11,12 @@ import json
 import shutil
 import tempfile
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from stages.common import errors, files, paths
+from stages.common import errors, files, paths, progress
 from stages.params import Params
 from stages.sources import fetched
 from stages.sources.archive import digest, listing
@@ -25,6 +26,7 @@ from stages.sources.params import Model
 
 def main() -> None:
     model = Params.load().model
+    progress.say(f"fetch: {model.source}")
     with files.replacing(paths.BASE_MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
         found = fetched.fetch(
             source=model.source, revision=model.pin, file=model.wanted, into=Path(scratch), repo_type="model"
@@ -40,7 +42,8 @@ def main() -> None:
                 f"name one within it in model.file, which is {model.wanted or 'null'}"
             )
         files.write_json(folder / "source.json", provenance(model, found, folder))
-    print(f"{paths.BASE_MODEL}: {model.source}, licence {found.license}")
+    size = sum(path.stat().st_size for path in paths.BASE_MODEL.iterdir()) / 1e6
+    progress.say(f"fetch: {paths.BASE_MODEL}: {model.source}, {size:,.0f} MB, licence {found.license}")
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -52,7 +55,12 @@ def convert_gguf(file: Path, folder: Path) -> None:
         PipelineError: transformers cannot read the file.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = partial(modeling_gguf_pytorch_utils.tqdm, leave=False, disable=None)  # no file's
 
     where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset, Features, Value, disable_progress_bars
 
-from stages.common import errors, files, paths, texts
+from stages.common import errors, files, paths, progress, texts
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
@@ -29,6 +29,7 @@ def main() -> None:
     data, dropped = Params.load().data, Counter()
     problem = PROBLEMS[data.problem]
     disable_progress_bars()
+    progress.say(f"prepare: {data.source}")
     tables = read(data)
     prepared = prepare(tables, data, dropped)
     names = splits.class_names(prepared, data)
@@ -38,10 +39,13 @@ def main() -> None:
     files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
     source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
     files.write_json(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
-    print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in prepared.items()))
-    print("dropped: " + (", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"))
+    kept = ", ".join(f"{len(split):,} {name}" for name, split in prepared.items())
+    left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
+    progress.say(f"prepare: {source_rows:,} rows: {kept}; left out: {left_out or 'none'}")
     if data.classes and not set(names) & set(data.classes):
-        print(f"data.classes: no label is a number, so each distinct label is a class of its own: {', '.join(names)}")
+        progress.say(
+            f"data.classes: no label is a number, so each distinct label is a class of its own: {', '.join(names)}"
+        )
 
 
 def read(data: Data) -> dict[str, pd.DataFrame]:

@@ -1,6 +1,7 @@
 """report: was the tuning worth it? Words and a figure, from the metrics files and the test rows' answers.
 
     python -m stages.report                 verdict, comparison, errors; also written to metrics/report.md
+                                            (`dvc repro` prints the verdict alone)
     python -m stages.report --rev main      the same and what changed since that revision; writes nothing
     python -m stages.report --gate          exit status 1 if the gate of params.yaml is not passed
 
@@ -12,12 +13,13 @@ takes seconds.
 
 import argparse
 import json
+import os
 import sys
 
 import pandas as pd
 
 from stages.adapters.run import Run
-from stages.common import errors, files, paths
+from stages.common import errors, files, paths, progress
 from stages.params import Params
 from stages.reporting import figure, history, tables
 from stages.reporting.markdown import paragraphs
@@ -50,10 +52,18 @@ def main() -> None:
     if options.rev:
         print(paragraphs(findings, history.changes(options.rev)))
     else:
-        print(findings)
         save(run, findings, baseline=baseline, tuned=tuned)
+        show(findings)
     if options.gate and missed:
         sys.exit(1)
+
+
+def show(findings: str) -> None:
+    """Print the report; where DVC runs the stage, only its first line, as a run's log needs no tables."""
+    if "DVC_STAGE" in os.environ:
+        progress.say(f"report: {findings.splitlines()[0]} Tables and examples: {paths.REPORT}")
+    else:
+        print(findings)
 
 
 def arguments() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from stages.adapters.run import Run
 from stages.backbone import base, precision, prefix, store
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
-from stages.common import errors, files, paths
+from stages.common import errors, files, paths, progress
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
@@ -97,13 +97,16 @@ def train(
     unit = problem.unit(rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in rows.items()}
     model, heads, counts = build(params, about, rows["train"], seed)
-    print("train: seed {}, {trainable_parameters:,} of {total_parameters:,} parameters".format(seed, **counts))
+    progress.say(
+        f"train: {params.peft.method}, seed {seed}: {counts['trainable_parameters']:,} of "
+        f"{counts['total_parameters']:,} parameters, {options.epochs} epochs of {len(rows['train']):,} rows"
+    )
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
-        print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
+        progress.say(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
     settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
     settings |= {"precision": params.precision, "rates": recipe.rates(params.train, options.lr)}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
-    print(f"train: {recipe.described(metrics)}")
+    progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
     adapter.mkdir()
     save(model, about, params, metrics, adapter)
@@ -138,7 +141,7 @@ def load_rows(params: Params) -> tuple[store.About, dict[str, store.Rows]]:
     depth = methods.depth(params.peft.method, about.depth)
     if depth == about.depth:
         return about, rows
-    print(f"train: {params.peft.method} changes the lowest layers too: the whole model is run from the tokens")
+    progress.say(f"train: {params.peft.method} changes the lowest layers too: the whole model is run from the tokens")
     return replace(about, depth=depth), {name: replace(split, states=None) for name, split in rows.items()}
 
 

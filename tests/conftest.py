@@ -165,6 +165,9 @@ def tiny_sources(index: Path, model: Path) -> dict[str, dict]:
 class Project:
     """A copy of this repository with tiny sources, under Git and DVC."""
 
+    log = ""
+    """What its first `dvc repro` printed."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -245,11 +248,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
             sources["model"]["layers"] = LAYERS - 1
             project.write_params(tiny_params(**sources))
             project.commit("Describe the pipeline")
-            project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
+            done = project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
+            (shared / "tiny.log").write_text(done.stdout + done.stderr)
             project.commit("Run the pipeline")
             project.folder.rename(made)
     shutil.copytree(wheels, index, dirs_exist_ok=True)
-    return Project(shutil.copytree(made, home / "project"))
+    project = Project(shutil.copytree(made, home / "project"))
+    project.log = (shared / "tiny.log").read_text()
+    return project
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def listed(project):
 
 def test_planted_wrong_labels_of_every_split_are_listed_by_their_rows_in_the_source(restored):
     planted = {split: relabel(restored, split, rows) for split, rows in (("train", 2), ("validation", 1), ("test", 1))}
-    assert "labels are suspect" in restored.call("audit").stdout
+    assert "labels are suspect" in restored.call("audit").stderr
     table = listed(restored)
     for split, rows in planted.items():
         found = table[table["split"] == split]

@@ -102,4 +102,4 @@ def test_the_layers_in_use_below_the_top_ones_are_run(saved_model, monkeypatch, 
     model, found = encode.load_frozen_blocks(top_layers, layers=layers)
     assert found == depth
     assert (model is None) == (depth == 0)
-    assert ("all layers have adapters, so only tokens are stored" in capsys.readouterr().out) == (depth == 0)
+    assert ("all layers have adapters, so only tokens are stored" in capsys.readouterr().err) == (depth == 0)

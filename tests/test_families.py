@@ -43,7 +43,7 @@ def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, 
     measured = measure(saved_model(family), tmp_path)
     assert measured.depth == (0 if family == "albert" else LAYERS // 2)
     assert (
-        "albert's layers cannot be run separately; continuing as with lora.top_layers: all" in capsys.readouterr().out
+        "albert's layers cannot be run separately; continuing as with lora.top_layers: all" in capsys.readouterr().err
     ) == (family == "albert")
     assert measured.stored < min(1e-5, measured.spread / 1000)
     assert measured.batch < min(1e-5, measured.spread / 1000)
@@ -78,7 +78,7 @@ def test_a_model_whose_states_have_another_shape_is_run_whole(tmp_path, monkeypa
     XLNetModel(config).save_pretrained(tmp_path)
     monkeypatch.setattr(paths, "BASE_MODEL", tmp_path)
     assert encode.load_frozen_blocks(LAYERS // 2) == (None, 0)
-    assert "xlnet's layers cannot be run separately" in capsys.readouterr().out
+    assert "xlnet's layers cannot be run separately" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):

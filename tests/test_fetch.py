@@ -48,7 +48,7 @@ def test_the_same_model_arrives_from_a_hub_and_from_a_folder(tmp_path, hub, save
     project = copy_project(tmp_path / "project")
     project.write_params(tiny_params(model={"source": "hub:org/tiny", "revision": commit, "file": None}))
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    assert "models/base: hub:org/tiny, licence mit" in project.stage("fetch", env=os.environ | environment).stdout
+    assert "models/base: hub:org/tiny, 0 MB, licence mit" in project.stage("fetch", env=os.environ | environment).stderr
     assert (tmp_path / "home/hub/models--org--tiny").is_dir()
     from_hub = project.files("models/base")
     source = json.loads((project.folder / "models/base/source.json").read_text())
@@ -64,7 +64,7 @@ def test_the_same_model_arrives_from_a_hub_and_from_a_folder(tmp_path, hub, save
 
     shutil.copytree(model, project.folder / "models/raw/tiny")
     project.write_params(tiny_params(model=RAW))
-    assert "models/base: path:models/raw/tiny, licence not stated" in project.stage("fetch").stdout
+    assert "models/base: path:models/raw/tiny, 0 MB, licence not stated" in project.stage("fetch").stderr
     from_path = project.files("models/base")
     from_path.pop("source.json")
     assert from_path == from_hub

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,15 @@ def test_each_stage_writes_exactly_its_files(project):
         "evaluate.json",
     }
     assert not project.run("git", "status", "--porcelain").stdout
+
+
+def test_a_run_prints_a_line_at_the_start_and_one_at_the_end_of_each_stage_and_little_else(project):
+    lines = project.log.splitlines()
+    for stage in STAGES:
+        told = sum(line.startswith(f"{stage}: ") for line in lines)
+        assert told == (1 if stage == "report" else 2), stage  # the report takes seconds: its verdict is its end
+    assert not [line for line in lines if re.search(r"Warning|LOAD REPORT|\{'|it/s|\x1b|\|", line)]
+    assert len(lines) < 70, "with the environment and the report's first part a file of `make` has less than 120"
 
 
 def test_the_data_metrics_count_every_row(project):

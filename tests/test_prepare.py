@@ -62,7 +62,7 @@ def test_a_file_of_ones_own_needs_only_the_names_of_its_columns(run, capsys):
     assert set(splits["train"]["label"]) == {"good", "bad"}
     assert (
         "data.classes: no label is a number, so each distinct label is a class of its own: bad, good"
-        in capsys.readouterr().out
+        in capsys.readouterr().err
     )
 
 

@@ -66,7 +66,7 @@ def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restor
     adapter = restored.files("models/adapter")
     done = restored.run("dvc", "exp", "run", "-S", "data.limit.test=20")
     assert reran(done.stdout) == ["prepare", "encode", "baseline", "audit", "evaluate", "report"]
-    computed = dict(re.findall(r"encode: (\w+): (\d+) of \d+ rows computed", done.stdout))
+    computed = dict(re.findall(r"(\w+) (\d+) of \d+", done.stderr.split("rows computed")[1].splitlines()[0]))
     assert computed["train"] == computed["validation"] == "0"
     assert int(computed["test"]) < 20
     assert restored.files("models/adapter") == adapter

@@ -1,5 +1,6 @@
 """The base model's folder."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from stages.common.errors import PipelineError
 
 
 def quiet_transformers() -> None:
-    """Silence transformers' warnings and progress bars: a fresh head has no saved weights, as intended."""
+    """Silence transformers' warnings and progress bars: a fresh head has no saved weights, as intended.
+
+    What PEFT calls and transformers will remove (a `FutureWarning`) concerns neither user nor pipeline, whose versions
+    are pinned.
+    """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 
 def load_config(base: Path, **changes: object) -> PreTrainedConfig:

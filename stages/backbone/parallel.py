@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from stages.backbone import frozen_linear
 from stages.backbone.device import device
 from stages.backbone.precision import autocast
+from stages.common.progress import bar
 
 MAX_BATCHES_AT_ONCE = 8
 """Maximum number of batches at once, however many cores there are; it limits the memory used."""
@@ -71,11 +71,11 @@ def each_batch(
     try:
         with (
             ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool,
-            tqdm(total=sum(map(len, batches)), desc=progress, unit="row", disable=len(batches) == 1) as bar,
+            bar(progress, total=sum(map(len, batches)), unit="row", hidden=len(batches) == 1) as shown,
         ):
             for batch, result in zip(batches, pool.map(work, batches), strict=True):
                 results.append(result)
-                bar.update(len(batch))
+                shown.update(len(batch))
     finally:
         torch.set_num_threads(threads)
     return results

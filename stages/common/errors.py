@@ -1,10 +1,15 @@
 """Errors that a user can fix: one clear line and a non-zero exit status instead of a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 
 OUTPUTS = ("data/", "metrics/", "models/")
 """The folders to which the stages write their outputs."""
+
+
+CLOSED_PIPE = 128 + 13
+"""The exit status of a command that is ended by SIGPIPE, as a shell reports it."""
 
 
 class PipelineError(Exception):
@@ -20,9 +25,18 @@ class ParamsError(PipelineError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`; a `PipelineError`, or a missing output of another stage, ends it with a one-line message."""
+    """Run `main`; a `PipelineError`, or a missing output of another stage, ends it with a one-line message.
+
+    A reader of standard output that wants no more of it, such as `head`, ends it without a message.
+    """
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its exit
+        sys.exit(CLOSED_PIPE)
     except PipelineError as error:
         sys.exit(report(error))
     except FileNotFoundError as error:

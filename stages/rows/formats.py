@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, List
 
-from stages.common import texts
+from stages.common import progress, texts
 from stages.common.errors import PipelineError
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -117,7 +117,9 @@ def read_folders(path: Path) -> pd.DataFrame:
     texts = [file.read_bytes().decode(errors="replace") for file in files]
     if odd := [file for file, text in zip(files, texts, strict=True) if "\ufffd" in text]:
         first = odd[0].relative_to(path)
-        print(f"{path.name}: {len(odd)} file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: {first}")
+        progress.say(
+            f"{path.name}: {len(odd)} file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: {first}"
+        )
     return pd.DataFrame({"text": texts, "label": [file.parent.name for file in files]}, dtype=object)
 
 

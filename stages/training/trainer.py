@@ -14,23 +14,16 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.modeling_outputs import ModelOutput
 
 from stages.adapters import methods
 from stages.backbone import store
+from stages.common import progress
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
-from stages.training import head, recipe
+from stages.training import head, logged, recipe
 from stages.training.params import Train
 from stages.training.validation import Best, put, without_prefix
 
@@ -91,17 +84,18 @@ def fit(
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             callbacks=methods.callbacks(model),
         )
+        trainer.remove_callback(PrinterCallback)  # of dictionaries
         chosen_head, starts = start(trainer, heads, best)
-        curves_of = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
+        curves_of = logged.Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
         rate = train(trainer, curves_of, best, rates=rates, options=options)
-    tokens = round(trainer.state.epoch * sum(training["length"]))
-    print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
     chosen = {"head_init": chosen_head, "epochs": options.epochs, "lr": rate, "balance": options.balance}
     found = {"main": main.key, "recipe": chosen, "start": starts, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
 
-def train(trainer: "RowTrainer", curves: "Curves", best: Best, *, rates: tuple[float, ...], options: Train) -> float:
+def train(
+    trainer: "RowTrainer", curves: logged.Curves, best: Best, *, rates: tuple[float, ...], options: Train
+) -> float:
     """Train with one learning rate after the other until one finds better weights than the start; returns the last.
 
     Leaves the trainer's model with the best weights.
@@ -110,11 +104,12 @@ def train(trainer: "RowTrainer", curves: "Curves", best: Best, *, rates: tuple[f
         trainer.add_callback(callback)
     for rate in rates:
         trainer.restart(rate, options)
-        trainer.train()
+        with logged.bar(trainer):
+            trainer.train()
         put(trainer.model, best.weights)
         if best.epoch:
             break
-        print(f"train: lr {rate:g} finds nothing better on the validation rows than the start")
+        progress.say(f"train: lr {rate:g} finds nothing better on the validation rows than the start")
         curves.offset += trainer.state.global_step
     return rate
 
@@ -234,8 +229,8 @@ def arguments(
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,
         report_to="none",
+        disable_tqdm=True,
         label_names=["labels", INDICES],  # the Trainer passes these to compute_metrics with the logits
-        include_num_input_tokens_seen="all",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
@@ -273,23 +268,3 @@ class RowTrainer(Trainer):
                 loraplus_weight_decay=options.weight_decay,
                 **settings,
             )
-
-
-class Curves(TrainerCallback):
-    """Writes logged values to DVCLive, under the names in `curves`."""
-
-    def __init__(self, live: Live, curves: dict[str, str]) -> None:
-        self.live, self.curves, self.offset = live, curves, 0
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        self.live.step = self.offset + state.global_step
-        for name, curve in self.curves.items():
-            if name in logs:
-                self.live.log_metric(curve, logs[name])

@@ -1,8 +1,11 @@
 """Errors a user can mend end in one line and a non-zero exit; others keep their traceback."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from stages.common import errors
 
@@ -47,3 +50,25 @@ def test_an_error_becomes_one_line_and_an_exit_status(error, message, status, ca
 def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)):
         errors.run(failing(error))
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit(1)"])
+def test_a_reader_that_stops_early_is_no_error(ending):
+    code = f"""
+import sys
+from stages.common import errors
+
+def main():
+    print("a line")
+    sys.stdin.read()  # by now the reader has gone
+    print("another")
+    {ending}
+
+errors.run(main)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=-1, text=True) as done:
+        done.stdout.close()
+        done.stdin.close()
+        assert done.stderr.read() == ""
+        assert done.wait() == errors.CLOSED_PIPE

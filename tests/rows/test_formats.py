@@ -92,7 +92,7 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
     assert table["text"].tolist() == ["A bank.", "First, for \ufffd5.", "Second.\n\nTwo lines."]
     assert table["label"].tolist() == ["business", "sport", "sport"]
     assert "news: 1 file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: sport/001.txt" in (
-        capsys.readouterr().out
+        capsys.readouterr().err
     )
 
 

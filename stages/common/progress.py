@@ -1,0 +1,63 @@
+"""What a stage shows while it works: a line at its start, a bar, and a line at its end, all on standard error.
+
+Where standard error is no terminal (a file, a CI's log), a line at every 10 % takes the place of the bar.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+STEP = 0.1
+"""Share of the work after which a line is printed where there is no terminal."""
+
+SECONDS = 10
+"""The least time between two such lines: what takes less has none, so that a run's log stays short."""
+
+
+def say(line: str) -> None:
+    """Print a line, above the bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def bar(label: str, *, total: int, unit: str, hidden: bool = False) -> Iterator["tqdm | Lines"]:
+    """What shows how much of `total` is done; its `update` takes how much more is, its `set_postfix_str` a remark.
+
+    Args:
+        unit: what is counted, in the singular.
+        hidden: show nothing.
+    """
+    shown = sys.stderr.isatty() and not hidden
+    kind = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True) if shown else None
+    try:
+        yield kind or Lines(label, total=total, unit=unit, hidden=hidden)
+    finally:
+        if kind:
+            kind.close()
+
+
+class Lines:
+    """Takes the place of a bar: prints a line whenever another tenth of the work is done."""
+
+    def __init__(self, label: str, *, total: int, unit: str, hidden: bool) -> None:
+        self.label, self.total, self.unit, self.hidden = label, total, unit, hidden
+        self.done, self.printed, self.remark = 0, 0, ""
+        self.begin = self.last = time.monotonic()
+
+    def update(self, count: int = 1) -> None:
+        """Count what was done."""
+        self.done += count
+        now = time.monotonic()
+        if self.hidden or self.done - self.printed < STEP * self.total or now - self.last < SECONDS:
+            return
+        self.printed, self.last = self.done, now
+        left = tqdm.format_interval((now - self.begin) * (self.total - self.done) / self.done)
+        remark = f", {self.remark}" if self.remark else ""
+        say(f"{self.label}: {self.done:,} of {self.total:,} {self.unit}s, {left} left{remark}")
+
+    def set_postfix_str(self, remark: str) -> None:
+        """What the next line says besides."""
+        self.remark = remark
