@@ -49,15 +49,13 @@ def main() -> None:
     problem, names = SCORED[about.problem], about.class_names
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
-
     progress.say(f"evaluate: the tuned model on {len(labels):,} test texts")
     logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
     tuned = problem.decide(problem.outputs(logits), run.thresholds)
     # without temperature scaling: `train` divided the head's weights by the temperature
     before = problem.decide(problem.outputs(logits * run.temperature), run.thresholds)
     predictions = rivals | {TUNED: tuned}
-    measured = {"predictions": predictions, "uncalibrated": before, "resamples": options.resamples}
-    metrics = measure(problem, run.main, labels, names, **measured)
+    metrics = measure(problem, run.main, labels, names, predictions=predictions, uncalibrated=before, options=options)
     if others := other_seeds(problem, rows, options.batch_size):
         of_seeds = {run.seed: tuned} | others
         metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
@@ -145,7 +143,7 @@ def measure(
     *,
     predictions: dict[str, Any],
     uncalibrated: Any,
-    resamples: int,
+    options: Evaluate,
 ) -> dict[str, float | dict]:
     """The tuned model's scores, with intervals and by class, and its gain over each rival and over the strongest.
 
@@ -156,14 +154,16 @@ def measure(
     """
     tuned = predictions[TUNED]
     gains = {
-        name: significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=resamples)
+        name: significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=options.resamples)
         for name, rival in predictions.items()
         if name != TUNED
     }
     gains[STRONGEST_RIVAL] = min(gains.values(), key=lambda values: values["gain"])
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
-        "interval": significance.intervals(problem, main, labels=labels, predictions=tuned, resamples=resamples),
+        "interval": significance.intervals(
+            problem, main, labels=labels, predictions=tuned, resamples=options.resamples
+        ),
         "uncalibrated": {
             name: value for name, value in score(problem, labels, uncalibrated).items() if name in PROBABILITY_SCORES
         },

@@ -6,7 +6,8 @@
 Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json. The thresholds of
 models/abstention.json, if there are any, are written into the folder too. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
-The adapter alone refers to its base model by its name on the hub, if `model.source` is a hub repository.
+The adapter alone names its base model by repository and revision if `model.source` is a hub repository, and loads from
+any place that reaches the hub; otherwise by the path models/base, which has to be in the working directory.
 """
 
 import argparse
@@ -36,7 +37,8 @@ def main() -> None:
     parser.add_argument("--adapter", action="store_true", help="the adapter alone instead of the merged model")
     parser.add_argument("--output", type=Path, help=f"the folder (default: {paths.MERGED} or {paths.PUBLISHED})")
     options = parser.parse_args()
-    folder = options.output or (paths.PUBLISHED if options.adapter else paths.MERGED)
+    form = paths.PUBLISHED if options.adapter else paths.MERGED
+    folder = options.output or form
     if folder.exists() and (
         not (folder / "run.json").exists()
         or any(folder.resolve().is_relative_to(Path.cwd() / path) for path in PROTECTED_FOLDERS)
@@ -55,9 +57,9 @@ def main() -> None:
         if sure:
             abstention.save(fresh / paths.ABSTENTION.name, sure)
         sentence = verdict(baseline, tuned, run.main)
-        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, merged=not options.adapter))
+        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, folder=form))
     print(f"{folder}: its README.md says how to load it")
-    if options.adapter and not card.hub_name(run.base_model["source"]):
+    if options.adapter and run.method != "full" and not card.hub_name(run.base_model["source"]):
         print(f"{folder}: its base model is not on a hub, so whoever loads it needs {paths.BASE_MODEL} beside it")
 
 

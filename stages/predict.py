@@ -3,16 +3,22 @@
     python -m stages.predict "A warm, funny and wise film." "Dull."
     cat texts.txt | python -m stages.predict                              one text per line
     python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
+    python -m stages.predict --input mails.csv --text body                the column that has the texts
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
-The two texts of a pair are separated by a TAB; in a file, each has its own column. Runs the whole model on the raw
-text, without stored states. Reads models/base, models/adapter and models/abstention.json, whose thresholds say where to
-abstain from an answer.
+The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
+of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
+two texts of a pair are separated by a TAB; in a file, each has its own column, as in training.
+
+Runs the whole model on the raw text, without stored states. Reads models/base, models/adapter and
+models/abstention.json, whose thresholds say where to abstain from an answer.
 """
 
 import argparse
+import difflib
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +47,18 @@ def main() -> None:
     options = parse_arguments()
     run = Run.load(paths.ADAPTER)
     base.quiet_transformers()
-    table = read_texts(options, run.columns)
+    table, roles = read_texts(options, run.columns)
     given = {
         "tokenizer": AutoTokenizer.from_pretrained(paths.ADAPTER),
-        "inputs": texts.as_inputs(table.map(clean)),
+        "inputs": texts.as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()})),
         "batch_size": options.batch_size,
         "stride": run.window_stride,
         "problem": run.problem,
     }
     sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
-    table = table.join(answers(load(paths.ADAPTER), **given, thresholds=run.thresholds, sure=sure))
+    table = joined(table, answers(load(paths.ADAPTER), **given, thresholds=run.thresholds, sure=sure))
     if options.compare:
-        table = table.join(answers(untuned(run), **given, thresholds=[]).add_prefix("untouched_"))
+        table = joined(table, answers(untuned(run), **given, thresholds=[]).add_prefix("untouched_"))
     write(table, options.output)
 
 
@@ -63,21 +69,26 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("texts", nargs="*", help="texts to classify; default: standard input, one per line")
     parser.add_argument("--input", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a column of texts")
-    parser.add_argument("--output", type=Path, help="a .csv or .jsonl file for the answers; none: standard output")
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"
+    )
+    parser.add_argument("--output", type=Path, help="a .csv, .tsv, .jsonl or .parquet file; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")
+    if options.text and not options.input:
+        parser.error("--text: expected --input FILE with it, which has that column")
     if options.batch_size < 1:
         parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
-    if options.output and options.output.suffix not in (".csv", ".jsonl"):
-        parser.error(f"--output: expected a .csv or .jsonl file, found {options.output}")
+    if options.output and options.output.suffix not in WRITERS:
+        parser.error(f"--output: expected a file ending in {', '.join(WRITERS)}, found {options.output}")
     return options
 
 
-def read_texts(options: argparse.Namespace, columns: dict[str, str]) -> pd.DataFrame:
-    """A table with the column `text`, and for pairs `text_pair`; `columns` gives the name of each in a file.
+def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table, and its column for `text`, and for pairs `text_pair`; `trained` gives these columns in training.
 
     Raises:
         PipelineError: there are no texts, the file cannot be read, or pairs are expected and an argument is not a pair.
@@ -86,11 +97,61 @@ def read_texts(options: argparse.Namespace, columns: dict[str, str]) -> pd.DataF
         given = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
         if not given:
             raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
-        rows = [text.split("\t") if len(columns) > 1 else [text] for text in given]
-        if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(columns)]:
+        rows = [text.split("\t") if len(trained) > 1 else [text] for text in given]
+        if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(trained)]:
             raise errors.PipelineError(f"expected pairs of texts with a TAB between them, found {odd[0]!r}")
-        return pd.DataFrame(rows, columns=list(columns), dtype=object).map(valid)
-    return formats.read(options.input, wanted=columns).map(valid)
+        return pd.DataFrame(rows, columns=list(trained), dtype=object).map(valid), {role: role for role in trained}
+    table = formats.read_whole(options.input)
+    roles = text_columns(table, trained, named=options.text, file=options.input)
+    formats.check_values(options.input, table, {column: role for role, column in roles.items()})
+    return table.map(lambda value: valid(value) if isinstance(value, str) else value), roles
+
+
+def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | None, file: Path) -> dict[str, str]:
+    """The column of a file for each of the columns `trained`: `named`, or the same, or the only one of texts.
+
+    Raises:
+        PipelineError: there is no such column, or more than one.
+    """
+    if named and len(trained) > 1:
+        raise errors.PipelineError(
+            f"--text: expected no column for a model of pairs, whose texts are in {' and '.join(trained.values())}, "
+            f"found {named}"
+        )
+    roles = {"text": named} if named else trained
+    absent = [column for column in roles.values() if column not in table]
+    if not absent:
+        return roles
+    if not named and len(roles) == 1 and len(only := [name for name in table if of_texts(table[name])]) == 1:
+        return {"text": only[0]}
+    found = formats.listed(list(table.columns))
+    if named:
+        near = difflib.get_close_matches(named, map(str, table.columns), n=1)
+        raise errors.PipelineError(
+            f"{file.name}: expected a column {named!r} (--text), found {found}"
+            + (f"; did you mean {near[0]!r}?" if near else "; name one of these")
+        )
+    raise errors.PipelineError(
+        f"{file.name}: expected the column {' and '.join(map(repr, absent))} of the training, or else one column of "
+        f"texts, found {found}; " + ("rename the columns" if len(roles) > 1 else "name the column with --text")
+    )
+
+
+def of_texts(column: pd.Series) -> bool:
+    """Whether the values of a column are texts, and not numbers written as texts."""
+    values = [value for value in column if value not in (None, "")]
+    written = all(isinstance(value, str) for value in values)
+    return written and bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
+
+
+def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
+    """The table with the answers beside it; an answer's name that the table has already gets `predicted_` before it."""
+    for name in answered:
+        column = name
+        while column in table:
+            column = f"predicted_{column}"
+        table = table.assign(**{column: answered[name]})
+    return table
 
 
 def untuned(run: Run) -> PreTrainedModel:
@@ -139,13 +200,38 @@ def answers(
 
 
 def write(table: pd.DataFrame, path: Path | None) -> None:
-    """Write the answers to a .csv or .jsonl file, or to standard output as tab-separated values."""
+    """Write the table to a file by its extension, or to standard output as tab-separated values.
+
+    Raises:
+        PipelineError: the file's format cannot hold the values of a column that is carried through.
+    """
     if path is None:
         print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
-    elif path.suffix == ".csv":
-        files.write_text(path, table.to_csv(index=False))
-    else:
-        files.write_text(path, table.to_json(orient="records", lines=True, force_ascii=False))
+        return
+    try:
+        content = WRITERS[path.suffix](table)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise errors.PipelineError(
+            f"{path.name}: expected columns that such a file can hold, found: {' '.join(str(error).split())}; "
+            "choose another ending, or leave the column out"
+        ) from None
+    files.write_bytes(path, content)
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """The table as a Parquet file."""
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    return content.getvalue()
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+    ".csv": lambda table: table.to_csv(index=False).encode(),
+    ".tsv": lambda table: table.to_csv(sep="\t", index=False).encode(),
+    ".jsonl": lambda table: table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode(),
+    ".parquet": as_parquet,
+}
+"""A table as the content of a file, by its extension."""
 
 
 if __name__ == "__main__":

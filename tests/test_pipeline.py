@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, ROOT, WIDE, build_wheel, copy_project, sentences, tiny_params, tiny_sources
+from conftest import LAYERS, ROOT, WIDE, Project, build_wheel, copy_project, sentences, tiny_params, tiny_sources
 from families import labels_of
 from peft import AutoPeftModelForSequenceClassification
 from ruamel.yaml import YAML
@@ -27,8 +27,10 @@ from stages.backbone import prefix, store
 from stages.classifier import inference
 from stages.classifier.labels import load_labels
 from stages.classifier.model import load_base
+from stages.common import errors
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
+from stages.rows import formats
 from stages.scoring.kinds import SCORED
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate", "report")
@@ -36,17 +38,17 @@ STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate"
 RIVALS = ["majority", "bag_of_words", "untrained", "zero_shot", "zero_shot_calibrated", "linear_probe"]
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
-texts = json.load(sys.stdin)
-labels = json.load(open("models/adapter/labels.json"))
+texts, folder = json.load(sys.stdin), os.path.join(sys.argv[1], "models")
+labels = json.load(open(folder + "/adapter/labels.json"))
 labels["id2label"] = {int(index): name for index, name in labels["id2label"].items()}
-model = AutoPeftModelForSequenceClassification.from_pretrained("models/adapter", **labels)
-tokenizer = AutoTokenizer.from_pretrained("models/adapter")
+model = AutoPeftModelForSequenceClassification.from_pretrained(folder + "/adapter", **labels)
+tokenizer = AutoTokenizer.from_pretrained(folder + "/adapter")
 adapter = pipeline("text-classification", model=model, tokenizer=tokenizer)
-merged = pipeline("text-classification", model="models/merged")
+merged = pipeline("text-classification", model=folder + "/merged")
 assert not [name for name in sys.modules if name.startswith("stages")]
 print(json.dumps([adapter(texts), merged(texts)]))
 """
@@ -283,13 +285,15 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
     np.testing.assert_allclose(np.stack(recorded), expected["test"], atol=1e-3)
 
 
-def test_adapter_and_merged_model_load_without_this_project_and_agree_with_evaluate(project, tmp_path):
+def test_elsewhere_the_merged_model_and_with_its_base_the_adapter_agree_with_evaluate(project, tmp_path):
     project.stage("export")
     assert "library_name: transformers" in (project.folder / "models/merged/README.md").read_text()
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     (tmp_path / "script.py").write_text(SCRIPT)
-    texts = json.dumps(table["text"].tolist())
-    done = project.run(sys.executable, str(tmp_path / "script.py"), input=texts)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/base").symlink_to(project.folder / "models/base")
+    command = (sys.executable, "script.py", str(project.folder))
+    done = Project(tmp_path).run(*command, input=json.dumps(table["text"].tolist()))
     for answers in json.loads(done.stdout):
         assert [answer["label"] for answer in answers] == table["tuned"].tolist()
         np.testing.assert_allclose([answer["score"] for answer in answers], table["probability"], atol=1e-4)
@@ -334,6 +338,38 @@ def test_predict_agrees_with_evaluate_from_file_to_file(project, tmp_path):
     np.testing.assert_allclose(answers["negative"] + answers["positive"], 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_predict_carries_the_other_columns_through_in_their_order(project, tmp_path, ending):
+    texts = [text for text, _ in sentences(4)]
+    given = pd.DataFrame({"id": ["007", "008", "", "010"], "label": list("abcd"), "body": texts, "negative": ["1"] * 4})
+    path = tmp_path / f"in.{ending}"
+    match ending:
+        case "csv" | "tsv":
+            given.to_csv(path, index=False, sep="," if ending == "csv" else "\t")
+        case "jsonl":
+            given.to_json(path, orient="records", lines=True)
+        case "parquet":
+            given.to_parquet(path)
+    out = tmp_path / f"out.{ending}"
+    project.call("predict", "--input", str(path), "--text", "body", "--output", str(out), "--compare")
+    found = formats.read_whole(out)
+    answers = ["predicted_label", "probability", "predicted_negative", "positive"]
+    assert list(found) == [*given, *answers, *(f"untouched_{name.removeprefix('predicted_')}" for name in answers)]
+    assert found[list(given)].astype(str).to_numpy().tolist() == given.to_numpy().tolist()
+    assert found["predicted_label"].tolist() == ["positive", "negative"] * 2
+
+
+def test_the_only_column_of_texts_needs_no_name(tmp_path):
+    table = pd.DataFrame({"id": ["1", "2", ""], "review": ["good", "7", ""], "note": ["", "", ""]}, dtype=object)
+    assert predict.text_columns(table, {"text": "text"}, named=None, file=tmp_path) == {"text": "review"}
+    with pytest.raises(errors.PipelineError, match="name the column with --text"):
+        predict.text_columns(table.assign(note="a"), {"text": "text"}, named=None, file=tmp_path)
+    with pytest.raises(errors.PipelineError, match="did you mean 'review'"):
+        predict.text_columns(table, {"text": "text"}, named="reveiw", file=tmp_path)
+    with pytest.raises(errors.PipelineError, match="'text_pair' of the training"):
+        predict.text_columns(table, {"text": "review", "text_pair": "text_pair"}, named=None, file=tmp_path)
+
+
 def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(saved_model):
     names = ["text", "label", "good"]
     model = load_base(saved_model("llama"), labels=labels_of(names, 0), seed=1)
@@ -372,10 +408,18 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["predict", "--input", "absent.csv"], "absent.csv: expected csv, found: [Errno 2] No such file"),
         (
             ["predict", "--input", "metrics/plots/answers.csv"],
-            "expected a column 'text' (data.text), found label, tuned",
+            "answers.csv: expected the column 'text' of the training, or else one column of texts, found label, ",
         ),
+        (
+            ["predict", "--input", "metrics/plots/answers.csv", "--text", "tunde"],
+            "answers.csv: expected a column 'tunde' (--text), found label, tuned, ",
+        ),
+        (["predict", "--text", "body", "text"], "--text: expected --input FILE with it, which has that column"),
         (["predict", "--batch-size", "0", "text"], "--batch-size: expected 1 or more, found 0"),
-        (["predict", "--output", "x.txt", "text"], "--output: expected a .csv or .jsonl file, found x.txt"),
+        (
+            ["predict", "--output", "x.txt", "text"],
+            "expected a file ending in .csv, .tsv, .jsonl, .parquet, found x.txt",
+        ),
         (["export", "--output", "stages"], "--output: expected a new folder or an earlier export, found stages"),
         (["export", "--output", "models/base"], "--output: expected a new folder or an earlier export"),
         (["export", "--output", "models/seeds"], "--output: expected a new folder or an earlier export"),

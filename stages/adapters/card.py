@@ -1,10 +1,12 @@
 """The model card that is saved with the adapter, with the hub's front matter."""
 
 import json
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from stages.adapters.run import Run
+from stages.common import paths
 
 CLASSES = {"peft": "AutoPeftModelForSequenceClassification", "transformers": "AutoModelForSequenceClassification"}
 """The class that loads the model, by library."""
@@ -17,7 +19,7 @@ import torch
 from {library} import {kind}
 from transformers import AutoTokenizer, pipeline
 
-folder = "models/adapter"
+folder = "{folder}"
 labels = json.load(open(folder + "/labels.json"))
 labels["id2label"] = {{int(index): name for index, name in labels["id2label"].items()}}
 model = {kind}.from_pretrained(folder, dtype=torch.float32, **labels)
@@ -29,9 +31,19 @@ LOAD_AND_CLASSIFY_MERGED = """\
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "models/merged")
+classify = pipeline("text-classification", "{folder}")
 print(classify({example}, {options}))
 ```"""
+
+WHOLE = "The folder holds the whole model: it loads from any place, by its path alone."
+
+ON_HUB = "The folder holds the adapter alone: it loads from any place that can fetch `{name}` from the hub."
+
+BASE_BESIDE = (
+    "The folder holds the adapter alone, and its `adapter_config.json` names the base model by the path `{base}`, "
+    "relative to the working directory: run the code in the folder that has `{base}`. Elsewhere, copy `{base}` along "
+    "with the adapter, or take the merged model, which needs no other files (`python -m stages.export`)."
+)
 
 TEMPLATE = "The tokenizer puts every text into the prompt template itself; give it the raw text."
 
@@ -51,7 +63,7 @@ def model_card(
     *,
     results: str = "",
     scores: dict[str, tuple[str, float]] | None = None,
-    merged: bool = False,
+    folder: Path = paths.ADAPTER,
 ) -> str:
     """The card as Markdown.
 
@@ -60,16 +72,17 @@ def model_card(
         class_names: in the order of the classes, or labels.
         results: the section on the test rows, as Markdown.
         scores: the name and value of each test score, by the metric's key in the metrics files.
-        merged: whether the card describes the merged model instead of the adapter.
+        folder: what the card describes: models/adapter, or its export, models/published or models/merged.
     """
-    library = "transformers" if merged or run.method == "full" else "peft"
+    library = "transformers" if folder == paths.MERGED or run.method == "full" else "peft"
     name = title(run, class_names)
     paragraphs = [
         front_matter(run, name, library=library, scores=scores or {}),
         f"# {name}",
         origin(run),
         results,
-        usage(run, library=library, merged=merged),
+        usage(run, library=library, folder=folder),
+        place(run, library=library, folder=folder),
         reading(run, class_names),
         TEMPLATE,
         WINDOWS.format(max_length=run.max_length) if run.window_stride is not None else "",
@@ -131,16 +144,25 @@ def origin(run: Run) -> str:
     )
 
 
-def usage(run: Run, *, library: str, merged: bool) -> str:
+def usage(run: Run, *, library: str, folder: Path) -> str:
     """The code that loads the model and classifies a text, or a pair of texts."""
     pair = {"text": "…", "text_pair": "…"}
     example = pair if "text_pair" in run.columns else "A warm, funny and wise film."
-    return (LOAD_AND_CLASSIFY_MERGED if merged else LOAD_AND_CLASSIFY).format(
+    return (LOAD_AND_CLASSIFY_MERGED if folder == paths.MERGED else LOAD_AND_CLASSIFY).format(
+        folder=folder,
         library=library,
         kind=CLASSES[library],
         example=json.dumps(example, ensure_ascii=False),
         options="top_k=None, truncation=True" if run.problem.several_answers else "truncation=True",
     )
+
+
+def place(run: Run, *, library: str, folder: Path) -> str:
+    """From where the folder loads, and what has to be beside it."""
+    if library == "transformers":
+        return WHOLE
+    name = hub_name(run.base_model["source"])
+    return ON_HUB.format(name=name) if name and folder == paths.PUBLISHED else BASE_BESIDE.format(base=paths.BASE_MODEL)
 
 
 def reading(run: Run, class_names: list[str]) -> str:

@@ -1,18 +1,21 @@
 """The adapter's model card with the results on the test rows; `stages.adapters.card` writes it without them."""
 
+from pathlib import Path
+
 from stages.adapters.card import model_card
 from stages.adapters.run import Run
+from stages.common import paths
 from stages.reporting.markdown import paragraphs, table
 from stages.reporting.verdict import abstention_line
 from stages.reporting.wording import METRICS, ON_CARD, further_metrics
 
 
-def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) -> str:
+def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADAPTER) -> str:
     """The card with the test rows' scores and the report's verdict.
 
     Args:
         tuned: metrics/evaluate.json.
-        merged: whether the card describes the merged model instead of the adapter.
+        folder: what the card describes, see `model_card`.
     """
     main = run.main.key
     names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
@@ -24,4 +27,4 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, merged: bool = False) ->
     parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)
     results = paragraphs("## On the test rows", *parts, "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
-    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, merged=merged)
+    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, folder=folder)

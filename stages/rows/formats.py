@@ -65,16 +65,42 @@ def read_file(
     lists: tuple[str, ...],
 ) -> pd.DataFrame:
     """One column for each role, from one file."""
-    format = format or ENDINGS.get(path.suffix.lower())
-    if format is None:
-        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
     roles = {
         column: role
         for role, columns in wanted.items()
         for column in ([columns] if isinstance(columns, str) else columns)
     }
+    table = parse(path, list(roles), format, names)
+    for column, role in roles.items():
+        if column not in table.columns:
+            raise PipelineError(
+                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
+                f"correct data.{role}, or add the column"
+            )
+    check_values(path, table, roles, lists)
+    columns = {
+        role: table[column] if isinstance(column, str) else table[column].to_dict("records")
+        for role, column in wanted.items()
+    }
+    return pd.DataFrame(columns, dtype=object)
+
+
+def read_whole(path: Path) -> pd.DataFrame:
+    """Every column of a file, under its own name and in its order; the format is that of the file's extension.
+
+    Raises:
+        PipelineError: the file is not of the format or is not UTF-8.
+    """
+    return parse(path, None, None, None)
+
+
+def parse(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> pd.DataFrame:
+    """The columns that the file has; of a Parquet file, the wanted ones alone, unless that is None."""
+    format = format or ENDINGS.get(path.suffix.lower())
+    if format is None:
+        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
     try:
-        table = READERS[format](path, list(roles), names)
+        return READERS[format](path, wanted, names)
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
@@ -82,12 +108,18 @@ def read_file(
         ) from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
-    for column, role in roles.items():
-        if column not in table.columns:
-            raise PipelineError(
-                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
-                f"correct data.{role}, or add the column"
-            )
+
+
+def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
+    """Check that there are rows, and that the columns hold values that texts and labels may be.
+
+    Args:
+        roles: the role of each column to check.
+        lists: the roles whose values may be lists.
+
+    Raises:
+        PipelineError: there are no rows, or a column holds another value.
+    """
     if table.empty:
         raise PipelineError(f"{path.name}: expected rows, found none")
     for column, role in roles.items():
@@ -98,11 +130,6 @@ def read_file(
                 f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
                 f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
             )
-    columns = {
-        role: table[column] if isinstance(column, str) else table[column].to_dict("records")
-        for role, column in wanted.items()
-    }
-    return pd.DataFrame(columns, dtype=object)
 
 
 def read_folders(path: Path) -> pd.DataFrame:
@@ -123,22 +150,22 @@ def read_folders(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": [file.parent.name for file in files]}, dtype=object)
 
 
-def read_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+def read_tsv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """One row per line; quotes are ordinary characters."""
     return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_NONE)
 
 
-def read_quoted_tsv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+def read_quoted_tsv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """Fields separated by tabs, and quoted where necessary, so that a quoted field may hold line breaks."""
     return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_MINIMAL)
 
 
-def read_csv(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+def read_csv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """Fields separated by commas, and quoted where necessary."""
     return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
 
 
-def read_lines(path: Path, wanted: list[str], names: list[str] | None, **dialect: object) -> pd.DataFrame:
+def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: object) -> pd.DataFrame:
     """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
     Raises:
@@ -146,7 +173,7 @@ def read_lines(path: Path, wanted: list[str], names: list[str] | None, **dialect
     """
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8"}
     first = list(pd.read_csv(path, nrows=0, **options).columns)
-    headless = names is not None and not set(wanted) <= set(first)
+    headless = names is not None and wanted is not None and not set(wanted) <= set(first)
     if headless and len(names) != len(first):
         raise ValueError(
             f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted)} nor has the "
@@ -164,7 +191,7 @@ def listed(fields: list) -> str:
     return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"
 
 
-def read_jsonl(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """One JSON object per line.
 
     Raises:
@@ -183,9 +210,10 @@ def read_jsonl(path: Path, wanted: list[str], names: list[str] | None) -> pd.Dat
     return pd.DataFrame({key: [row.get(key) for row in rows] for key in found}, dtype=object)
 
 
-def read_parquet(path: Path, wanted: list[str], names: list[str] | None) -> pd.DataFrame:
+def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
     file = pq.ParquetFile(path)
+    wanted = file.schema_arrow.names if wanted is None else wanted
     if not set(wanted) <= set(file.schema_arrow.names):
         return pd.DataFrame(columns=file.schema_arrow.names)
     table = file.read(columns=wanted)
@@ -204,7 +232,7 @@ def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]
     return [name_of.get(number) for number in numbers]
 
 
-READERS: dict[str, Callable[[Path, list[str], list[str] | None], pd.DataFrame]] = {
+READERS: dict[str, Callable[[Path, list[str] | None, list[str] | None], pd.DataFrame]] = {
     "tsv": read_tsv,
     "quoted_tsv": read_quoted_tsv,
     "csv": read_csv,

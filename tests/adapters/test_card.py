@@ -11,6 +11,7 @@ from peft import PeftConfig
 from stages import export
 from stages.adapters import card
 from stages.adapters.run import Run
+from stages.common import paths
 
 COMMIT = "0" * 40
 CLASSES = ["negative", "positive"]
@@ -70,6 +71,7 @@ def test_parts_have_a_blank_line_between_them_and_results_stand_before_the_use()
         "## On the test rows",
     ]
     assert parts[4].startswith("```python\n")
+    assert parts[-2].startswith("The folder holds the adapter alone, and its `adapter_config.json` names ")
     assert parts[-1] == card.TEMPLATE + "\n"
     assert "" not in parts
 
@@ -87,17 +89,34 @@ def test_the_card_says_how_the_model_was_made(method, layers, beginning):
 
 
 @pytest.mark.parametrize(
-    ("method", "merged", "library", "loaded"),
+    ("method", "folder", "library", "loaded"),
     [
-        ("lora", False, "peft", "from peft import AutoPeftModelForSequenceClassification\n"),
-        ("full", False, "transformers", "from transformers import AutoModelForSequenceClassification\n"),
-        ("lora", True, "transformers", 'pipeline("text-classification", "models/merged")'),
+        ("lora", paths.ADAPTER, "peft", "from peft import AutoPeftModelForSequenceClassification\n"),
+        ("full", paths.ADAPTER, "transformers", "from transformers import AutoModelForSequenceClassification\n"),
+        ("lora", paths.MERGED, "transformers", 'pipeline("text-classification", "models/merged")'),
     ],
 )
-def test_the_code_loads_with_the_library_that_the_front_matter_names(method, merged, library, loaded):
-    text = card.model_card(made(peft={"method": method}), CLASSES, merged=merged)
+def test_the_code_loads_with_the_library_that_the_front_matter_names(method, folder, library, loaded):
+    text = card.model_card(made(peft={"method": method}), CLASSES, folder=folder)
     assert ModelCard(text).data.library_name == library
     assert loaded in code(text)
+
+
+@pytest.mark.parametrize(
+    ("folder", "base", "method", "said"),
+    [
+        (paths.ADAPTER, "hub:org/model", "lora", "run the code in the folder that has `models/base`"),
+        (paths.PUBLISHED, "hub:org/model", "lora", "from any place that can fetch `org/model` from the hub"),
+        (paths.PUBLISHED, "package:tiny==1.0", "lora", "copy `models/base` along with the adapter"),
+        (paths.MERGED, "package:tiny==1.0", "lora", "it loads from any place, by its path alone"),
+        (paths.PUBLISHED, "path:models/raw/tiny", "full", "it loads from any place, by its path alone"),
+    ],
+)
+def test_the_card_says_from_where_the_folder_loads(folder, base, method, said):
+    text = card.model_card(made(base=base, peft={"method": method}), CLASSES, folder=folder)
+    assert said in text
+    assert text.count("The folder holds") == 1
+    assert str(folder) in code(text)
 
 
 def test_one_text_or_a_pair_is_classified():

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from reporting import outputs
 
 from stages.adapters.run import Run
+from stages.common import paths
 from stages.reporting import tested_card
 
 VERDICT = "**Tuning was worth it**"
@@ -61,7 +62,7 @@ def test_with_several_seeds_the_scores_are_named_as_those_of_the_kept_one():
 
 def test_a_merged_models_card_has_the_same_results():
     run, tuned = outputs.run("single_label"), outputs.tuned("single_label")
-    card = tested_card.tested_card(run, tuned, VERDICT, merged=True)
+    card = tested_card.tested_card(run, tuned, VERDICT, folder=paths.MERGED)
     assert 'pipeline("text-classification", "models/merged")' in card
     assert "| accuracy | 0.8700 |" in card
 
