@@ -37,7 +37,7 @@ def main() -> None:
     params = Params.load()
     about = store.About.load(paths.ENCODED)
     rows = store.load_rows(paths.ENCODED / "train", about, params.precision)
-    model, _ = train.build(params, about, rows)
+    model, _, _ = train.build(params, about, rows, seed=params.train.seeds[0])
     model.to(device()).train()
     encoder, _ = encode.load_frozen_blocks(
         params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from stages.common import errors, files, paths, progress
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
-from stages.training import fused, head, quantized, recipe, trainer
+from stages.training import first_token, fused, head, quantized, recipe, trainer
+from stages.training.callbacks import selection_score
 from stages.training.params import Train
-from stages.training.validation import selection_score
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "safetensors")
 """Packages whose version can change the adapter or its predictions."""
@@ -96,16 +97,18 @@ def train(
     problem = PROBLEMS[about.problem]
     unit = problem.unit(rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in rows.items()}
-    model, heads, counts = build(params, about, rows["train"], seed)
+    model, starts, counts = build(params, about, rows["train"], seed)
     progress.say(
         f"train: {params.peft.method}, seed {seed}: {counts['trainable_parameters']:,} of "
         f"{counts['total_parameters']:,} parameters, {options.epochs} epochs of {len(rows['train']):,} rows"
     )
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         progress.say(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
-    settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
-    settings |= {"precision": params.precision, "rates": recipe.rates(params.train, options.lr)}
-    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
+    settings = {"options": options, "seed": seed, "precision": params.precision}
+    if "saved" not in starts and first_token.can_learn(model, method=params.peft.method, init=params.lora.head_init):
+        starts["mean_probe"] = partial(first_token.start, rows=rows, **settings)
+    settings |= {"problem": problem, "main": main_score, "unit": unit, "rates": recipe.rates(params.train, options.lr)}
+    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, starts=starts, **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
     adapter.mkdir()
@@ -152,8 +155,8 @@ def in_units(rows: store.Rows, unit: float) -> store.Rows:
 
 def build(
     params: Params, about: store.About, rows: store.Rows, seed: int
-) -> tuple[PeftModel | PreTrainedModel, dict[str, head.Weights], dict[str, int]]:
-    """The base model with head and adapters, which reads stored states; the heads from which it may start; and the
+) -> tuple[PeftModel | PreTrainedModel, dict[str, head.Start], dict[str, int]]:
+    """The base model with head and adapters, which reads stored states; the heads with which it may start; and the
     parameter counts of the whole model.
 
     Args:
@@ -174,12 +177,12 @@ def build(
         quantized.quantize(plain, about.depth, params.precision)
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
     fitting = {"batch_size": params.train.batch_size, "precision": params.precision, "seed": seed}
-    heads = head.starts(plain, rows, init=params.lora.head_init, **fitting)
+    starts = head.starts(plain, rows, init=params.lora.head_init, **fitting)
     sections = {"peft": params.peft, "lora": params.lora, "max_length": about.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
-    return model, heads, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
+    return model, starts, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
 
 
 def from_pretrained_arguments(about: store.About) -> dict:

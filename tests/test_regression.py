@@ -19,7 +19,6 @@ from stages.common.errors import ParamsError, PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.rows import cleaning, reading, splits
-from stages.training import head
 
 REGRESSION = PROBLEMS["regression"]
 
@@ -149,9 +148,9 @@ def test_the_head_starts_as_a_regression_of_the_numbers(inside):
     assert unit == pytest.approx(given["train"].labels.std())
     assert scaled["train"].labels.std() == pytest.approx(1)
     np.testing.assert_allclose(unit * scaled["validation"].labels, given["validation"].labels, rtol=1e-6)
-    model, heads, _ = train.build(params, about, scaled["train"], seed=1)
-    assert list(heads) == ["probe"]
-    head.put(model, heads["probe"])
+    model, starts, _ = train.build(params, about, scaled["train"], seed=1)
+    assert list(starts) == ["probe"]
+    starts["probe"](model)
     logits = inference.logits(model, scaled["train"], batch_size=16, progress="")[:, 0]
     labels = scaled["train"].labels
     assert logits.mean() == pytest.approx(labels.mean(), rel=0.02)

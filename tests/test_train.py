@@ -1,6 +1,7 @@
 """Training: the best epoch is kept, a loss that is not finite ends the run."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.training import fused, head, trainer
-from stages.training.validation import Best
+from stages.training.callbacks import Best
 
 CLASSES = ["bad", "good"]
 SEED = 42
@@ -37,7 +38,7 @@ def rows():
 def fitted(rows, base, curves, precision="float32", main="accuracy", rates=None, **changes):
     params = Params.model_validate(tiny_params(precision=precision, lora={"r": 4}, train=changes))
     model = load_base(base, labels=labels_of(CLASSES), seed=SEED)
-    heads = {"random": head.copied(model)}
+    starts = {"random": partial(head.put, weights=head.copied(model))}
     model = adapted(model, params, depth=0, base=base)
     fused.fuse(model, rows["train"].batch([0]))
     settings = {
@@ -47,7 +48,7 @@ def fitted(rows, base, curves, precision="float32", main="accuracy", rates=None,
         "rates": rates or (params.train.lr,),
     }
     problem = PROBLEMS["single_label"]
-    settings |= {"heads": heads, "problem": problem, "main": problem.main_scores[main]}
+    settings |= {"starts": starts, "problem": problem, "main": problem.main_scores[main]}
     return model, trainer.fit(model, rows, curves, **settings)
 
 
@@ -143,10 +144,11 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     model = load_base(saved_model("llama"), labels=labels_of(CLASSES), seed=SEED)
     probe = head.fitted(model, rows["train"], batch_size=8, precision="float32", seed=SEED)
     heads = {"random": head.copied(model), "probe": probe}
+    starts = {name: partial(head.put, weights=weights) for name, weights in heads.items()}
     model = adapted(model, params, depth=0, base=saved_model("llama"))
     settings = {"options": params.train, "seed": SEED, "precision": params.precision, "rates": (params.train.lr,)}
     problem = PROBLEMS["single_label"]
-    settings |= {"heads": heads, "problem": problem, "main": problem.main_scores["accuracy"]}
+    settings |= {"starts": starts, "problem": problem, "main": problem.main_scores["accuracy"]}
     scores = trainer.fit(model, rows, tmp_path, **settings)
     assert scores["recipe"]["head_init"] == "probe"
     assert scores["start"]["probe"]["log_loss"] < scores["start"]["random"]["log_loss"]

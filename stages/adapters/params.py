@@ -66,7 +66,7 @@ class Lora(Section):
     use_rslora: bool
     init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"]
     use_dora: bool
-    head_init: Literal["auto", "probe", "label_words", "random"]
+    head_init: Literal["auto", "probe", "mean_probe", "label_words", "random"]
 
     @field_validator("init")
     @classmethod

@@ -1,5 +1,6 @@
 """The classification head: its initial weights, and the scaling of its weights after training."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -22,10 +23,13 @@ RIDGE_PENALTIES = np.logspace(0, 6, 13)
 Weights = tuple[torch.Tensor, torch.Tensor | None]
 """Weight, (outputs, inputs), and bias, (outputs,), of the head's last layer; a decoder's head has no bias."""
 
+Start = Callable[[PeftModel | PreTrainedModel], None]
+"""Puts a model with its adapters into the state from which a training may start, in place."""
+
 
 def starts(
     model: PreTrainedModel, rows: store.Rows, *, init: str, batch_size: int, precision: str, seed: int
-) -> dict[str, Weights]:
+) -> dict[str, Start]:
     """The heads from which a training may start, by name.
 
     Args:
@@ -35,15 +39,16 @@ def starts(
     """
     numeric = of_model(model.config.problem_type).numeric
     if not is_fresh(model) and not numeric:
-        return {"saved": copied(model)}
-    probe = numeric or init in ("auto", "probe")
+        return {"saved": partial(put, weights=copied(model))}
+    mean = init == "mean_probe"  # see stages.training.first_token
+    probe = not mean and (numeric or init in ("auto", "probe"))
     words = init in ("auto", "label_words") and label_words.has_label_word_head(model)
     found = {}
-    if words or not probe:
+    if words or not (probe or mean):
         found["label_words" if words else "random"] = copied(model)
     if probe:
         found["probe"] = fitted(model, rows, batch_size=batch_size, precision=precision, seed=seed)
-    return found
+    return {name: partial(put, weights=weights) for name, weights in found.items()}
 
 
 def copied(model: PreTrainedModel) -> Weights:
@@ -60,7 +65,9 @@ def put(model: PeftModel | PreTrainedModel, weights: Weights) -> None:
         last.bias.data.copy_(weights[1])
 
 
-def fitted(model: PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int) -> Weights:
+def fitted(
+    model: PeftModel | PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int
+) -> Weights:
     """A linear probe (Kumar et al. 2022): the last layer of the head, fitted by ridge regression.
 
     The targets are numbers, or ±1/2 for classes. The resulting logits are small; those of a logistic regression would

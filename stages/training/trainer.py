@@ -23,9 +23,9 @@ from stages.common import progress
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
-from stages.training import head, logged, recipe
+from stages.training import callbacks, head, recipe
+from stages.training.callbacks import Best, put, without_prefix
 from stages.training.params import Train
-from stages.training.validation import Best, put, without_prefix
 
 INDICES = "indices"
 """The key of a batch's row indices, which are not passed to the model."""
@@ -45,7 +45,7 @@ def fit(
     rows: dict[str, store.Rows],
     curves: Path,
     *,
-    heads: dict[str, head.Weights],
+    starts: dict[str, head.Start],
     problem: Problem,
     main: MainScore,
     options: Train,
@@ -56,12 +56,12 @@ def fit(
 ) -> dict[str, Any]:
     """Train, and leave `model` with the weights that are best on the validation rows; returns their scores.
 
-    The run starts from the head that is best on the validation rows. This start is epoch 0, and may be what is kept.
+    The run begins with the start that is best on the validation rows. It is epoch 0, and may be what is kept.
 
     Args:
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
-        heads: the heads from which the run may start, by name.
+        starts: what the run may start from, by name; tried in this order, each on what the one before left.
         main: the main score.
         options: without any `auto`, see `recipe.resolve`.
         rates: peak learning rates; each is used only if no earlier one found better weights than the start.
@@ -85,16 +85,16 @@ def fit(
             callbacks=methods.callbacks(model),
         )
         trainer.remove_callback(PrinterCallback)  # of dictionaries
-        chosen_head, starts = start(trainer, heads, best)
-        curves_of = logged.Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
+        chosen_start, scores = start(trainer, starts, best)
+        curves_of = callbacks.Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
         rate = train(trainer, curves_of, best, rates=rates, options=options)
-    chosen = {"head_init": chosen_head, "epochs": options.epochs, "lr": rate, "balance": options.balance}
-    found = {"main": main.key, "recipe": chosen, "start": starts, "best_epoch": best.epoch}
+    chosen = {"head_init": chosen_start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
+    found = {"main": main.key, "recipe": chosen, "start": scores, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
 
 def train(
-    trainer: "RowTrainer", curves: logged.Curves, best: Best, *, rates: tuple[float, ...], options: Train
+    trainer: "RowTrainer", curves: callbacks.Curves, best: Best, *, rates: tuple[float, ...], options: Train
 ) -> float:
     """Train with one learning rate after the other until one finds better weights than the start; returns the last.
 
@@ -104,7 +104,7 @@ def train(
         trainer.add_callback(callback)
     for rate in rates:
         trainer.restart(rate, options)
-        with logged.bar(trainer):
+        with callbacks.bar(trainer):
             trainer.train()
         put(trainer.model, best.weights)
         if best.epoch:
@@ -114,12 +114,12 @@ def train(
     return rate
 
 
-def start(trainer: "RowTrainer", heads: dict[str, head.Weights], best: Best) -> tuple[str, dict[str, dict[str, float]]]:
-    """Put the head that is best on the validation rows into the trainer's model; returns its name and every head's
-    scores."""
+def start(trainer: "RowTrainer", starts: dict[str, head.Start], best: Best) -> tuple[str, dict[str, dict[str, float]]]:
+    """Put the trainer's model into the start that is best on the validation rows; returns its name and the scores of
+    each."""
     found = {}
-    for name, weights in heads.items():
-        head.put(trainer.model, weights)
+    for name, put_start in starts.items():
+        put_start(trainer.model)
         scores = without_prefix(trainer.evaluate())
         if best.consider(trainer.model, scores, epoch=0):
             chosen = name

@@ -86,9 +86,9 @@ def built(rows, monkeypatch):
         monkeypatch.setattr(paths, "BASE_MODEL", base)
         about = described(class_names=CLASSES, depth=0, hidden_size=0)
         params = Params.model_validate(tiny_params(lora={"head_init": head_init}))
-        model, heads, _ = train.build(params, about, rows, seed=1)
-        (weights,) = heads.values()
-        head.put(model, weights)
+        model, starts, _ = train.build(params, about, rows, seed=1)
+        (start,) = starts.values()
+        start(model)
         return inference.logits(model, rows, batch_size=8, progress="test")
 
     return build

@@ -1,12 +1,17 @@
-"""The best weights of a run, by their scores on the validation rows."""
+"""What goes along with a training: the best weights by the validation rows, the logged curves, the progress bar."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from dvclive import Live
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stages.common import progress
 from stages.problems.main_score import MainScore
 
 Weights = list[torch.Tensor]
@@ -89,3 +94,61 @@ def selection_score(scores: dict[str, Any], select_by: str, main: MainScore) -> 
 def without_prefix(metrics: dict[str, Any]) -> dict[str, Any]:
     """The Trainer's validation metrics by their plain names."""
     return {name.removeprefix("eval_"): value for name, value in metrics.items()}
+
+
+class Curves(TrainerCallback):
+    """Writes logged values to DVCLive, under the names in `curves`."""
+
+    def __init__(self, live: Live, curves: dict[str, str]) -> None:
+        self.live, self.curves, self.offset = live, curves, 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        self.live.step = self.offset + state.global_step
+        for name, curve in self.curves.items():
+            if name in logs:
+                self.live.log_metric(curve, logs[name])
+
+
+@contextmanager
+def bar(trainer: Trainer) -> Iterator[None]:
+    """Shows the steps of the training within."""
+    with progress.bar("train", total=0, unit="step") as shown:
+        steps = Steps(shown)
+        trainer.add_callback(steps)
+        try:
+            yield
+        finally:
+            trainer.remove_callback(steps)
+
+
+class Steps(TrainerCallback):
+    """Counts the steps of a training in a bar, which also tells the last logged loss and learning rate."""
+
+    def __init__(self, shown: tqdm | progress.Lines) -> None:
+        self.shown = shown
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.shown.total = state.max_steps
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.shown.update(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        if "loss" in logs:
+            self.shown.set_postfix_str(f"loss {logs['loss']:.3f}, learning rate {logs['learning_rate']:.2g}")

@@ -1,0 +1,71 @@
+"""A better start for an encoder: its first token is taught the mean over all tokens."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import tiny_params
+from families import adapted, labels_of, unlabelled
+
+from stages.classifier import inference
+from stages.classifier.model import load_base
+from stages.common.errors import PipelineError
+from stages.params import Params
+from stages.training import first_token
+
+
+@pytest.fixture
+def rows():
+    """Both splits: rows of unequal lengths, all but one of whose tokens are their class's."""
+    generator, splits = np.random.default_rng(0), {}
+    for split, count in (("train", 60), ("validation", 20)):
+        labels = np.arange(count) % 2
+        tokens = [np.r_[5, np.full(generator.integers(2, 9), 10 + label)] for label in labels]
+        splits[split] = replace(unlabelled(tokens, pad_token_id=0), labels=labels)
+    return splits
+
+
+def final_states(model, rows):
+    """The final states of the first tokens, and the means over all tokens; both (rows, hidden)."""
+    states = [
+        model(**inference.inputs(rows, np.array([row])), output_hidden_states=True).hidden_states[-1][0].detach()
+        for row in range(len(rows))
+    ]
+    return np.stack([one[0] for one in states]), np.stack([one.mean(dim=0) for one in states])
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_the_first_token_learns_the_mean_and_a_probe_of_it_tells_the_classes_apart(family, rows, saved_model):
+    params = Params.model_validate(tiny_params(train={"epochs": 1}))
+    model = load_base(saved_model(family), labels=labels_of(["bad", "good"]), seed=1)
+    model = adapted(model, params, depth=2, base=saved_model(family)).eval()
+    before, means = final_states(model, rows["train"])
+    first_token.start(model, rows=rows, options=params.train, precision="float32", seed=1)
+    after, _ = final_states(model.eval(), rows["train"])
+    assert np.square(after - means).mean() < 0.5 * np.square(before - means).mean()
+    logits = inference.logits(model, rows["validation"], batch_size=8, progress="test")
+    assert (logits.argmax(axis=1) == rows["validation"].labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "init", "expected"),
+    [
+        ("bert", "lora", "auto", True),
+        ("bert", "ia3", "mean_probe", True),
+        ("bert", "lora", "probe", False),
+        ("bert", "full", "auto", False),
+        ("bert", "prompt", "auto", False),
+        ("llama", "lora", "auto", False),
+    ],
+)
+def test_only_an_encoder_whose_layers_are_adapted_can_start_so(family, method, init, expected, saved_model):
+    model = load_base(saved_model(family), labels=labels_of(["bad", "good"]), seed=1)
+    assert first_token.can_learn(model, method=method, init=init) == expected
+
+
+def test_a_start_that_the_model_cannot_have_is_refused(saved_model):
+    model = load_base(saved_model("llama"), labels=labels_of(["bad", "good"]), seed=1)
+    with pytest.raises(
+        PipelineError, match=r"mean_probe: expected an encoder .*, found llama and lora;"
+    ):
+        first_token.can_learn(model, method="lora", init="mean_probe")
