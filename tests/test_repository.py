@@ -235,14 +235,3 @@ def test_workflows_pin_their_actions_and_run_what_the_makefile_has(path):
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
     assert {target for step in steps for target in re.findall(r"^make (\w+)", step.get("run", ""))} <= set(targets)
-    writes = [key for key, value in workflow["permissions"].items() if value == "write"]
-    if writes:
-        assert writes == ["pull-requests"]
-        assert not any("uses" in step for step in steps), "it could check out, or run, what nobody has checked"
-        assert "pull_request" not in workflow["on"]
-    assert "pull_request_target" not in workflow["on"]
-    for step in steps:
-        assert "secrets." not in str(step)
-        assert "${{" not in step.get("run", ""), "what a pull request is called could become a command"
-        if "pull_request" in workflow["on"] and step.get("uses", "").startswith("actions/checkout@"):
-            assert step["with"]["persist-credentials"] == "false"
