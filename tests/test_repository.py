@@ -164,8 +164,8 @@ def test_params_that_stages_name_exist():
                 value = value[part]
 
 
-@pytest.mark.parametrize("stage", ["fetch", "prepare", "report"])
-def test_a_stage_without_a_model_starts_without_torch(stage):
+@pytest.mark.parametrize("stage", ["fetch", "prepare", "report", "evidence.significance"])
+def test_a_stage_without_a_model_and_the_test_of_a_change_start_without_torch(stage):
     command = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
     assert not subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode
 

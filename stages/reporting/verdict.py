@@ -64,12 +64,12 @@ def change_line(change: Change | None, rev: str, main: MainScore) -> str:
     metric = METRICS[main.key]
     if change is None:
         return f"**Nothing to compare with**: {rev} has no {metric.name}."
+    scores = f"{metric.name} {metric.number(change.before)} → {metric.number(change.after)} {metric.mark}".rstrip()
     if not change.same_rows:
         return (
-            f"**Not comparable: data changed.** The test rows or their labels differ between {rev} and now: "
-            f"{metric.name} {metric.score(change.before)} there, {metric.score(change.after)} here."
+            f"**{scores} against {rev}, not comparable: data changed.** The test rows, or their labels, are not those "
+            f"of {rev}."
         )
-    scores = f"{metric.name} {metric.number(change.before)} → {metric.number(change.after)} {metric.mark}".rstrip()
     step = metric.with_unit(metric.signed(change.after - change.before))
     p_value = f", p = {change.paired['p_value']:.2g}" if change.paired else ""
     found = CHANGES[change_proven(change, main)]

@@ -187,8 +187,8 @@ def change(before: float, after: float, *, sign: int = 1, p_value: float | None 
         (
             change(0.9, 0.8, same_rows=False, p_value=None),
             SINGLE,
-            "**Not comparable: data changed.** The test rows or their labels differ between main and now: accuracy "
-            "90.0% there, 80.0% here.",
+            "**accuracy 90.0 → 80.0 % against main, not comparable: data changed.** The test rows, or their labels, "
+            "are not those of main.",
         ),
         (None, SINGLE, "**Nothing to compare with**: main has no accuracy."),
     ],
