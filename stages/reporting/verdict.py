@@ -68,7 +68,7 @@ def change_line(change: Change | None, rev: str, main: MainScore) -> str:
     if not change.same_rows:
         return (
             f"**{scores} against {rev}, not comparable: data changed.** The test rows, or their labels, are not those "
-            f"of {rev}."
+            f"of {rev}, so `gate.max_drop` is not checked."
         )
     step = metric.with_unit(metric.signed(change.after - change.before))
     p_value = f", p = {change.paired['p_value']:.2g}" if change.paired else ""

@@ -188,7 +188,7 @@ def change(before: float, after: float, *, sign: int = 1, p_value: float | None 
             change(0.9, 0.8, same_rows=False, p_value=None),
             SINGLE,
             "**accuracy 90.0 → 80.0 % against main, not comparable: data changed.** The test rows, or their labels, "
-            "are not those of main.",
+            "are not those of main, so `gate.max_drop` is not checked.",
         ),
         (None, SINGLE, "**Nothing to compare with**: main has no accuracy."),
     ],
