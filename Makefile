@@ -21,9 +21,9 @@ costs:
 	@echo 'It needs 3 GB of memory, 2 GB of disk, and 2 GB more for .venv (6 GB where torch comes with CUDA).'
 
 report: .venv/installed  ## run the pipeline, write report.md with the changes since REV (main); fails if the gate fails
-	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing
+	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing || echo "the DVC remote cannot be read" >&2
 	dvc repro
-	python -m stages.report --rev $(REV) --gate > report.md
+	python -m stages.report --rev '$(REV)' --gate > report.md
 
 test: .venv/installed-dev lint  ## check the style and run every test
 	$(PYTEST)

@@ -36,7 +36,7 @@ from benchmarks import results, standings
 from benchmarks.tasks import MODELS, ROOT, SHUFFLED, TASKS, write_params, write_rows
 from stages.backbone import store
 from stages.common import errors, files, paths
-from stages.evidence import significance
+from stages.evidence import intervals
 from stages.params import Params
 from stages.scoring.kinds import SCORED
 
@@ -177,8 +177,8 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
             measured = {"train": read(folder / paths.TRAIN_METRICS), "evaluate": read(folder / paths.EVALUATE_METRICS)}
             by_seed[f"{seed}"] = measured | {"seconds": taken}
         baseline = read(folder / paths.BASELINE_METRICS)
-        for rival, intervals in rival_intervals(folder, main=by_seed[f"{seeds[0]}"]["train"]["main"]).items():
-            baseline[rival]["interval"] = intervals
+        for rival, interval in rival_intervals(folder, main=by_seed[f"{seeds[0]}"]["train"]["main"]).items():
+            baseline[rival]["interval"] = interval
     result = {"task": task, "model": model, "conditions": results.conditions_here(), "seconds": seconds}
     result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
     files.write_json(written, result)
@@ -191,7 +191,7 @@ def rival_intervals(folder: Path, *, main: str) -> dict[str, dict[str, dict[str,
     problem, labels = SCORED[about.problem], store.load_rows(folder / paths.ENCODED / "test", about).text_labels
     options = {"labels": labels, "resamples": params.evaluate.resamples}
     return {
-        name: significance.intervals(
+        name: intervals.intervals(
             problem, problem.main_scores[main], predictions=problem.predictions(column), **options
         )
         for name, column in pd.read_parquet(folder / paths.BASELINE_PREDICTIONS).drop(columns="row").items()

@@ -38,7 +38,7 @@ from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress, rivals, texts
-from stages.evidence import significance
+from stages.evidence import intervals
 from stages.params import Params
 from stages.problems.main_score import MainScore
 from stages.scoring.kinds import SCORED
@@ -213,7 +213,7 @@ def measure(
     problem: ScoredProblem, main: MainScore, *, labels: np.ndarray, predictions: Any
 ) -> dict[str, float | dict]:
     """A rival's scores on the test rows, and the confidence interval of the main score."""
-    interval = {main.key: significance.main_interval(main, labels=labels, predictions=predictions)}
+    interval = {main.key: intervals.main_interval(main, labels=labels, predictions=predictions)}
     return score(problem, labels, predictions) | {"interval": interval}
 
 

@@ -28,7 +28,7 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
-from stages.evidence import abstention, seeds, significance, slices
+from stages.evidence import abstention, intervals, seeds, significance, slices
 from stages.evidence.abstention import Abstention
 from stages.params import Params
 from stages.problems.main_score import MainScore
@@ -161,9 +161,7 @@ def measure(
     gains[STRONGEST_RIVAL] = min(gains.values(), key=lambda values: values["gain"])
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
-        "interval": significance.intervals(
-            problem, main, labels=labels, predictions=tuned, resamples=options.resamples
-        ),
+        "interval": intervals.intervals(problem, main, labels=labels, predictions=tuned, resamples=options.resamples),
         "uncalibrated": {
             name: value for name, value in score(problem, labels, uncalibrated).items() if name in PROBABILITY_SCORES
         },

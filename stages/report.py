@@ -2,32 +2,37 @@
 
     python -m stages.report                 verdict, comparison, errors; also written to metrics/report.md
                                             (`dvc repro` prints the verdict alone)
-    python -m stages.report --rev main      the same and what changed since that revision; writes nothing
+    python -m stages.report --rev main      what changed since that revision, then the same; writes nothing
     python -m stages.report --gate          exit status 1 if the gate of params.yaml is not passed
 
 Reads metrics/{data,encode,baseline,evaluate}.json, metrics/plots, data/predictions/{test,suspects}.csv and
 models/adapter/run.json. Writes metrics/report.md and its figure, metrics/summary.png; and metrics/card.md: the
-adapter's model card with its test results, which `stages.export` writes too. Computes nothing and loads no model, so it
-takes seconds.
+adapter's model card with its test results, which `stages.export` writes too. Loads no model, so it takes seconds, and
+computes nothing; with --rev, a paired test of this run's answers to the test rows and those of the revision, which come
+from DVC's cache or its remote.
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 
 import pandas as pd
 
 from stages.adapters.run import Run
 from stages.common import errors, files, paths, progress
+from stages.evidence.change import Change
 from stages.params import Params
+from stages.problems.main_score import MainScore
 from stages.reporting import figure, history, tables
-from stages.reporting.markdown import paragraphs
+from stages.reporting.markdown import details, fitting, paragraphs
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import (
     ONE_SEED,
     abstention_line,
     calibration_line,
+    change_line,
     gate_line,
     leak_warning,
     main_score_line,
@@ -37,23 +42,33 @@ from stages.reporting.verdict import (
     verdict,
 )
 
+MARKER = "<!-- stages.report: what a pull request changes -->"
+"""The first line of a comment, by which .github/workflows/comment.yml finds it again."""
+
+MOST_CHARACTERS = 65_000
+"""In a comment; GitHub refuses more than 65,536, and comment.yml adds a character to each @."""
+
 
 def main() -> None:
-    options = arguments()
-    gate = Params.load().gate
+    options, params = arguments(), Params.load()
     data, encode, baseline, tuned = (
         json.loads(path.read_text())
         for path in (paths.DATA_METRICS, paths.ENCODE_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
-    run = Run.load(paths.ADAPTER)
-    before = history.metrics_at(options.rev) if options.rev else None
-    missed = unmet_conditions(gate, tuned, before, run.main)
-    findings = sections(run, data=data, encode=encode, baseline=baseline, tuned=tuned, missed=missed)
+    run, answers = Run.load(paths.ADAPTER), history.read_answers(paths.TEST_PREDICTIONS)
+    change = None
     if options.rev:
-        print(paragraphs(findings, history.changes(options.rev)))
+        resamples = params.evaluate.resamples
+        change = history.change_since(options.rev, run, tuned=tuned, answers=answers, resamples=resamples)
+    missed = unmet_conditions(params.gate, tuned, change, run.main)
+    findings = sections(run, answers, data=data, encode=encode, baseline=baseline, tuned=tuned)
+    if options.rev:
+        print(comment(findings, change, options.rev, main=run.main, missed=missed))
     else:
-        save(run, findings, baseline=baseline, tuned=tuned)
-        show(findings)
+        first, *others = findings.values()
+        text = paragraphs(first, gate_line(missed), *others)
+        save(run, text, baseline=baseline, tuned=tuned)
+        show(text)
     if options.gate and missed:
         sys.exit(1)
 
@@ -76,36 +91,67 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def sections(run: Run, *, data: dict, encode: dict, baseline: dict, tuned: dict, missed: list[str]) -> str:
-    """The report without title and figure.
+def sections(
+    run: Run, answers: pd.DataFrame, *, data: dict, encode: dict, baseline: dict, tuned: dict
+) -> dict[str, str]:
+    """The parts of the report, by their titles, without the gate, the figure and what changed; the verdict is first.
 
     Args:
+        answers: data/predictions/test.csv.
         data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
-        missed: the conditions of the gate that are not met.
     """
-    answers, suspects = (
-        pd.read_csv(path, dtype=str, keep_default_na=False)  # classes may look like numbers
-        for path in (paths.TEST_PREDICTIONS, paths.SUSPECTS)
-    )
     problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
-    return paragraphs(
-        verdict(baseline, tuned, main),
-        tables.comparison(baseline, tuned, rows=data["rows"], problem=problem, main=main),
-        main_score_line(problem, main, choice, data["train"]),
-        tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
-        gate_line(missed),
-        calibration_line(tuned),
-        abstention_line(tuned),
-        leak_warning(baseline, tuned, main),
-        tables.errors(answers),
-        tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
-        slices_line(tuned, main),
-        tables.by_slice(tuned, main, strongest_rival(baseline, main)),
-        tables.by_length(pd.read_csv(paths.EVALUATE_PLOTS / "length.csv"), main),
-        tables.suspect_labels(suspects, answers, rows=data["rows"], problem=problem),
-        tables.what_was_read(encode, data["rows"], windows=run.window_stride is not None),
-        tables.data_counts(data, problem),
-    )
+    suspects, lengths = history.read_answers(paths.SUSPECTS), pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")
+    parts = {
+        "Verdict": (
+            verdict(baseline, tuned, main),
+            tables.comparison(baseline, tuned, rows=data["rows"], problem=problem, main=main),
+            main_score_line(problem, main, choice, data["train"]),
+            tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
+            calibration_line(tuned),
+            abstention_line(tuned),
+            leak_warning(baseline, tuned, main),
+        ),
+        "Errors": (tables.errors(answers),),
+        f"By {problem.noun}, slice and length": (
+            tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
+            slices_line(tuned, main),
+            tables.by_slice(tuned, main, strongest_rival(baseline, main)),
+            tables.by_length(lengths, main),
+        ),
+        "Suspect labels": (tables.suspect_labels(suspects, answers, rows=data["rows"], problem=problem),),
+        "Data": (
+            tables.what_was_read(encode, data["rows"], windows=run.window_stride is not None),
+            tables.data_counts(data, problem),
+        ),
+    }
+    return {title: paragraphs(*texts) for title, texts in parts.items()}
+
+
+def comment(findings: dict[str, str], change: Change | None, rev: str, *, main: MainScore, missed: list[str]) -> str:
+    """What changed since a revision, then the report, as a comment on a pull request, which has limited room.
+
+    Args:
+        findings: the parts of the report; missed: the conditions of the gate that are not met.
+    """
+    name = called(rev)
+    first, *others = findings
+    long = {"Metrics that changed": history.changed_metrics(rev, name)} | {title: findings[title] for title in others}
+    parts = {
+        "Change": paragraphs(MARKER, change_line(change, name, main), gate_line(missed)),
+        "Parameters that changed": history.changed_params(rev, name),
+        first: findings[first],
+        "How to reproduce": history.to_reproduce(),
+        **{title: details(title, text) for title, text in long.items()},
+    }
+    return fitting(parts, most=MOST_CHARACTERS, elsewhere=f"All is in {paths.REPORT}, and in `dvc metrics diff {rev}`.")
+
+
+def called(rev: str) -> str:
+    """A revision's name in Markdown; of a commit, its first digits."""
+    if re.fullmatch("[0-9a-f]{40}", rev):
+        return rev[:7]
+    return rev if re.fullmatch(r"[\w./-]+", rev) else f"`{rev}`"
 
 
 def save(run: Run, findings: str, *, baseline: dict, tuned: dict) -> None:

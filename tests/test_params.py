@@ -112,7 +112,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "evaluate.main: expected auto or accuracy or f1_macro or mcc or roc_auc or log_loss with data.problem: "
             "single_label, found 'mae'",
         ),
-        (r"min_gain: 0.0", "min_gain: 1.0", "gate.min_gain: expected a share below 1, found 1.0"),
+        (r"min_gain: null", "min_gain: 1.0", "gate.min_gain: expected a share below 1, found 1.0"),
         (r"  source: package:vader", "  source: vader", "data.source: expected string should match"),
         (r"  source: package:vader", "  source: ftp:vader", "(package|hub|path):.+$', found 'ftp:vader"),
     ],
@@ -223,7 +223,7 @@ def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
 
 @pytest.mark.parametrize("main", ["mcc", "log_loss"])
 def test_a_gain_of_a_score_that_is_no_share_may_be_1(tmp_path, main):
-    params = load(tmp_path, (r"  main: auto", f"  main: {main}"), (r"min_gain: 0.0", "min_gain: 1.0"))
+    params = load(tmp_path, (r"  main: auto", f"  main: {main}"), (r"min_gain: null", "min_gain: 1.0"))
     assert params.gate.min_gain == 1
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,14 @@ def made_up(tmp_path, monkeypatch):
         return tmp_path
 
     return enter
+
+
+def set_gate(folder: Path, **values: float) -> None:
+    """Change keys of the gate in params.yaml."""
+    text = (folder / paths.PARAMS).read_text()
+    for key, value in values.items():
+        text = re.sub(f"  {key}:.*", f"  {key}: {value}", text)
+    (folder / paths.PARAMS).write_text(text)
 
 
 @pytest.mark.parametrize("problem", outputs.SECTIONS)
@@ -76,6 +85,7 @@ def test_each_problem_has_its_own_words(problem, said, made_up):
 def test_with_several_seeds_report_card_and_gate_follow_the_test_over_seeds(problem, made_up):
     folder = made_up(problem)
     (folder / paths.EVALUATE_METRICS).write_text(json.dumps(outputs.tuned_with_seeds(problem, p_value=0.2)))
+    set_gate(folder, max_p_value=0.05)
     report.main()
     text, card = paths.REPORT.read_text(), paths.CARD.read_text()
     for page in (text, card):
@@ -111,8 +121,7 @@ def test_the_report_is_written_in_a_few_seconds_without_the_heavy_libraries(made
 
 def test_the_gate_fails_the_command_and_not_the_report(made_up, monkeypatch):
     folder = made_up("single_label")
-    lines = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(re.sub("min_gain: .*", "min_gain: 0.1", lines))
+    set_gate(folder, min_gain=0.1)
     report.main()
     assert "Gate: failed: expected a gain over the strongest rival of at least 0.1 (gate.min_gain), found 0.03." in (
         paths.REPORT.read_text()
@@ -135,6 +144,7 @@ def test_with_shuffled_training_labels_there_is_no_evidence_and_the_gate_fails(c
     pd.read_parquet(table).assign(label=shuffled).to_parquet(table)
     for stage in ("baseline", "train", "evaluate"):
         copied.call(stage)
+    set_gate(copied.folder, min_gain=0.0)
     done = copied.call("report", "--gate", check=False)
     assert done.returncode == 1
     assert "**No evidence of a gain**" in done.stdout
@@ -173,20 +183,48 @@ def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_le
     (trained_less.folder / ".venv/installed").touch()
     done = trained_less.run("make", "report", "REV=HEAD~1", check=False)
     assert done.returncode == 2, done.stderr  # the gate fails
-    text = re.sub(" +", " ", (trained_less.folder / "report.md").read_text())
-    assert "**No evidence of a gain**" in text
-    assert "### Params changed since HEAD~1" in text
-    assert "| params.yaml | lora.r | 8 " in text
-    assert "| metrics/evaluate.json | accuracy " in text
-    assert "expected a drop in accuracy of at most 0.02" in text
+    text = (trained_less.folder / "report.md").read_text()
+    marker, change, gate, params, *_ = text.split("\n\n")
+    assert marker == report.MARKER
+    assert re.match(r"\*\*accuracy [\d.]+ → [\d.]+ % \(-[\d.]+ points, p = \S+\) against `HEAD~1`\*\*: ", change)
+    assert "by the exact McNemar test on the same 24 test rows" in change
+    assert gate.startswith("Gate: failed: expected a drop in accuracy of at most 0.02 (gate.max_drop), found ")
+    assert params.splitlines()[2:] == [
+        "| lora.r | 8 | 1 |",
+        "| train.epochs | 12 | 1 |",
+        "| train.lr | 0.005 | 1e-05 |",
+    ]
+    assert "\n\n<details><summary>Errors</summary>\n\nCompared with " in text
+    assert "\n| metrics/evaluate.json | accuracy | " in text
 
 
 def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist_an_error(copied):
     tree = copied.run("git", "mktree", input="").stdout.strip()
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
     empty = copied.run("git", *identity, "commit-tree", "-m", "Start", tree).stdout.strip()
-    assert "| metrics/evaluate.json | accuracy " in re.sub(" +", " ", copied.call("report", "--rev", empty).stdout)
+    text = copied.call("report", "--rev", empty).stdout
+    assert text.startswith(
+        f"{report.MARKER}\n\n**Nothing to compare with**: {empty[:7]} has no accuracy.\n\nGate: passed."
+    )
+    assert "\n| metrics/evaluate.json | accuracy | — | " in text
     done = copied.call("report", "--rev", "nowhere", check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "nowhere" in done.stderr
+
+
+def test_a_comment_fits_however_many_classes_there_are(made_up, monkeypatch):
+    made_up("single_label")
+    monkeypatch.setattr(report.history, "changed_params", lambda rev, name: "No parameter changed.")
+    monkeypatch.setattr(report.history, "changed_metrics", lambda rev, name: "No metric changed.")
+    monkeypatch.setattr(report.history, "to_reproduce", lambda: "To reproduce: `make`.")
+    findings = {"Verdict": "It was.", "By class": "| class |\n" * 9_000, "Data": "Rows."}
+    commit = "0123456789" * 4
+    text = report.comment(findings, None, commit, main=outputs.run("single_label").main, missed=[])
+    assert text.startswith(f"{report.MARKER}\n\n**Nothing to compare with**: 0123456 has no accuracy.")
+    assert len(text) < 65_536
+    assert "<summary>By class" not in text
+    assert text.endswith(
+        "<details><summary>Data</summary>\n\nRows.\n\n</details>\n\nLeft out, as there is room for 65,000 characters "
+        f"only: By class. All is in metrics/report.md, and in `dvc metrics diff {commit}`."
+    )

@@ -43,7 +43,7 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
         ("stages/reporting/verdict.py", ["report"]),
         ("stages/reporting/figure.py", ["report"]),
         ("stages/reporting/params.py", ["report"]),
-        ("stages/evidence/significance.py", ["baseline", "audit", "evaluate"]),
+        ("stages/evidence/intervals.py", ["baseline", "audit", "evaluate"]),
         ("stages/training/trainer.py", ["train"]),
     ],
 )

@@ -33,6 +33,8 @@ class MainScore(ABC):
     """1: higher is better; -1: lower is better."""
     share: bool = True
     """Whether it is between 0 and 1."""
+    from_answers: bool = True
+    """Whether the answers alone determine it; else it depends on their probabilities."""
 
     @abstractmethod
     def value(self, labels: np.ndarray, predictions: Any) -> float:
@@ -72,6 +74,7 @@ class RocAuc(MainScore):
 
     ranked: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
     """Which classes each row has, and by which probabilities it is ranked: two arrays, (rows, classes)."""
+    from_answers: bool = False
 
     def value(self, labels: np.ndarray, predictions: Any) -> float:
         """0.5 where there is no such class."""

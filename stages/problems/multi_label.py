@@ -75,7 +75,15 @@ SCORES = (
         name="ROC AUC",
         ranked=lambda labels, predictions: (labels > 0, predictions.probabilities),
     ),
-    RowMean(key="log_loss", name="log loss", sign=-1, share=False, of_rows=log_losses, few_rows_decide=True),
+    RowMean(
+        key="log_loss",
+        name="log loss",
+        sign=-1,
+        share=False,
+        from_answers=False,
+        of_rows=log_losses,
+        few_rows_decide=True,
+    ),
 )
 
 
@@ -200,6 +208,19 @@ class MultiLabel(Problem):
     def answers(self, predictions: Decisions, names: list[str]) -> np.ndarray:
         """The names of the labels that each row is given."""
         return self.truth(predictions.given, names)
+
+    def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
+        """Names are found from left to right, in their order, as a name may contain a comma itself."""
+        labels = np.zeros((len(answers), len(names)), dtype=np.float32)
+        for row, answer in enumerate(answers):
+            left = f"{answer}, "
+            for column, name in enumerate(names):
+                if left.startswith(f"{name}, "):
+                    labels[row, column], left = 1, left.removeprefix(f"{name}, ")
+        return labels
+
+    def certain(self, labels: np.ndarray, names: list[str]) -> Decisions:
+        return Decisions(probabilities=labels.astype(np.float64), given=labels > 0)
 
     def confidence(self, predictions: Decisions) -> dict[str, np.ndarray]:
         """The probability of each row's whole answer, as if labels were independent."""

@@ -159,6 +159,14 @@ class Problem(ABC):
         """The predicted answers in readable form, as in `truth`, (rows,)."""
 
     @abstractmethod
+    def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
+        """The labels whose readable forms, as text, these are: the inverse of `truth`."""
+
+    @abstractmethod
+    def certain(self, labels: np.ndarray, names: list[str]) -> Any:
+        """The predictions that give exactly these labels, with certainty."""
+
+    @abstractmethod
     def confidence(self, predictions: Any) -> dict[str, np.ndarray]:
         """The probability of each row's answer, by the name of its column; empty if answers have none."""
 

@@ -1,5 +1,6 @@
 """Each text has a number: outputs and predictions are numbers, (rows,)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -109,6 +110,12 @@ class Regression(Problem):
     def answers(self, predictions: np.ndarray, names: list[str]) -> np.ndarray:
         """The numbers."""
         return predictions
+
+    def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
+        return np.array(answers, dtype=np.float64)
+
+    def certain(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return labels
 
     def confidence(self, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """Empty: a number has no probability."""

@@ -1,5 +1,6 @@
 """Each text has one of several classes: outputs are class probabilities, (rows, classes), whose rows sum to 1."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -45,7 +46,15 @@ SCORES = (
     OfCounts(key="f1_macro", name="macro-F1", decisions=decisions, of_counts=mean_f1_of_present),
     OfCounts(key="mcc", name="MCC", share=False, decisions=decisions, of_counts=mcc),
     RocAuc(key="roc_auc", name="ROC AUC", ranked=ranked),
-    RowMean(key="log_loss", name="log loss", sign=-1, share=False, of_rows=log_losses, few_rows_decide=True),
+    RowMean(
+        key="log_loss",
+        name="log loss",
+        sign=-1,
+        share=False,
+        from_answers=False,
+        of_rows=log_losses,
+        few_rows_decide=True,
+    ),
 )
 
 
@@ -131,6 +140,12 @@ class SingleLabel(Problem):
     def answers(self, predictions: np.ndarray, names: list[str]) -> np.ndarray:
         """The name of each row's most probable class."""
         return self.truth(predictions.argmax(axis=1), names)
+
+    def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
+        return np.array([names.index(answer) for answer in answers])
+
+    def certain(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return np.eye(len(names))[labels]
 
     def confidence(self, predictions: np.ndarray) -> dict[str, np.ndarray]:
         """The probability of each row's most probable class."""

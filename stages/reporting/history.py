@@ -1,50 +1,157 @@
 """Other runs, as Git and DVC keep them: what changed since a revision, and what experiments found."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from stages.common import paths
+import pandas as pd
+from ruamel.yaml import YAML
+
+from stages.adapters.run import Run
+from stages.common import paths, texts
 from stages.common.errors import PipelineError
-from stages.reporting.markdown import paragraphs
+from stages.evidence.change import Change, between
+from stages.reporting.markdown import literal, paragraphs, table
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+LOCK = Path("dvc.lock")
+
+SMALL = 1e-5
+"""Changes of metrics that are smaller are not shown: other processors cause them."""
+
+LONGEST = 100
+"""How many characters of a parameter's value are shown."""
 
 
-def metrics_at(rev: str) -> dict | None:
-    """metrics/evaluate.json as it was at a revision; None: it was not there yet.
+def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame, resamples: int) -> Change | None:
+    """How the main score changed since a revision; None: the revision has none.
+
+    Args:
+        tuned: metrics/evaluate.json; answers: data/predictions/test.csv, all of it as text.
+        resamples: bootstrap resamples behind the interval of the change.
+
+    Raises:
+        PipelineError: there is no such revision, or its metrics cannot be read.
+    """
+    there = files_at(rev)
+    metrics = read_text(there, paths.EVALUATE_METRICS)
+    try:
+        before = json.loads(metrics or "{}")
+    except ValueError as error:
+        raise PipelineError(f"--rev {rev}: {paths.EVALUATE_METRICS} is no JSON: {error}") from None
+    if run.main.key not in before:
+        return None
+    earlier = read_text(there, paths.TEST_PREDICTIONS)
+    return between(
+        run.problem,
+        run.main,
+        before=before,
+        after=tuned,
+        answers=(None if earlier is None else read_answers(io.StringIO(earlier)), answers),
+        same_file=same_test_rows(read_text(there, LOCK), LOCK.read_text() if LOCK.exists() else None),
+        resamples=resamples,
+    )
+
+
+def files_at(rev: str) -> "DVCFileSystem":
+    """The files of a revision, with those that DVC keeps in its cache or in a remote.
 
     Raises:
         PipelineError: there is no such revision, or DVC cannot read it.
     """
-    import dvc.api  # here: without a revision the report needs no DVC, which takes a quarter of a second to import
+    from dvc.api import DVCFileSystem  # here: without a revision the report needs no DVC, which takes half a second
     from dvc.exceptions import DvcException
 
     try:
-        return dvc.api.metrics_show(str(paths.EVALUATE_METRICS), rev=rev)
-    except FileNotFoundError:
-        return None
+        files = DVCFileSystem(rev=rev)
+        files.ls("")  # looks the revision up
+        return files
     except DvcException as error:
         raise PipelineError(f"--rev {rev}: {' '.join(str(error).split())}") from None
 
 
-def changes(rev: str) -> str:
-    """What changed in parameters and metrics since a revision, as DVC shows it, and how to make this run again."""
-    tables = {topic: dvc_output(topic, "diff", "--md", rev).strip() for topic in ("params", "metrics")}
+def read_text(files: "DVCFileSystem", path: Path) -> str | None:
+    """The content of a file; None: it is not there, or lost."""
+    try:
+        return files.read_text(str(path), encoding="utf-8")
+    except Exception as error:  # every kind of remote fails in its own way
+        if not isinstance(error, FileNotFoundError):
+            print(f"{path} cannot be read: {' '.join(str(error).split())}", file=sys.stderr)
+        return None
+
+
+def read_answers(file: Path | IO[str]) -> pd.DataFrame:
+    """A table of answers, all of it as text: the names of classes may look like numbers or missing values."""
+    return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def same_test_rows(*locks: str | None) -> bool:
+    """Whether these dvc.lock files name the same file of test rows, by its hash."""
+    stages = [YAML(typ="safe", pure=True).load(lock or "{}").get("stages", {}) for lock in locks]
+    deps = [dep for lock in stages for dep in lock.get("evaluate", {}).get("deps", [])]
+    hashes = [dep["md5"] for dep in deps if dep["path"] == str(paths.PREPARED / "test.parquet")]
+    return len(hashes) == len(locks) and len(set(hashes)) == 1
+
+
+def changed_params(rev: str, name: str) -> str:
+    """The parameters that changed since a revision, in a table.
+
+    Args:
+        name: what the revision is called in it.
+
+    Raises:
+        PipelineError: DVC fails.
+    """
+    files = json.loads(dvc_output("params", "diff", "--json", rev) or "{}")
+    lines = [
+        (literal(key if path == str(paths.PARAMS) else f"{path}: {key}"), *map(shown, (values["old"], values["new"])))
+        for path, changed in sorted(files.items())
+        for key, values in sorted(changed.items())
+    ]
+    return table(("parameter", name, "now"), lines, names=3) if lines else f"No parameter changed since {name}."
+
+
+def changed_metrics(rev: str, name: str) -> str:
+    """The metrics that changed since a revision by at least `SMALL`, in a table.
+
+    Args and errors: see `changed_params`.
+    """
+    files = json.loads(dvc_output("metrics", "diff", "--json", rev) or "{}")
+    lines, small = [], 0
+    for path, changed in sorted(files.items()):
+        for key, values in sorted(changed.items()):
+            difference = values.get("diff")
+            if difference is not None and abs(difference) < SMALL:
+                small += 1
+                continue
+            step = "" if difference is None else f"{difference:+.4g}"
+            lines.append((path, literal(key), *map(shown, (values["old"], values["new"])), step))
+    left_out = f"Changes below {SMALL:g} are left out: {small}." if small else ""
+    found = table(("file", "metric", name, "now", "change"), lines, names=2) if lines else "No metric changed."
+    return paragraphs(found, left_out)
+
+
+def shown(value: Any) -> str:
+    """A value of a parameter or metric as a cell; a missing one, or null, as a dash."""
+    if value is None:
+        return "—"
+    return f"{value:.5g}" if isinstance(value, float) else literal(texts.shortened(str(value), LONGEST))
+
+
+def to_reproduce() -> str:
+    """How to make this run again."""
     commit = output_of("git", "rev-parse", "HEAD").strip()
     changed = output_of("git", "status", "--porcelain", "--", str(paths.PARAMS), "dvc.yaml", "stages")
-    return paragraphs(
-        f"To reproduce: first commit what differs from {commit}."
-        if changed
-        else f"To reproduce: `git checkout {commit}`, then `make`.",
-        *(f"### {topic.title()} changed since {rev}\n\n{filled(table)}" for topic, table in tables.items()),
-    )
-
-
-def filled(table: str) -> str:
-    """DVC's table, or `none` where nothing changed and DVC prints only the header."""
-    return table if len(table.splitlines()) > 2 else "none"
+    if changed:
+        return f"To reproduce: first commit what differs from {commit}."
+    return f"To reproduce: `git checkout {commit}`, then `make`."
 
 
 @dataclass(frozen=True, kw_only=True)

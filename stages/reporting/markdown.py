@@ -27,6 +27,28 @@ def paragraphs(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def details(title: str, *parts: str) -> str:
+    """Parts that are shown when a reader opens their title."""
+    return paragraphs(f"<details><summary>{title}</summary>", *parts, "</details>") if any(parts) else ""
+
+
+def fitting(parts: dict[str, str], *, most: int, elsewhere: str) -> str:
+    """The parts, without those for which `most` characters leave no room, which a last line names.
+
+    Args:
+        parts: by their names; the first ones have precedence.
+        elsewhere: where all of them are.
+    """
+    room, kept = most - sum(len(name) + 2 for name in parts) - len(elsewhere) - 100, []
+    for name, part in parts.items():
+        if len(part) + 2 <= room:
+            kept.append(name)
+            room -= len(part) + 2
+    left_out = ", ".join(name for name in parts if name not in kept)
+    note = f"Left out, as there is room for {most:,} characters only: {left_out}. {elsewhere}" if left_out else ""
+    return paragraphs(*(parts[name] for name in kept), note)
+
+
 def literal(text: str) -> str:
     """Text from a dataset, as Markdown that shows it unchanged."""
     return MARKUP.sub(r"\\\g<0>", text)

@@ -1,8 +1,12 @@
-"""What the test rows prove: the verdict in a sentence, the gate, calibration, abstention, and a warning of leaks."""
+"""What the test rows prove: verdict, change since a revision, gate, calibration, abstention, a warning of leaks."""
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from stages.common.paths import TEST_PREDICTIONS
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
+from stages.evidence.change import Change
 from stages.problems.main_score import AUTO, MainScore
 from stages.problems.problem import Problem
 from stages.reporting.markdown import literal
@@ -10,7 +14,13 @@ from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
 
 SIGNIFICANT = 0.05
-"""The p-value below which a gain counts as significant."""
+"""The p-value below which a gain or a loss counts as significant."""
+
+VERDICTS = {1: "Tuning was worth it", 0: "No evidence of a gain", -1: "Tuning made it worse"}
+"""By what is `proven` of the gain over the strongest rival."""
+
+CHANGES = {1: "better", 0: "no evidence of a difference", -1: "worse"}
+"""By what is proven of the gain over the model of another revision."""
 
 ONE_SEED = (
     "One seed: with another the gain may differ. `dvc exp run -S 'train.seeds=[42,1,2]'` trains with three seeds and "
@@ -31,13 +41,79 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     over = tuned.get("seeds")
     gain, low, high, p_value = evidence(tuned)
     pair = [TUNED, f"the strongest rival ({strongest_rival(baseline, main)})"][:: main.sign]
-    proven = "Tuning was worth it" if gain > 0 and p_value < SIGNIFICANT else "No evidence of a gain"
+    found = VERDICTS[proven(gain, p_value)]
     shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
     test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
     return (
-        f"**{proven}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
+        f"**{found}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
         f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test})."
     )
+
+
+def proven(gain: float, p_value: float) -> int:
+    """1: a gain is significant; -1: a loss is; 0: neither."""
+    return 0 if p_value >= SIGNIFICANT else (gain > 0) - (gain < 0)
+
+
+def change_line(change: Change | None, rev: str, main: MainScore) -> str:
+    """The main score at another revision and now, and what the difference proves.
+
+    Args:
+        change: None if the revision has no such score; rev: what the revision is called.
+    """
+    metric = METRICS[main.key]
+    if change is None:
+        return f"**Nothing to compare with**: {rev} has no {metric.name}."
+    scores = f"{metric.name} {metric.number(change.before)} → {metric.number(change.after)} {metric.mark}".rstrip()
+    if not change.same_rows:
+        return (
+            f"**{scores} against {rev}, not comparable: data changed.** The test rows, or their labels, are not those "
+            f"of {rev}, so `gate.max_drop` is not checked."
+        )
+    step = metric.with_unit(metric.signed(change.after - change.before))
+    p_value = f", p = {change.paired['p_value']:.2g}" if change.paired else ""
+    found = CHANGES[change_proven(change, main)]
+    reason = paired_test(change, main) if change.paired else two_intervals(change, rev, main)
+    return f"**{scores} ({step}{p_value}) against {rev}**: {found}{reason}"
+
+
+def paired_test(change: Change, main: MainScore) -> str:
+    """Which test was made, and the interval of the change."""
+    metric = METRICS[main.key]
+    low, high = (main.sign * change.paired[end] for end in ("gain_low", "gain_high")[:: main.sign])
+    return (
+        f", by the {metric.test} on the same {change.rows:,} test rows (95 % interval {metric.signed(low)} to "
+        f"{metric.signed(high)}). Another seed may differ."
+    )
+
+
+def two_intervals(change: Change, rev: str, main: MainScore) -> str:
+    """What the intervals of both scores show, and why there is no paired test."""
+    metric = METRICS[main.key]
+    before, after = (f"{metric.number(ends['low'])} to {metric.number(ends['high'])}" for ends in change.intervals)
+    overlap = "do not overlap" if change_proven(change, main) else "overlap"
+    why = (
+        f"the answers of {rev} are neither in DVC's cache nor in a remote"
+        if main.from_answers
+        else f"{metric.name} needs the probabilities of all answers, which {TEST_PREDICTIONS} does not have"
+    )
+    return (
+        f", as the 95 % intervals {overlap} ({before}, now {after}). Unpaired: {why}; a paired test on the same rows "
+        "would find smaller differences."
+    )
+
+
+def change_proven(change: Change, main: MainScore) -> int:
+    """1: the model is significantly better than that of the other revision; -1: worse; 0: neither.
+
+    Without a paired test, it is so if the two intervals do not overlap.
+    """
+    if not change.same_rows:
+        return 0
+    if change.paired:
+        return proven(change.paired["gain"], change.paired["p_value"])
+    before, after = change.intervals
+    return main.sign * ((after["low"] > before["high"]) - (after["high"] < before["low"]))
 
 
 def strongest_rival(baseline: dict, main: MainScore) -> str:
@@ -69,14 +145,14 @@ def main_score_line(problem: Problem, main: MainScore, choice: str, counts: dict
     return f"Main score: {METRICS[main.key].name} (`evaluate.main: {choice}`). {why}".rstrip()
 
 
-def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainScore) -> list[str]:
-    """The conditions of the gate that are not met, in words.
+def unmet_conditions(gate: Gate, tuned: dict, change: Change | None, main: MainScore) -> list[str]:
+    """The conditions of the gate that are not met, in words; and a promised accuracy that is proven to be broken.
 
     Where there is no gain, the p-value counts as 1: it would be evidence of a loss. With several seeds, gain and
-    p-value are those over all seeds; accuracy and drop are those of the kept adapter.
+    p-value are those over all seeds; accuracy and change are those of the kept adapter.
 
     Args:
-        tuned: metrics/evaluate.json; before: the same at the revision compared with, if any.
+        tuned: metrics/evaluate.json; change: since the revision compared with, if any.
     """
     accuracy, (gain, _, _, p_value) = tuned.get("accuracy"), evidence(tuned)
     p_value = p_value if gain > 0 else 1
@@ -89,16 +165,28 @@ def unmet_conditions(gate: Gate, tuned: dict, before: dict | None, main: MainSco
     if "slices" in tuned:
         name, scores = worst_slice(tuned["slices"], main)
         below = main.sign * (tuned[main.key] - scores[main.key])
-        change = f"{a_drop} from all test rows to the slice {name} of at most"
-        checks.append(("max_slice_drop", below, change, lambda bound: below <= bound))
-    if before and main.key in before:
-        drop = main.sign * (before[main.key] - tuned[main.key])
-        checks.append(("max_drop", drop, f"{a_drop} of at most", lambda bound: drop <= bound))
-    return [
+        step = f"{a_drop} from all test rows to the slice {name} of at most"
+        checks.append(("max_slice_drop", below, step, lambda bound: below <= bound))
+    if change and change.same_rows:
+        drop = drop_of(change, main)
+        of_what = "" if main.sign > 0 else ", as a share of it,"
+        checks.append(("max_drop", drop, f"{a_drop}{of_what} of at most", lambda bound: drop <= bound))
+    missed = [
         f"expected {expected} {bound:g} (gate.{key}), found {value:.4g}"
         for key, value, expected, passes in checks
         if (bound := getattr(gate, key)) is not None and not passes(bound)
     ]
+    if change and gate.max_drop is not None and change_proven(change, main) < 0 and drop <= gate.max_drop:
+        missed.append(f"expected no significant {a_drop.removeprefix('a ')} (gate.max_drop), found {drop:.4g}")
+    if promise_is_broken(tuned.get("abstention", {})):
+        missed.append("expected the accuracy that `evaluate.target_accuracy` promises, found significantly less")
+    return missed
+
+
+def drop_of(change: Change, main: MainScore) -> float:
+    """How much worse the main score became; of a loss, which has no upper bound, as a share of what it was."""
+    drop = main.sign * (change.before - change.after)
+    return drop if main.sign > 0 else drop / max(change.before, np.finfo(float).tiny)
 
 
 def worst_slice(slices: dict[str, dict[str, dict]], main: MainScore) -> tuple[str, dict]:
@@ -203,8 +291,17 @@ def outcome(found: dict) -> Iterator[str]:
     if "accuracy" in found:
         accuracy, low, high = (f"{100 * found[key]:.1f}" for key in ("accuracy", "low", "high"))
         yield f"Of these answers {accuracy} % are right (95 % interval {low} to {high})."
-        if found["high"] < found["target"]:
+        if promise_is_broken(found):
             yield "That is less than promised: the rows kept for the threshold differ from the test rows."
+
+
+def promise_is_broken(found: dict) -> bool:
+    """Whether the test rows prove that answers are right less often than promised.
+
+    Args:
+        found: `abstention` of metrics/evaluate.json, or nothing.
+    """
+    return "accuracy" in found and found["high"] < found["target"]
 
 
 def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:

@@ -42,8 +42,8 @@ class Metric:
         return self.number(value) + self.mark
 
     def signed(self, value: float) -> str:
-        """A difference, with its sign."""
-        return f"{self.scaled(value):{'+.1f' if self.percent else '+.4g'}}"
+        """A difference, with its sign; `z`: never -0."""
+        return f"{self.scaled(value):{'+z.1f' if self.percent else '+z.4g'}}"
 
     def mean(self, value: float, deviation: float) -> str:
         """A mean of the main score, with its mark, and the standard deviation."""

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.special import softmax
 
-from stages.evidence import permutation, significance
+from stages.evidence import intervals, permutation, significance
 from stages.problems.kinds import PROBLEMS
 
 SINGLE, MULTI = PROBLEMS["single_label"], PROBLEMS["multi_label"]
@@ -132,5 +132,5 @@ def test_a_gain_is_tested_as_its_score_is_composed(key, monkeypatch):
     assert called == ([] if key == "accuracy" else [key])
     assert values["gain"] == pytest.approx(main.sign * (main.value(labels, tuned) - main.value(labels, rival)))
     assert values["gain_low"] < values["gain"] < values["gain_high"]
-    interval = significance.main_interval(main, labels=labels, predictions=tuned)
+    interval = intervals.main_interval(main, labels=labels, predictions=tuned)
     assert interval["low"] < main.value(labels, tuned) < interval["high"]

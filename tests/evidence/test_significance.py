@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scoring import drawn
 
-from stages.evidence import significance
+from stages.evidence import intervals, significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import score
 
@@ -20,7 +20,7 @@ ACCURACY = SINGLE.main_scores["accuracy"]
 def test_the_accuracys_interval_is_that_of_published_cases(right, rows, low, high):
     """Newcombe 1998, Two-sided confidence intervals for the single proportion, table I, method 3."""
     answers = np.eye(2)[(np.arange(rows) >= right).astype(int)]
-    interval = significance.main_interval(ACCURACY, labels=np.zeros(rows, dtype=int), predictions=answers)
+    interval = intervals.main_interval(ACCURACY, labels=np.zeros(rows, dtype=int), predictions=answers)
     assert interval == pytest.approx({"low": low, "high": high}, abs=5e-5)
 
 
@@ -28,18 +28,16 @@ def test_bootstrap_intervals_are_as_wide_as_theory_says_and_hold_the_value():
     generator = np.random.default_rng(1)
     labels = generator.integers(2, size=400)
     probabilities = SINGLE.outputs(generator.normal(size=(400, 2)) + 1.5 * np.eye(2)[labels])
-    scores, intervals = (
-        score(SINGLE, labels, probabilities),
-        significance.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=1000),
-    )
-    assert intervals.keys() == scores.keys()
-    assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in scores.items())
+    scores = score(SINGLE, labels, probabilities)
+    found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=1000)
+    assert found.keys() == scores.keys()
+    assert all(found[name]["low"] < value < found[name]["high"] for name, value in scores.items())
     losses = -np.log(probabilities[np.arange(400), labels])
-    width = intervals["log_loss"]["high"] - intervals["log_loss"]["low"]
+    width = found["log_loss"]["high"] - found["log_loss"]["low"]
     assert width == pytest.approx(2 * 1.96 * losses.std() / 20, rel=0.1)
-    assert significance.intervals(
+    assert intervals.intervals(
         SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=100
-    ) == significance.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=100)
+    ) == intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=100)
 
 
 def test_a_gain_comes_with_the_exact_mcnemar_test_and_a_paired_interval():
@@ -69,7 +67,7 @@ def test_intervals_and_tests_agree_with_their_formulas_on_random_cases(seed):
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
     expected = {"low": middle - half, "high": middle + half}
-    assert significance.main_interval(ACCURACY, labels=labels, predictions=probabilities) == pytest.approx(expected)
+    assert intervals.main_interval(ACCURACY, labels=labels, predictions=probabilities) == pytest.approx(expected)
     fixed, broken = (right & ~other).sum(), (other & ~right).sum()
     tail = sum(math.comb(fixed + broken, count) for count in range(min(fixed, broken) + 1)) / 2.0 ** (fixed + broken)
     assert significance.gain(ACCURACY, labels=labels, tuned=probabilities, rival=rival, resamples=100)[
@@ -81,7 +79,7 @@ def test_intervals_rest_on_every_resample_though_rare_classes_are_missing_from_s
     labels, probabilities = np.arange(40) % 20, np.full((40, 20), 0.01)
     probabilities[np.arange(40), (labels + (np.arange(40) < 10)) % 20] = 0.81
     assert all(SINGLE.complete(labels[rows], probabilities) for rows in significance.resampled(40, 200))
-    found = significance.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=200)
+    found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=200)
     scores = score(SINGLE, labels, probabilities)
     assert found.keys() == scores.keys()
     assert all(values["low"] <= scores[name] <= values["high"] for name, values in found.items())

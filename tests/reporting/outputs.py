@@ -12,7 +12,7 @@ from stages.common import paths
 from stages.problems.kinds import PROBLEMS
 from stages.reporting.params import Gate
 
-OPEN = Gate(min_accuracy=None, min_gain=None, max_p_value=None, max_drop=None, max_slice_drop=None)
+OPEN = Gate(max_drop=None, min_accuracy=None, min_gain=None, max_p_value=None, max_slice_drop=None)
 
 SECTIONS = {
     "single_label": {},

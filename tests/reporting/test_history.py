@@ -1,28 +1,51 @@
 """Other runs, as Git and DVC keep them."""
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
+from reporting import outputs
 
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.evidence.change import Change
 from stages.reporting import history
 
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
 
 
+HASH = "0" * 32
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository of Git and DVC: a commit without metrics, one with an accuracy of 0.5, and 0.75 in the workspace."""
+    """A repository of Git and DVC: a commit without metrics, one with an accuracy of 0.5, and 0.75 in the workspace.
+
+    The committed model is right on every row, that of the workspace on half of them.
+    """
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "metrics").mkdir()
+    for folder in ("metrics", "data/predictions"):
+        (tmp_path / folder).mkdir(parents=True)
     for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet"), ("git", "add", "--all")):
         subprocess.run(command, check=True)
     subprocess.run(("git", *IDENTITY, "commit", "--quiet", "--message", "Start"), check=True)
-    stage = {"cmd": "true", "metrics": [{"metrics/evaluate.json": {"cache": False}}]}
+    answers = outputs.answers("single_label")
+    content = answers.assign(tuned=answers["label"]).to_csv(index=False).encode()
+    digest = hashlib.md5(content).hexdigest()
+    kept = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(content)
+    rows, made = str(paths.PREPARED / "test.parquet"), str(paths.TEST_PREDICTIONS)
+    outs = {"deps": [rows], "params": ["seed", "words"], "outs": [made]}
+    stage = {"cmd": "true", **outs, "metrics": [{"metrics/evaluate.json": {"cache": False}}]}
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"evaluate": stage}}))
+    out = {"path": made, "hash": "md5", "md5": digest, "size": len(content)}
+    locked = {"deps": [{"path": rows, "hash": "md5", "md5": HASH}], "outs": [out]}
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"evaluate": {"cmd": "true"} | locked}}))
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
     write(0.5)
     subprocess.run(("git", "add", "--all"), check=True)
     subprocess.run(("git", *IDENTITY, "commit", "--quiet", "--message", "Evaluate"), check=True)
@@ -30,23 +53,40 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(accuracy: float) -> None:
-    """The workspace's metrics; the gains have names of their own, as those of a real run."""
-    paths.EVALUATE_METRICS.write_text(json.dumps({"accuracy": accuracy, "gain": {"strongest_rival": 0.25}}))
+def write(accuracy: float, mcc: float = 0.5) -> None:
+    """The workspace's metrics."""
+    interval = {"accuracy": {"low": 0.25, "high": 1.0}}
+    paths.EVALUATE_METRICS.write_text(json.dumps({"accuracy": accuracy, "mcc": mcc, "interval": interval}))
+
+
+def since(rev: str) -> Change | None:
+    """The change since a revision, of a run whose test rows were answered as in `outputs`."""
+    tuned, answers = outputs.tuned("single_label", accuracy=0.75), outputs.answers("single_label")
+    return history.change_since(rev, outputs.run("single_label"), tuned=tuned, answers=answers, resamples=10)
 
 
 def test_the_metrics_are_those_of_the_revision_not_of_the_workspace(repository):
-    assert history.metrics_at("HEAD") == {"accuracy": 0.5, "gain": {"strongest_rival": 0.25}}
+    change = since("HEAD")
+    assert (change.before, change.after) == (0.5, 0.75)
+
+
+def test_the_answers_of_the_revision_come_from_the_cache_and_without_them_the_hash_of_the_rows_decides(repository):
+    assert since("HEAD").paired["gain"] == -0.5
+    shutil.rmtree(repository / ".dvc/cache")
+    change = since("HEAD")
+    assert (change.same_rows, change.paired) == (True, None)
+    history.LOCK.write_text(history.LOCK.read_text().replace(HASH, "another"))
+    assert not since("HEAD").same_rows
 
 
 def test_a_revision_without_metrics_has_none(repository):
-    assert history.metrics_at("HEAD~1") is None
+    assert since("HEAD~1") is None
 
 
 @pytest.mark.parametrize("rev", ["nowhere", "--all"])
 def test_an_unknown_revision_is_one_clear_line(repository, rev):
     with pytest.raises(PipelineError, match=rev) as caught:
-        history.metrics_at(rev)
+        since(rev)
     assert "\n" not in str(caught.value)
 
 
@@ -54,18 +94,35 @@ def test_a_file_that_is_no_json_is_one_clear_line(repository):
     (repository / "metrics/evaluate.json").write_text("{")
     subprocess.run(("git", *IDENTITY, "commit", "--quiet", "--all", "--message", "Break"), check=True)
     with pytest.raises(PipelineError, match=r"--rev HEAD: .*evaluate\.json") as caught:
-        history.metrics_at("HEAD")
+        since("HEAD")
     assert "\n" not in str(caught.value)
 
 
-def test_changes_are_shown_with_the_commands_that_reproduce_them(repository):
+def test_changed_parameters_and_metrics_are_listed_without_the_differences_between_machines(repository):
+    write(0.75, mcc=0.5000001)
+    assert history.changed_metrics("HEAD", "main").splitlines() == [
+        "| file | metric | main | now | change |",
+        "|---|---|---:|---:|---:|",
+        "| metrics/evaluate.json | accuracy | 0.5 | 0.75 | +0.25 |",
+        "",
+        "Changes below 1e-05 are left out: 1.",
+    ]
+    assert history.changed_params("HEAD", "main") == "No parameter changed since main."
+    (repository / "params.yaml").write_text(f'seed: 1\nwords: "{"*a " * 99}"\n')
+    assert history.changed_params("HEAD", "main").splitlines()[:3] == [
+        "| parameter | main | now |",
+        "|---|---|---|",
+        "| seed | 0 | 1 |",
+    ]
+    assert "| words | — | \\*a \\*a" in history.changed_params("HEAD", "main")
+    assert len(history.changed_params("HEAD", "main")) < 300
+
+
+def test_how_to_reproduce_depends_on_what_is_committed(repository):
     commit = history.output_of("git", "rev-parse", "HEAD").strip()
-    text = history.changes("HEAD")
-    assert text.startswith(f"To reproduce: `git checkout {commit}`, then `make`.")
-    assert "### Params changed since HEAD\n\nnone" in text
-    assert "| metrics/evaluate.json | accuracy " in " ".join(text.split())
+    assert history.to_reproduce() == f"To reproduce: `git checkout {commit}`, then `make`."
     (repository / "params.yaml").write_text("seed: 1\n")
-    assert history.changes("HEAD").startswith(f"To reproduce: first commit what differs from {commit}.")
+    assert history.to_reproduce() == f"To reproduce: first commit what differs from {commit}."
 
 
 def test_a_command_that_fails_is_one_clear_line(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import rankdata
 from scoring import drawn
 
-from stages.evidence import significance
+from stages.evidence import intervals, significance
 from stages.scoring.kinds import SCORED
 from stages.scoring.scored import score
 
@@ -31,9 +31,9 @@ def test_every_score_agrees_with_its_definition_on_random_cases(seed):
         "spearman": correlation(rankdata(true), rankdata(found)),
     }
     assert score(REGRESSION, true, found) == pytest.approx(expected, rel=1e-6)
-    intervals = significance.intervals(REGRESSION, MAE, labels=true, predictions=found, resamples=200)
-    assert intervals.keys() == expected.keys()
-    assert all(intervals[name]["low"] < value < intervals[name]["high"] for name, value in expected.items())
+    ends = intervals.intervals(REGRESSION, MAE, labels=true, predictions=found, resamples=200)
+    assert ends.keys() == expected.keys()
+    assert all(ends[name]["low"] < value < ends[name]["high"] for name, value in expected.items())
 
 
 @pytest.mark.parametrize(("true", "found"), [([1, 2, 3], [5, 5, 5]), ([5, 5, 5], [1, 2, 3]), ([4], [4])])

@@ -65,7 +65,5 @@ def test_only_an_encoder_whose_layers_are_adapted_can_start_so(family, method, i
 
 def test_a_start_that_the_model_cannot_have_is_refused(saved_model):
     model = load_base(saved_model("llama"), labels=labels_of(["bad", "good"]), seed=1)
-    with pytest.raises(
-        PipelineError, match=r"mean_probe: expected an encoder .*, found llama and lora;"
-    ):
+    with pytest.raises(PipelineError, match=r"mean_probe: expected an encoder .*, found llama and lora;"):
         first_token.can_learn(model, method="lora", init="mean_probe")
