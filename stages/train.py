@@ -46,7 +46,7 @@ SET_FIELDS = ("target_modules", "modules_to_save", "exclude_modules", "feedforwa
 
 
 def main() -> None:
-    params = Params.load()
+    params = Params.load().filled(store.About.load(paths.ENCODED).dataset)
     precision.check(params.precision)
     base.quiet_transformers()
     about, rows = load_rows(params)
@@ -100,6 +100,8 @@ def train(
     print("train: seed {}, {trainable_parameters:,} of {total_parameters:,} parameters".format(seed, **counts))
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         print(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
+    if warning := recipe.too_few_steps(options, len(rows["train"])):
+        print(f"warning: {warning}")
     settings = {"problem": problem, "main": main_score, "options": options, "seed": seed, "unit": unit}
     settings |= {"precision": params.precision, "rates": recipe.rates(params.train, options.lr)}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, heads=heads, **settings)
