@@ -1,9 +1,12 @@
 """Presets: what belongs to one dataset; a mistake in one is a clear line."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from stages.common.errors import PipelineError
-from stages.sources import presets
+from stages.sources import presets, tracked
 
 
 @pytest.fixture
@@ -37,6 +40,17 @@ def test_what_is_no_preset_is_one_clear_line(write, text, message):
     write("bad", text)
     with pytest.raises(PipelineError, match=message):
         presets.load("bad")
+
+
+def test_a_dataset_that_dvc_added_is_tracked_and_a_large_one_is_for_dvc(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_bytes(b"123")
+    assert tracked.advice(Path("a.csv")) is None
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    monkeypatch.setattr(tracked, "LARGE", 2)
+    assert tracked.advice(Path("a.csv")).endswith(": dvc add a.csv")
+    (tmp_path / "a.csv.dvc").touch()
+    assert tracked.advice(Path("a.csv")) is None
 
 
 def test_values_of_a_dataset_fill_null_keys_alone():
