@@ -367,7 +367,7 @@ def project(shape: Shape, sizes: Sizes, folder: Path, *, rows: tuple[int, int, i
     with contextlib.chdir(folder):
         if not paths.BASE_MODEL.exists():
             save_base(shape)
-        paths.PREPARED.mkdir(parents=True, exist_ok=True)
+        files.write_json(paths.DATASET, {})
         kinds = Features({"row": Value("int64"), "text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
         for name, count in zip(paths.SPLITS, rows, strict=True):
             texts = made_up_texts(count, sizes)

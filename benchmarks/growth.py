@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from stages import prepare
-from stages.common import paths
+from stages.common import files, paths
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.rows import reading, splits
@@ -128,9 +128,10 @@ def anonymous_memory(process: int) -> int:
 
 def prepare_file(file: Path) -> None:
     """Prepare `file` as `stages.prepare` does, in the current folder."""
-    data = Params.load().data
+    params = Params.load()
+    data = params.filled().data
     prepared = prepare.prepare({"train": reading.read(file, data)}, data, Counter())
-    paths.PREPARED.mkdir(parents=True)
+    files.write_json(paths.DATASET, prepare.dataset(params, data))
     names = splits.class_names(prepared, data)
     for name, split in prepared.items():
         prepare.save(split, names, PROBLEMS[data.problem], paths.PREPARED / f"{name}.parquet")

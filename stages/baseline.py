@@ -50,9 +50,9 @@ BySplit = dict[str, np.ndarray]
 
 
 def main() -> None:
-    params = Params.load()
     base.quiet_transformers()
     about = store.About.load(paths.ENCODED)
+    params = Params.load().filled(about.dataset)
     problem = SCORED[about.problem]
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     given = {name: read_texts(name, split) for name, split in rows.items()}

@@ -9,6 +9,7 @@ texts that were cut, and of tokens cut off, and, where any were, what other choi
 an earlier run encoded are reused.
 """
 
+import json
 import math
 import tempfile
 from functools import partial
@@ -34,7 +35,8 @@ MAX_SHARE_CUT = 0.05
 
 
 def main() -> None:
-    params = Params.load()
+    dataset = json.loads(paths.DATASET.read_text())
+    params = Params.load().filled(dataset)
     base.quiet_transformers()
     datasets.disable_progress_bars()
     model, depth = load_frozen_blocks(
@@ -44,7 +46,7 @@ def main() -> None:
         tokenizer, tokenized = tokenize(params, Path(scratch))
         lengths = measure(tokenizer, tokenized)
         template.limit(tokenizer, choose_length(lengths, params, depth), around=lengths.template)
-        about = about_splits(params, tokenized["train"], depth, tokenizer)
+        about = about_splits(params, tokenized["train"], depth, tokenizer, dataset)
         saved = save_tokens(folder, tokenized, tokenizer, about, params.encode.window_stride)
         metrics = what_was_read(lengths, saved, about, params.encode)
         progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
@@ -123,7 +125,9 @@ def choose_length(lengths: length.Lengths, params: Params, depth: int) -> int:
     return lengths.choose(min(length.BUDGET, storable) if depth else length.BUDGET)
 
 
-def about_splits(params: Params, split: Dataset, depth: int, tokenizer: PreTrainedTokenizerBase) -> store.About:
+def about_splits(
+    params: Params, split: Dataset, depth: int, tokenizer: PreTrainedTokenizerBase, dataset: dict
+) -> store.About:
     """The contents of `about.json`: what all splits share."""
     problem = PROBLEMS[params.data.problem]
     return store.About(
@@ -135,6 +139,7 @@ def about_splits(params: Params, split: Dataset, depth: int, tokenizer: PreTrain
         pad_token_id=tokenizer.pad_token_id,
         layers=params.model.layers,
         max_length=tokenizer.model_max_length,
+        dataset=dataset,
     )
 
 

@@ -16,17 +16,28 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.adapters.params import Lora, Peft, without
-from stages.common.errors import ParamsError
+from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
 from stages.common.section import Section, Seed
-from stages.encoding.params import Encode
+from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO
 from stages.reporting.params import Gate
 from stages.rows.params import Data
 from stages.scoring.params import Baseline, Evaluate
+from stages.sources import presets
 from stages.sources.params import Model
 from stages.training.params import Train
+
+MOVED = {
+    "evaluate.gate": "it is now the section gate",
+    "train.precision": "it is now precision, outside all sections",
+    "train.class_weights": "it is now train.balance: weights",
+    "train.average": "taken out, as the best weights are kept",
+    "train.gradient_checkpointing": "it is now train.activation_checkpointing",
+    "data.bins": "it is now data.classes",
+}
+"""Keys of earlier versions, and where they went."""
 
 
 class Params(Section):
@@ -46,7 +57,9 @@ class Params(Section):
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
-        """Read and check `path`.
+        """Read and check `path`, with the preset that it names.
+
+        What is returned is what the file says: keys that it leaves to the dataset are null, see `filled`.
 
         Raises:
             ParamsError: the file is missing, is not YAML, or has problems; all of them are listed.
@@ -59,9 +72,11 @@ class Params(Section):
             raise ParamsError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
         except YAMLError as error:
             raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-        lines = contradictions(values)
+        dataset, lines = preset(values)
+        filled = presets.fill(values, dataset)
+        lines += contradictions(filled)
         try:
-            params = cls.model_validate(values)
+            params = cls.model_validate(filled)
             lines += unused_settings(params) or target_without_rows(params)
             lines += too_many_top_layers(params)
             lines += unknown_main_score(params) or unreachable_gates(params)
@@ -70,7 +85,32 @@ class Params(Section):
             lines = describe(error.errors()) + lines
         if lines:
             raise ParamsError("\n  ".join([f"{path} has {len(lines)} problem(s):", *lines]))
-        return params
+        return cls.model_validate(values)
+
+    def filled(self, dataset: presets.Values | None = None) -> Self:
+        """These settings with those of the dataset for the keys that are null.
+
+        Args:
+            dataset: what `prepare` found, data/prepared/dataset.json; None: the preset that `data.source` names.
+        """
+        values = self.model_dump()
+        return self.model_validate(presets.fill(values, preset(values)[0] if dataset is None else dataset))
+
+
+def preset(values: Any) -> tuple[presets.Values, list[str]]:
+    """The values of the preset that `data.source` names, without those that `data.problem` has no use for; and what is
+    wrong with it."""
+    try:
+        source, problem = values["data"]["source"], PROBLEMS[values["data"]["problem"]]
+        found = presets.load(source) if isinstance(source, str) else {}
+    except (KeyError, TypeError):
+        return {}, []
+    except PipelineError as error:
+        return {}, [str(error)]
+    return {
+        section: {key: value for key, value in known.items() if f"{section}.{key}" not in problem.without}
+        for section, known in found.items()
+    }, []
 
 
 def contradictions(values: Any) -> list[str]:
@@ -78,14 +118,14 @@ def contradictions(values: Any) -> list[str]:
     try:
         data, encode = values["data"], values["encode"]
         classes, words = data["classes"], encode["label_words"]
-        pairs, template = data["text_pair"] is not None, str(encode["template"])
+        pairs, template = data["text_pair"] is not None, str(encode["template"] or TEXT_ALONE)
         windows = encode["truncation"] == "windows"
     except (KeyError, TypeError):
         return []
     lines = []
     if isinstance(classes, dict) and isinstance(words, dict) and set(classes) != set(words):
         lines.append(f"encode.label_words: expected the classes of data.classes {list(classes)}, found {list(words)}")
-    if pairs and "{text_pair}" not in template and template != "{text}":
+    if pairs and "{text_pair}" not in template and template != TEXT_ALONE:
         lines.append(f"encode.template: expected {{text_pair}} too, or {{text}} alone, for pairs, found {template!r}")
     if not pairs and "{text_pair}" in template:
         lines.append(f"encode.template: expected {{text}} only, as data.text_pair is null, found {template!r}")
@@ -167,6 +207,8 @@ def describe(problems: list[ErrorDetails]) -> list[str]:
 def describe_one(key: str, details: list[ErrorDetails]) -> str:
     """What is wrong with one key; for a union type, pydantic reports a problem for each member."""
     match details[0]["type"]:
+        case "extra_forbidden" if key in MOVED:
+            return f"unknown key; {MOVED[key]}"
         case "extra_forbidden":
             *section, name = key.split(".")
             near = difflib.get_close_matches(name, valid_keys(section), n=1)

@@ -5,8 +5,9 @@
 Reads the source named by `data` in params.yaml. Writes data/prepared/{train,validation,test}.parquet (columns `row`,
 the row's number in the source; `text`; for pairs `text_pair`; and `label`: a `ClassLabel`, which carries the class
 names, a list of `ClassLabel`, or a float64), with `data.split.calibration` also calibration.parquet;
-data/slices.parquet, the slices of the test rows for `data.slices`; and metrics/data.json: the number of rows by split
-and class, or each split's mean and standard deviation, and the number of dropped rows by reason.
+data/prepared/dataset.json, what the preset and the files said for the null keys of params.yaml; data/slices.parquet,
+the slices of the test rows for `data.slices`; and metrics/data.json: the number of rows by split and class, or each
+split's mean and standard deviation, and the number of dropped rows by reason.
 """
 
 import tempfile
@@ -17,25 +18,29 @@ import pandas as pd
 from datasets import Dataset, Features, Value, disable_progress_bars
 
 from stages.common import errors, files, paths, progress, texts
-from stages.params import Params
+from stages.params import Params, preset
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
 from stages.rows import cleaning, reading, slices, splits
 from stages.rows.params import Data
-from stages.sources import fetched
+from stages.sources import fetched, presets, tracked
+
+FEW_ROWS = 10
+"""Training rows of a class below which a warning is printed."""
 
 
 def main() -> None:
-    data, dropped = Params.load().data, Counter()
-    problem = PROBLEMS[data.problem]
+    params, dropped = Params.load(), Counter()
+    problem = PROBLEMS[params.data.problem]
     disable_progress_bars()
-    progress.say(f"prepare: {data.source}")
-    tables = read(data)
+    progress.say(f"prepare: {params.data.source}")
+    data, tables = read(params.filled().data)
     prepared = prepare(tables, data, dropped)
     names = splits.class_names(prepared, data)
     with files.replacing(paths.PREPARED) as folder:
         for name, split in prepared.items():
             save(split, names, problem, folder / f"{name}.parquet")
+        files.write_json(folder / paths.DATASET.name, dataset(params, data))
     files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
     source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
     files.write_json(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
@@ -46,18 +51,28 @@ def main() -> None:
         progress.say(
             f"data.classes: no label is a number, so each distinct label is a class of its own: {', '.join(names)}"
         )
+    for warning in warnings(params, data, problem.counts(prepared["train"]["label"], names)):
+        progress.say(f"warning: {warning}")
 
 
-def read(data: Data) -> dict[str, pd.DataFrame]:
-    """The rows of the source, by split; a source without splits is read as train, from which the others are cut."""
+def read(data: Data) -> tuple[Data, dict[str, pd.DataFrame]]:
+    """The rows of the source, by split; a source without splits is read as train, from which the others are cut. And
+    `data` with the columns that were chosen where it names none."""
     tables = {}
     with tempfile.TemporaryDirectory() as scratch:
         for split, file in data.files.items():
             folder = Path(scratch, split)
             folder.mkdir()
             found = fetched.fetch(source=data.source, revision=data.pin, file=file, into=folder, repo_type="dataset")
+            data = reading.with_columns(found.path, data)
             tables[split] = reading.read(found.path, data)
-    return tables
+    return data, tables
+
+
+def dataset(params: Params, data: Data) -> presets.Values:
+    """The contents of data/prepared/dataset.json: `data`, and what the preset says of templates and label words."""
+    known, _ = preset(params.model_dump())
+    return known | {"data": data.model_dump(include={*presets.KEYS["data"]}, exclude_none=True)}
 
 
 def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
@@ -68,6 +83,31 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
     cut = splits.split(tables, data)
     splits.check_leak(cut, data)
     return splits.limit(splits.drop_near_duplicates(cut, data.near_duplicate, dropped), data, dropped)
+
+
+def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
+    """What will probably go wrong with this dataset, a line each, with the setting that it is about.
+
+    Args:
+        data: the section with all its values; counts: the training rows by class.
+    """
+    lines = [tracked.advice(fetched.local(data.source.removeprefix("path:")))] if data.kind == "path" else []
+    known = {name: presets.load(name) for name in presets.names()}
+    lines += [
+        f"encode.template: {params.encode.template!r} is the question of {paths.PRESETS}/{name}.yaml, but data.source "
+        f"is {params.data.source}; write one of your own, or null for the text alone"
+        for name, values in known.items()
+        if params.encode.template == values.get("encode", {}).get("template", "")
+        and data.source != values["data"]["source"]
+    ]
+    rare = {} if PROBLEMS[data.problem].numeric else {name: rows for name, rows in counts.items() if rows < FEW_ROWS}
+    if rare:
+        listed = texts.shortened(", ".join(f"{name} ({rows})" for name, rows in rare.items()), 200)
+        lines.append(
+            f"data.label: fewer than {FEW_ROWS} training rows of {listed}, too few to learn from; add rows, raise "
+            "data.limit.train, or leave classes out with data.classes"
+        )
+    return [line for line in lines if line]
 
 
 def save(split: pd.DataFrame, names: list[str], problem: Problem, path: Path) -> None:

@@ -47,7 +47,7 @@ SET_FIELDS = ("target_modules", "modules_to_save", "exclude_modules", "feedforwa
 
 
 def main() -> None:
-    params = Params.load()
+    params = Params.load().filled(store.About.load(paths.ENCODED).dataset)
     precision.check(params.precision)
     base.quiet_transformers()
     about, rows = load_rows(params)
@@ -104,6 +104,8 @@ def train(
     )
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         progress.say(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
+    if warning := recipe.too_few_steps(options, len(rows["train"])):
+        progress.say(f"warning: {warning}")
     settings = {"options": options, "seed": seed, "precision": params.precision}
     if "saved" not in starts and first_token.can_learn(model, method=params.peft.method, init=params.lora.head_init):
         starts["mean_probe"] = partial(first_token.start, rows=rows, **settings)

@@ -24,6 +24,7 @@ from huggingface_hub import constants
 from ruamel.yaml import YAML
 
 from stages.common import errors
+from stages.sources import presets
 
 __all__ = ["CAUSAL", "FAMILIES", "LAYERS", "sentences"]
 
@@ -126,8 +127,9 @@ def two_threads() -> Iterator[None]:
 
 
 def tiny_params(**sections: dict | str) -> dict:
-    """The committed params.yaml with sizes for a tiny run, and the given sections on top."""
+    """The committed params.yaml with its preset and sizes for a tiny run, and the given sections on top."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params = presets.fill(params, presets.load(params["data"]["source"]))
     tiny = {
         "model": {"layers": None},
         "data": {"format": "tsv", "limit": {"train": 60, "validation": 12, "test": 24}},
@@ -218,7 +220,7 @@ def copy_project(folder: Path) -> Project:
     """The repository's own files, without outputs, in a new Git repository."""
     folder.mkdir(parents=True)
     copied = ("stages", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
-    for name in (*copied, "models/raw/README.md", "data/raw/README.md"):
+    for name in (*copied, "models/raw/README.md", "data/raw/README.md", "presets"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():

@@ -1,13 +1,16 @@
 """params.yaml is checked as a whole, before anything is loaded."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, tiny_params
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from stages.common.errors import ParamsError
+from stages.common.texts import override
 from stages.params import Params
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -26,6 +29,62 @@ def test_the_committed_params_are_valid(tmp_path):
     assert load(tmp_path).lora.head_init == "auto"
 
 
+SETTINGS = [
+    ("lora.r=16", "  r: 16"),
+    ("seed=7", "seed: 7"),
+    ("train.lr=1e-5", "  lr: 1e-05"),
+    ("lora.use_dora=true", "  use_dora: true"),
+    ("model.layers=null", "  layers:"),
+    ("gate.max_slice_drop=0.1", "  max_slice_drop: 0.1"),
+    ("data.label=sentiment", "  label: sentiment"),
+    ("data.source=path:data/raw/x.zip//rows.csv", "  source: path:data/raw/x.zip//rows.csv"),
+    (override("data.text", "Größe, cm"), "  text: Größe, cm"),
+    (override("data.text", "2020"), "  text: '2020'"),
+    (override("encode.template", '{text}\n"Queue"'), r"""  template: '{text}\n"Queue"'"""),
+]
+
+
+@pytest.mark.parametrize(("setting", "line"), SETTINGS)
+def test_an_override_changes_its_line_and_no_other(tmp_path, setting, line):
+    before, after = TEXT.splitlines(), overridden(tmp_path, setting).splitlines()
+    changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    assert [new for _, new in changed] == [line]
+
+
+LISTS = [
+    ("train.seeds=[42,1,2]", 3),
+    ("data.slices=[lang,year]", 2),
+    ("lora.target_modules=[q_proj,v_proj]", 2),
+    ("data.label=[toxic,insult]", 2),
+    ("data.classes={bad:0,good:1}", 2),
+    ("data.file={train:a.csv,test:b.csv}", 2),
+    ("encode.label_words={a:x,b:y}", 2),
+    ("+peft.options.num_virtual_tokens=10", 1),
+]
+
+
+@pytest.mark.parametrize(("setting", "lines"), LISTS)
+def test_an_override_by_several_values_adds_their_lines_alone(tmp_path, setting, lines):
+    before, after = TEXT.splitlines(), overridden(tmp_path, setting).splitlines()
+    assert len(after) == len(before) + lines
+    assert sum(line not in before for line in after) <= lines + 1
+    assert [line for line in before if "#" in line] == [line for line in after if "#" in line]
+
+
+def test_params_are_written_for_reading():
+    lines = [*TEXT.splitlines(), *(ROOT / "presets/movies.yaml").read_text().splitlines()]
+    assert [line for line in lines if len(line) > 100 and "file:" not in line] == []
+    assert [line for line in TEXT.splitlines() if "#" in line.lstrip(" #")] == []
+
+
+def overridden(tmp_path: Path, setting: str) -> str:
+    """The committed file after `dvc exp run -S`, given as for a shell."""
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT)
+    apply_overrides(path, [shlex.split(setting)[-1]])
+    return path.read_text()
+
+
 def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
     assert load(tmp_path, (r"  lr: \S+", "  lr: 1e-05")).train.lr == 1e-5
 
@@ -37,8 +96,8 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  epochs: .*\n", "", "train.epochs: missing; add it"),
         (r"^seed:", "sede:", "sede: unknown key; did you mean 'seed'?"),
         (r"  seeds: .*", "  seeds: [42, 1, 42]", "train.seeds: expected different seeds, found [42, 1, 42]"),
-        (r"  seeds: .*", "  seeds: [-1]", "train.seeds: expected greater than or equal to 0, found -1"),
-        (r"  seeds: .*", "  seeds: 42", "train.seeds: expected list, found 42"),
+        (r"  seeds: .*", "  seeds: [-1]", "train.seeds: expected integer or greater than or equal to 0, found [-1]"),
+        (r"  seeds: .*", "  seeds: many", "train.seeds: expected integer or list, found 'many'"),
         (r"  seeds: .*", "  seeds: []", "train.seeds: expected "),
         (r"  r: 8", "  r: abc", "lora.r: expected integer, found 'abc'"),
         (r"max_length: auto", "max_length: all", "encode.max_length: expected integer or 'auto', found 'all'"),
@@ -61,15 +120,15 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "expected validation + test + calibration below 1, found 0.1 + 0.2 ",
         ),
         (
-            r"  target_accuracy: null",
+            r"  target_accuracy:$",
             "  target_accuracy: 0.95",
             "evaluate.target_accuracy: expected data.split.calibration above 0, like 0.1, with 0.95, found 0.0",
         ),
         (r"  scheduler: linear", "  scheduler: constant", "train.warmup: expected 0 with train.scheduler: constant"),
-        (r"columns: \[.*?\]", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
-        (r"  label: rating", "  label: text", "data.label: expected a different column from data.text"),
+        (r"columns:$", "columns: [id, id, text]", "data.columns: expected distinct names, found ['id', 'id',"),
+        (r"  label:$", "  label: text", "data.label: expected a different column from data.text"),
         (
-            r"  format: null",
+            r"  format:$",
             "  format: xlsx",
             "data.format: expected 'tsv', 'quoted_tsv', 'csv', 'jsonl', 'parquet' or 'folders'",
         ),
@@ -79,32 +138,44 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "  slices: [text]",
             "data.slices: expected other columns than data.text and data.text_pair",
         ),
-        (r"max_slice_drop: null", "max_slice_drop: 0.1", "gate.max_slice_drop: expected null with data.slices: []"),
-        (r"^  file: vader.*", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
-        (r"\[0, null\]", "[-1, null]", "data.classes: expected intervals that do not overlap"),
-        (r"\[0, null\]", "[1, 1]", "data.classes: expected [above, below] with above < below"),
-        (r"\[0, null\]", "good", "data.classes: expected a value for each class or [above, below] for each"),
-        (r": \[null, 0\](.*\n.*): \[0, null\]", r": 1\1: 1", "data.classes: expected a different value for each class"),
+        (r"max_slice_drop:$", "max_slice_drop: 0.1", "gate.max_slice_drop: expected null with data.slices: []"),
+        (r"^  file:$", "  file: {test: a.csv}", "data.file: expected a file for train, found one for test"),
+        (
+            r"  classes:$",
+            "  classes: {a: [null, 0], b: [-1, null]}",
+            "data.classes: expected intervals that do not overlap",
+        ),
+        (
+            r"  classes:$",
+            "  classes: {a: [null, 0], b: [1, 1]}",
+            "data.classes: expected [above, below] with above < below",
+        ),
+        (
+            r"  classes:$",
+            "  classes: {a: [null, 0], b: good}",
+            "data.classes: expected a value for each class or [above, below] for each",
+        ),
+        (r"  classes:$", "  classes: {a: 1, b: 1}", "data.classes: expected a different value for each class"),
         (r"  max_leak: 0.01", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
         (
-            r"template: .*",
+            r"template:$",
             'template: "{text} {text}"',
             "expected {text} exactly once, {text_pair} at most once after it",
         ),
-        (r"template: .*", 'template: "{text} {x}"', "and no other braces, found '{text} {x}'"),
-        (r"template: .*", 'template: "{text} {"', "and no other braces, found '{text} {'"),
+        (r"template:$", 'template: "{text} {x}"', "and no other braces, found '{text} {x}'"),
+        (r"template:$", 'template: "{text} {"', "and no other braces, found '{text} {'"),
         (
-            r"template: .*",
+            r"template:$",
             'template: "{text} {text_pair}"',
             "expected {text} only, as data.text_pair is null",
         ),
         (
-            r"text_pair: null",
+            r"text_pair:$",
             "text_pair: more",
             "expected {text_pair} too, or {text} alone, for pairs",
         ),
-        (r"template: .*", "template: Review", "encode.template: expected {text} exactly once"),
-        (r"label_words: null", "label_words: {a: a, b: b}", "encode.label_words: expected the classes of data.classes"),
+        (r"template:$", "template: Review", "encode.template: expected {text} exactly once"),
+        (r"label_words:$", "label_words: {a: a, b: b}", "encode.label_words: expected the classes of data.classes"),
         (r"  main: auto", "  main: f1", "evaluate.main: expected 'auto', 'accuracy', 'f1_macro', 'mcc', 'roc_auc'"),
         (
             r"  main: auto",
@@ -112,9 +183,15 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "evaluate.main: expected auto or accuracy or f1_macro or mcc or roc_auc or log_loss with data.problem: "
             "single_label, found 'mae'",
         ),
-        (r"min_gain: null", "min_gain: 1.0", "gate.min_gain: expected a share below 1, found 1.0"),
-        (r"  source: package:vader", "  source: vader", "data.source: expected string should match"),
-        (r"  source: package:vader", "  source: ftp:vader", "(package|hub|path):.+$', found 'ftp:vader"),
+        (r"min_gain:", "min_gain: 1.0", "gate.min_gain: expected a share below 1, found 1.0"),
+        (
+            r"  source: movies",
+            "  source: movie",
+            "data.source: expected a preset (movies), package:NAME==VERSION, hub:ORG/NAME or path:data/raw/NAME, found "
+            "'movie'; did you mean 'movies'?",
+        ),
+        (r"  source: movies", "  source: a.csv", "found 'a.csv'; a file of your own is path:data/raw/NAME"),
+        (r"  source: movies", "  source: ftp:vader", "|[^:]+)$', found 'ftp:vader"),
     ],
 )
 def test_a_problem_is_named_with_its_key_and_what_was_expected(tmp_path, old, new, message):
@@ -152,7 +229,6 @@ def test_a_path_needs_no_other_key_changed(tmp_path):
     assert (data.pin, data.files) == (None, {"train": None})
     committed = load(tmp_path)
     assert (model.revision, model.file) == (committed.model.revision, committed.model.file)
-    assert (data.revision, data.file) == (committed.data.revision, committed.data.file)
 
 
 def test_what_is_read_of_the_committed_file_is_what_it_says():
@@ -218,7 +294,7 @@ def load_with(tmp_path: Path, section: str, values: dict) -> Params:
 
 def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
     with pytest.raises(ParamsError, match=r"data.text_pair: expected a different column from data.text, found 'text'"):
-        load(tmp_path, (r"text_pair: null", "text_pair: text"), (r"template: .*", 'template: "{text}"'))
+        load(tmp_path, (r"text_pair:$", "text_pair: text"), (r"template:$", 'template: "{text}"'))
 
 
 @pytest.mark.parametrize("main", ["mcc", "log_loss"])
@@ -247,3 +323,41 @@ def test_a_file_that_is_not_a_mapping_of_sections_is_one_clear_error(tmp_path, c
 def test_a_missing_file_says_where_to_run(tmp_path):
     with pytest.raises(ParamsError, match="run from the root of the repository"):
         Params.load(tmp_path / "params.yaml")
+
+
+MOVED = """\
+data: {bins: {}}
+evaluate: {gate: {}}
+train: {class_weights: true, epocs: 2}
+"""
+
+
+def test_a_key_of_an_earlier_version_says_where_it_went(tmp_path):
+    (tmp_path / "params.yaml").write_text(MOVED)
+    with pytest.raises(ParamsError) as caught:
+        Params.load(tmp_path / "params.yaml")
+    for line in (
+        "evaluate.gate: unknown key; it is now the section gate",
+        "train.class_weights: unknown key; it is now train.balance: weights",
+        "data.bins: unknown key; it is now data.classes",
+        "train.epocs: unknown key; did you mean 'epochs'?",
+    ):
+        assert f"\n  {line}" in str(caught.value)
+
+
+def test_a_preset_fills_what_is_null_and_applies_to_no_other_source(tmp_path):
+    movies = load(tmp_path, (r"  label:$", "  label: id")).filled()
+    assert (movies.data.source, movies.data.text, movies.data.label) == ("package:vaderSentiment==2.5", "text", "id")
+    assert movies.encode.template == "Review: {text}\nSentiment:"
+    own = load(tmp_path, (r"  source: movies", "  source: path:data/raw/x.csv")).filled()
+    assert (own.data.text, own.data.label, own.data.classes, own.encode.template) == (None,) * 4
+
+
+def test_a_preset_gives_no_classes_where_the_problem_has_none(tmp_path):
+    assert load(tmp_path, (r"problem: single_label", "problem: regression")).filled().data.classes is None
+
+
+def test_what_prepare_found_replaces_a_preset(tmp_path):
+    found = {"data": {"source": "path:x", "text": "body"}, "encode": {"template": "{text}?"}}
+    filled = load(tmp_path, (r"  source: movies", "  source: path:x")).filled(found)
+    assert (filled.data.text, filled.encode.template) == ("body", "{text}?")

@@ -1,6 +1,7 @@
 """The stage as a whole: from files to prepared splits, ready or cut; or one clear line, and nothing left behind."""
 
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from stages import prepare
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.params import Params
 from stages.sources import fetched
 
 OWN = {"format": None, "text": "text", "label": "label", "file": "rows.csv"}
@@ -64,6 +66,44 @@ def test_a_file_of_ones_own_needs_only_the_names_of_its_columns(run, capsys):
         "data.classes: no label is a number, so each distinct label is a class of its own: bad, good"
         in capsys.readouterr().err
     )
+
+
+def test_without_names_the_columns_are_chosen_and_recorded(run, capsys):
+    table = rows(0, 200).rename(columns={"text": "review", "label": "sentiment"})
+    splits = run({"rows.csv": table.assign(id=range(200))}, text=None, label=None, columns=None, classes=None)
+    assert set(splits["train"]["label"]) == {"good", "bad"}
+    recorded = json.loads(paths.DATASET.read_text())["data"]
+    assert (recorded["text"], recorded["label"]) == ("review", "sentiment")
+    assert "rows.csv: data.text: 'review', data.label: 'sentiment' (chosen)" in capsys.readouterr().out
+
+
+def test_a_class_with_few_rows_is_a_warning_that_names_the_setting(run, capsys):
+    table = rows(0, 100)
+    table.loc[:6, "label"] = "rare"
+    run({"rows.csv": table}, classes=None)
+    assert "warning: data.label: fewer than 10 training rows of rare (" in capsys.readouterr().out
+
+
+def test_a_file_that_neither_git_nor_dvc_tracks_is_a_warning(run, capsys):
+    own = {"source": "path:data/raw", "file": {"train": "rows.csv"}}
+    run({"rows.csv": rows(0, 100), "../data/raw/rows.csv": ""}, **own)
+    assert "warning" not in capsys.readouterr().out
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    run({}, **own)
+    warning = "warning: data.source: neither Git nor DVC tracks data/raw, so runs in a copy (--queue, --temp) lack it: "
+    assert f"{warning}git add data/raw\n" in capsys.readouterr().out
+    subprocess.run(["git", "add", "data/raw"], check=True)
+    run({}, **own)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_the_question_of_another_dataset_is_a_warning():
+    movies = Params.model_validate(tiny_params())
+    own = Params.model_validate(tiny_params(data={"source": "hub:org/name"}))
+    assert prepare.warnings(movies, movies.data, {}) == []
+    (warning,) = prepare.warnings(own, own.data, {})
+    assert warning.startswith(r"encode.template: 'Review: {text}\nSentiment:' is the question of presets/movies.yaml")
+    assert warning.endswith("but data.source is hub:org/name; write one of your own, or null for the text alone")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +270,11 @@ def test_hard_texts_arrive(run):
             {"rows.csv": rows(0, 50).assign(label=lambda table: ["many", *range(49)])},
             {},
             r"data.classes: expected finite numbers as labels, found 'many' in row 1",
+        ),
+        (
+            {"rows.csv": rows(0, 50).rename(columns={"label": "Sentiment"})},
+            {"label": "sentimet", "columns": None},
+            r"column 'sentimet' \(data.label\), found text, Sentiment; did you mean 'Sentiment'\? Correct data",
         ),
         ({"rows.csv": rows(0, 50)}, {"text": "body"}, r"rows.csv: expected csv, found: text, label in the first line"),
         (

@@ -73,6 +73,13 @@ def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restor
     assert len((restored.folder / "data/predictions/test.csv").read_text().splitlines()) == 21
 
 
+def test_a_new_preset_reruns_prepare_alone(restored):
+    preset = restored.folder / "presets/tickets.yaml"
+    preset.write_text("data: {source: path:data/raw/tickets.csv}\n")
+    assert reran(restored.run("dvc", "repro").stdout) == ["prepare"]
+    preset.unlink()
+
+
 def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):
     done = restored.run("dvc", "exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
     assert reran(done.stdout) == ["train", "evaluate", "report"]

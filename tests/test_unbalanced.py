@@ -20,7 +20,8 @@ from stages.problems.kinds import PROBLEMS
 
 WORDS = {"praise": GOOD, "blame": BAD, "topic": NOUNS}
 SHARES = {"praise": 0.6, "blame": 0.28, "topic": 0.12}
-DATA = {"format": None, "label": "kind", "classes": None, "limit": {"train": 150, "validation": 50, "test": 80}}
+OPEN = {"text": None, "label": None, "columns": None, "classes": None, "format": None}
+DATA = OPEN | {"limit": {"train": 150, "validation": 50, "test": 80}}
 SECTIONS = {
     "data": DATA,
     "encode": {"template": "{text}"},
@@ -39,7 +40,8 @@ def of_kinds(count):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, saved_model):
-    with whole_run.ran(tmp_path_factory.mktemp("kinds"), of_kinds(400), saved_model("llama"), **SECTIONS) as folder:
+    rows = of_kinds(400).rename(columns={"text": "review"})
+    with whole_run.ran(tmp_path_factory.mktemp("kinds"), rows, saved_model("llama"), **SECTIONS) as folder:
         yield folder
 
 
@@ -48,6 +50,12 @@ def inside(ran, tmp_path, monkeypatch):
     """A copy of the run."""
     monkeypatch.chdir(shutil.copytree(ran, tmp_path / "run"))
     return pd.read_csv(paths.TEST_PREDICTIONS)
+
+
+def test_the_columns_that_were_chosen_are_recorded_and_predict_reads_them(inside):
+    run = Run.load(paths.ADAPTER)
+    assert run.columns == {"text": "review"}
+    assert run.params["data"]["label"] == "kind"
 
 
 def test_every_stage_resolves_the_same_main_score(inside):

@@ -14,10 +14,10 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class About:
     """The value of `model.layers`."""
     max_length: int
     """The most tokens of a row: the rest of a longer text is cut off, or is in further rows."""
+    dataset: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What params.yaml leaves to the dataset, by section: data/prepared/dataset.json."""
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / "about.json", vars(self))

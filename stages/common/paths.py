@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PRESETS = Path("presets")
 
 RAW_MODELS = Path("models/raw")
 RAW_DATA = Path("data/raw")
 
 BASE_MODEL = Path("models/base")
 PREPARED = Path("data/prepared")
+DATASET = PREPARED / "dataset.json"
+"""What the preset and the files of the dataset said for the null keys of params.yaml, by section."""
 SLICES = Path("data/slices.parquet")
 SPLITS = ("train", "validation", "test")
 ALL_SPLITS = (*SPLITS, "calibration")

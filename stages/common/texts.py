@@ -1,5 +1,9 @@
 """The text of a row: one text, or a pair of texts (entailment, paraphrase)."""
 
+import difflib
+import re
+import shlex
+
 import pandas as pd
 
 COLUMNS = ("text", "text_pair")
@@ -37,3 +41,32 @@ def shortened(text: str, length: int) -> str:
         return line
     words = line[: length - 1].rpartition(" ")[0]
     return f"{words} …" if len(words) > length // 2 else f"{line[: length - 1]}…"
+
+
+def nearest(name: str, names: list[str]) -> str | None:
+    """The name that is most like `name`, whatever its case; None: none is like it."""
+    by_lower = {str(other).lower(): str(other) for other in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+PLAIN_VALUE = re.compile(r"[A-Za-z_][\w./*-]*(:[\w./*-]+)?", re.ASCII)
+"""Values that neither a shell nor Hydra's grammar, by which DVC reads `-S`, takes for something else."""
+
+WORDS_OF_YAML = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
+
+
+def override(key: str, value: str | list[str]) -> str:
+    """The argument of `dvc exp run` that sets a key of params.yaml to a text or a list of texts, quoted for a shell."""
+    if isinstance(value, str):
+        plain = PLAIN_VALUE.fullmatch(value) and value.lower() not in WORDS_OF_YAML
+        written = value if plain else quoted(value)
+    else:
+        written = f"[{','.join(map(quoted, value))}]"
+    return f"-S {shlex.quote(f'{key}={written}')}"
+
+
+def quoted(value: str) -> str:
+    """A text in double quotes, as Hydra's grammar reads it; a line break stays `\\n`, as `encode.template` takes it."""
+    escaped = value.replace('"', r"\"").replace("\n", r"\n")
+    return f'"{escaped}"'

@@ -7,11 +7,14 @@ from pydantic import Field, field_validator
 
 from stages.common.section import Count, Positive, Section, Text, contradiction
 
+TEXT_ALONE = "{text}"
+"""The template of a dataset for which none is given: no question around a text, or a pair."""
+
 
 class Encode(Section):
     """From texts to tokens and stored states."""
 
-    template: str
+    template: str | None
     truncation: Literal["head", "tail", "windows"]
     stride: Annotated[int, Field(ge=0)]
     label_words: dict[Text, Text] | None
@@ -27,7 +30,9 @@ class Encode(Section):
 
     @field_validator("template")
     @classmethod
-    def holds_the_text_once(cls, template: str) -> str:
+    def holds_the_text_once(cls, template: str | None) -> str | None:
+        if template is None:
+            return template
         fields = re.findall(r"{(\w*)}", template)
         if fields not in (["text"], ["text", "text_pair"]) or len(re.findall("[{}]", template)) > 2 * len(fields):
             raise contradiction(

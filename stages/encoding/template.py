@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedT
 
 from stages.backbone.base import load_config
 from stages.common.errors import PipelineError
+from stages.encoding.params import TEXT_ALONE
 
 PROBES = (("good", "bad"), ("It was, in 2 words, not bad.", "good"), ("Überraschend gut!", "Well, 1 of 2?"))
 """Pairs for which the tokenizer with the template must give the ids that the tokenizer without the template gives for
@@ -34,7 +35,7 @@ TRUNCATION_SIDES = {"head": "right", "tail": "left", "windows": "right"}
 def load_tokenizer(
     base: Path,
     *,
-    template: str,
+    template: str | None,
     max_length: int | None = None,
     truncation: Literal["head", "tail", "windows"] = "head",
     pairs: bool = False,
@@ -73,11 +74,20 @@ def load_tokenizer(
         if tokenizer.eos_token is None:
             raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer = with_template(tokenizer, template, pairs)
+    tokenizer = with_template(tokenizer, written_out(template, tokenizer, pairs), pairs)
     tokenizer.model_max_length = max_tokens(config)
     if max_length is not None:
         limit(tokenizer, max_length, around=tokenizer.num_special_tokens_to_add(pair=pairs))
     return tokenizer
+
+
+def written_out(template: str | None, tokenizer: PreTrainedTokenizerBase, pairs: bool) -> str:
+    """The template with its line breaks, which `-S` can only write as `\\n`; None: the text alone, and pairs as the
+    tokenizer joins them, or, if it puts nothing between two texts, with a line break."""
+    if template is not None:
+        return template.replace(r"\n", "\n")
+    joined = not pairs or tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add()
+    return TEXT_ALONE if joined else "{text}\n{text_pair}"
 
 
 def limit(tokenizer: PreTrainedTokenizerBase, max_length: int, *, around: int) -> None:
@@ -147,7 +157,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
     If the template has a space before the text, tokenizers that join a space to the next word need the space at the
     text's start instead: the second attempt. With the template "{text}", pairs are joined as the tokenizer joins them.
     """
-    plain = pairs and template == "{text}"
+    plain = pairs and template == TEXT_ALONE
     probes = list(PROBES) if pairs else [text for text, _ in PROBES]
     formatted = probes if plain else [template.format(text=text, text_pair=pair) for text, pair in PROBES]
     expected = tokenizer(formatted)["input_ids"]

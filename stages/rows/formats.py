@@ -49,12 +49,32 @@ def read(
                     f"{path.name}: expected data.{role}: {nothing} with a folder of .txt files, one text each"
                 )
         return read_folders(path)[list(wanted)]
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        if not files:
-            raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
-    return pd.concat([read_file(file, wanted, format, names, lists) for file in files], ignore_index=True)
+    return pd.concat([read_file(file, wanted, format, names, lists) for file in files_of(path)], ignore_index=True)
+
+
+def read_all(path: Path, *, format: str | None = None, names: list[str] | None = None) -> pd.DataFrame:
+    """Every column of a file or folder by its own name, values as the format has them; arguments as for `read`.
+
+    Raises:
+        PipelineError: a file is not of the format, or is not UTF-8.
+    """
+    if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
+        return read_folders(path)
+    return pd.concat([read_table(file, None, format, names) for file in files_of(path)], ignore_index=True)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files below a folder in sorted order.
+
+    Raises:
+        PipelineError: the folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
+    return files
 
 
 def read_file(
@@ -70,12 +90,14 @@ def read_file(
         for role, columns in wanted.items()
         for column in ([columns] if isinstance(columns, str) else columns)
     }
-    table = parse(path, list(roles), format, names)
+    table = read_table(path, list(roles), format, names)
     for column, role in roles.items():
         if column not in table.columns:
+            near = texts.nearest(column, list(table.columns))
+            hint = f"did you mean {near!r}? Correct" if near else "correct"
             raise PipelineError(
                 f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
-                f"correct data.{role}, or add the column"
+                f"{hint} data.{role}, or add the column"
             )
     check_values(path, table, roles, lists)
     columns = {
@@ -91,23 +113,7 @@ def read_whole(path: Path) -> pd.DataFrame:
     Raises:
         PipelineError: the file is not of the format or is not UTF-8.
     """
-    return parse(path, None, None, None)
-
-
-def parse(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> pd.DataFrame:
-    """The columns that the file has; of a Parquet file, the wanted ones alone, unless that is None."""
-    format = format or ENDINGS.get(path.suffix.lower())
-    if format is None:
-        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
-    try:
-        return READERS[format](path, wanted, names)
-    except UnicodeDecodeError as error:
-        raise PipelineError(
-            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
-            "convert the file to UTF-8"
-        ) from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
+    return read_table(path, None, None, None)
 
 
 def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
@@ -130,6 +136,22 @@ def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], list
                 f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
                 f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
             )
+
+
+def read_table(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> pd.DataFrame:
+    """The columns of one file, at least the wanted ones; None: all."""
+    format = format or ENDINGS.get(path.suffix.lower())
+    if format is None:
+        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
+    try:
+        return READERS[format](path, wanted, names)
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
+            "convert the file to UTF-8"
+        ) from None
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
 
 
 def read_folders(path: Path) -> pd.DataFrame:
@@ -168,16 +190,19 @@ def read_csv(path: Path, wanted: list[str] | None, names: list[str] | None) -> p
 def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: object) -> pd.DataFrame:
     """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
+    Args:
+        wanted: None: it is a row if it has none of the `names`.
+
     Raises:
         ValueError: the first line is a row, and has more or fewer fields than there are `names`.
     """
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8"}
     first = list(pd.read_csv(path, nrows=0, **options).columns)
-    headless = names is not None and wanted is not None and not set(wanted) <= set(first)
+    headless = names is not None and (not {*names} & {*first} if wanted is None else not {*wanted} <= {*first})
     if headless and len(names) != len(first):
         raise ValueError(
-            f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted)} nor has the "
-            f"{len(names)} fields of data.columns {names}"
+            f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted or names)} nor "
+            f"has the {len(names)} fields of data.columns {names}"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas drops the extra fields of a long row

@@ -42,12 +42,14 @@ class Data(Origin):
     """The labelled rows, and how they are split."""
 
     problem: Literal[*PROBLEMS]
+    source: Annotated[str, Field(pattern=r"^((package|hub|path):.+|[^:]+)$")]
+    """A source, or the name of a preset (stages/sources/presets.py)."""
     file: Text | dict[Literal["train", "validation", "test"], Text] | None
     format: Literal["tsv", "quoted_tsv", "csv", "jsonl", "parquet", "folders"] | None
     columns: list[Text] | None
-    text: Text
+    text: Text | None
     text_pair: Text | None
-    label: Text | Annotated[list[Text], Field(min_length=2)]
+    label: Text | Annotated[list[Text], Field(min_length=2)] | None
     classes: dict[Text, Text | bool | int | Interval] | None
     slices: list[Text]
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
@@ -83,7 +85,9 @@ class Data(Origin):
 
     @field_validator("label")
     @classmethod
-    def is_another_column(cls, label: str | list[str], info: ValidationInfo) -> str | list[str]:
+    def is_another_column(cls, label: str | list[str] | None, info: ValidationInfo) -> str | list[str] | None:
+        if label is None:
+            return label
         columns = [label] if isinstance(label, str) else label
         if {info.data.get("text"), info.data.get("text_pair")} & set(columns):
             raise contradiction(f"expected a different column from data.text and data.text_pair, found {label!r}")

@@ -11,8 +11,21 @@ import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
-from stages.rows import formats
+from stages.rows import columns, formats
 from stages.rows.params import Data
+
+
+def with_columns(path: Path, data: Data) -> Data:
+    """`data` with the columns of a file or folder where it names no text or label; what was chosen is printed.
+
+    Raises:
+        PipelineError: several columns could be meant, or none, or the file cannot be read.
+    """
+    if data.text is not None and data.label is not None:
+        return data
+    chosen = columns.choose(formats.read_all(path, format=data.format, names=data.columns), data, path)
+    print(f"{path.name}: " + ", ".join(f"data.{role}: {column!r}" for role, column in chosen.items()) + " (chosen)")
+    return data.model_copy(update=chosen)
 
 
 def read(path: Path, data: Data) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Copy files out of an archive or a folder, and never from outside it.
 
 A path in an archive or a folder is that of a file or a folder; a glob like `data/*.parquet`; or
-`outer.tar.gz!inner.txt`, a member of an archive that is itself inside.
+`outer.tar.gz//inner.txt`, a member of an archive that is itself inside.
 """
 
 import fnmatch
@@ -20,7 +20,8 @@ from typing import BinaryIO
 
 from stages.common.errors import PipelineError
 
-MEMBER_SEPARATOR = "!"
+MEMBER_SEPARATOR = "//"
+"""Between an archive and a file inside it; `!`, which has to be quoted twice in `dvc exp run -S`, works too."""
 
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """What the standard library raises for an archive that is truncated, damaged or encrypted."""
@@ -35,7 +36,7 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     Raises:
         PipelineError: the path leaves the archive, or the archive has no such member.
     """
-    member, _, rest = file.partition(MEMBER_SEPARATOR)
+    member, rest = split_member(file)
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
         raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
     with members(archive) as (names, read):
@@ -49,6 +50,12 @@ def extract(archive: Path, file: str, into: Path) -> Path:
             with read(name) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
     return extract(found, rest, into) if rest else found
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """A path up to its first separator, and the rest; the rest is empty if there is no separator."""
+    outer, _, rest = path.replace("!", MEMBER_SEPARATOR).partition(MEMBER_SEPARATOR)
+    return outer, rest
 
 
 def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:

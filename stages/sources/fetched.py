@@ -5,7 +5,7 @@ A source is `KIND:NAME`:
     package:NAME==VERSION   an archive from the package index; the revision is its sha256
     hub:ORG/NAME            a repository of a Hugging Face hub; the revision is the 40-hex commit
     path:models/raw/NAME    a file or folder in this repository, where DVC detects changes; NAME may also be a glob, or
-    path:data/raw/NAME      a member of an archive: x.zip!rows.csv
+    path:data/raw/NAME      a member of an archive: x.zip//rows.csv
 
 `file` names what to take from the source: a file, a folder, a glob, or a member of an archive (see archive.py).
 """
@@ -19,7 +19,7 @@ from typing import Literal
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.sources import hub, package
-from stages.sources.archive import MEMBER_SEPARATOR, extract
+from stages.sources.archive import MEMBER_SEPARATOR, extract, split_member
 
 RAW = {"model": paths.RAW_MODELS, "dataset": paths.RAW_DATA}
 """The folders for the user's own files."""
@@ -63,10 +63,15 @@ def fetch(
     return Fetched(path=path, license=stated)
 
 
+def local(name: str) -> Path:
+    """The file or folder of a `path:` source: its name up to a wildcard, or a member of an archive."""
+    outer, _ = split_member(name)
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
+
+
 def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Path, str]:
     """The file or folder `name` below `home`, or `file` within it; and the licence that a model card there states."""
-    outer, _, member = name.partition(MEMBER_SEPARATOR)
-    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
+    (outer, member), fixed = split_member(name), local(name)
     wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
     within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed

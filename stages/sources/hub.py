@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, errors, get_cached_repo_tree, metadata_load, 
 from huggingface_hub.utils import filter_repo_objects
 
 from stages.common.errors import PipelineError
-from stages.sources.archive import MEMBER_SEPARATOR, digest, extract, listing
+from stages.sources.archive import digest, extract, listing, split_member
 
 MODEL_FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """The files of a model's folder that transformers reads, without pickles and copies of the weights in other formats."""
@@ -68,7 +68,7 @@ def fetch(repository: str, commit: str, file: str | None, into: Path, repo_type:
 def wanted(file: str | None, repo_type: str) -> tuple[list[str], list[str]]:
     """The patterns of the files to download, and those of the files to leave out; `*` also matches slashes."""
     if repo_type == "dataset":
-        member = file.partition(MEMBER_SEPARATOR)[0]
+        member, _ = split_member(file)
         return [member, f"{member}/*"], []
     if file and file.endswith(".gguf"):
         return [file], []

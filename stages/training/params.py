@@ -10,7 +10,7 @@ from stages.common.section import Count, Fraction, Positive, Section, Seed, cont
 class Train(Section):
     """The training loop."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seed | Annotated[list[Seed], Field(min_length=1)]
     epochs: Count | Literal["auto"]
     lr: Positive | Literal["auto"]
     lora_plus_ratio: Annotated[float, Field(ge=1)] | None
@@ -31,8 +31,8 @@ class Train(Section):
 
     @field_validator("seeds")
     @classmethod
-    def seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
+    def seeds_differ(cls, seeds: int | list[int]) -> int | list[int]:
+        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
             raise contradiction(f"expected different seeds, found {seeds}")
         return seeds
 

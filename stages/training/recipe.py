@@ -10,6 +10,9 @@ from stages.training.params import Train
 STEPS = 375
 """Optimizer steps of a run, two passes over 3,000 rows: few rows are seen many times, many rows at least once."""
 
+FEW_STEPS = 100
+"""Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
+
 MAX_EPOCHS = 20
 """Passes over the rows, at most, however few they are."""
 
@@ -28,7 +31,7 @@ EVALUATION_SHARE = 0.1
 
 
 def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Train:
-    """The section with a value in place of every `auto`.
+    """The section with a value in place of every `auto`, and `seeds` as a list.
 
     Args:
         labels: of the training rows; method: `peft.method`; main: the key of the main score.
@@ -38,7 +41,9 @@ def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Tr
         "lr": LEARNING_RATES.get(method, LORA_RATE),
         "balance": "weights" if main == "f1_macro" and method != "adalora" and labels.ndim == 1 else None,
     }
-    return options.model_copy(update={key: value for key, value in chosen.items() if getattr(options, key) == "auto"})
+    chosen = {key: value for key, value in chosen.items() if getattr(options, key) == "auto"}
+    seeds = options.seeds if isinstance(options.seeds, list) else [options.seeds]
+    return options.model_copy(update=chosen | {"seeds": seeds})
 
 
 def rates(options: Train, lr: float) -> tuple[float, ...]:
@@ -53,6 +58,22 @@ def rates(options: Train, lr: float) -> tuple[float, ...]:
 def epochs(rows: int, batch: int) -> int:
     """Passes over the rows that make about `STEPS` steps, at least one."""
     return min(max(round(STEPS / math.ceil(rows / batch)), 1), MAX_EPOCHS)
+
+
+def too_few_steps(options: Train, rows: int) -> str | None:
+    """A warning if a run over so many rows has fewer than `FEW_STEPS` optimizer steps.
+
+    Args:
+        options: the section `train`, resolved.
+    """
+    per_epoch = math.ceil(rows / (options.batch_size * options.gradient_accumulation))
+    if (steps := per_epoch * options.epochs) >= FEW_STEPS:
+        return None
+    enough = math.ceil(FEW_STEPS / per_epoch)
+    return (
+        f"train.epochs: {options.epochs} makes {steps} training steps, which are few; {enough} "
+        f"would make {FEW_STEPS} or more, and so does a smaller train.batch_size"
+    )
 
 
 def evaluations(epochs: int, *, rows: int, validation_rows: int) -> int:

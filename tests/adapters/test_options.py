@@ -1,6 +1,8 @@
 """`peft.options`: whatever PEFT would ignore, convert or take from elsewhere is refused in one clear line."""
 
 import pytest
+from conftest import ROOT
+from method_matrix import table
 
 from stages.adapters.options import CONFIGS, check_options
 from stages.adapters.params import Peft
@@ -59,3 +61,7 @@ def test_options_of_the_method_are_taken(method, options):
 @pytest.mark.parametrize("method", [*CONFIGS, "full"])
 def test_no_options_fit_every_method(method):
     check_options(Peft(method=method, options={}))
+
+
+def test_the_page_on_methods_says_what_the_code_does():
+    assert (ROOT / "docs/methods.md").read_text() == f"{table()}\n"

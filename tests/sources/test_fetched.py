@@ -26,7 +26,7 @@ def fetch(tmp_path, *, source="package:thing==1.0", revision=None, file=None, re
 def test_a_file_inside_an_archive_inside_a_package_arrives(index, tmp_path):
     inner = build_tar({"deep/rows.txt": b"one\n"})
     sha = build_wheel(index, "thing", {"thing/inner.tar.gz": inner}, license="Apache-2.0")
-    fetched = fetch(tmp_path, revision=sha, file="thing/inner.tar.gz!deep/rows.txt")
+    fetched = fetch(tmp_path, revision=sha, file="thing/inner.tar.gz//deep/rows.txt")
     assert fetched.path.read_bytes() == b"one\n"
     assert fetched.license == "Apache-2.0"
 
@@ -186,9 +186,10 @@ def test_some_files_of_a_folder_of_the_users_own_arrive_apart_from_the_others(ra
     assert fetched.license == "cc-by-4.0"
 
 
-def test_a_member_of_an_archive_of_the_users_own_arrives(raw):
+@pytest.mark.parametrize("separator", ["!", "//"])
+def test_a_member_of_an_archive_of_the_users_own_arrives(raw, separator):
     (raw / "data/raw/x.tar.gz").write_bytes(build_tar({"deep/rows.txt": b"one\n"}))
-    assert fetch(raw, source="path:data/raw/x.tar.gz!deep/rows.txt").path.read_bytes() == b"one\n"
+    assert fetch(raw, source=f"path:data/raw/x.tar.gz{separator}deep/rows.txt").path.read_bytes() == b"one\n"
 
 
 def test_a_ready_split_lies_within_the_path(raw):

@@ -33,6 +33,19 @@ def test_the_learning_rate_is_the_methods():
     assert rates["full"] < rates["lora"] == rates["qlora"] < rates["ia3"] < rates["prompt"]
 
 
+def test_a_run_of_few_steps_says_so_and_how_many_passes_are_enough():
+    options = resolved(epochs=2, batch_size=16)
+    assert recipe.too_few_steps(options, 1_000) is None
+    assert recipe.too_few_steps(options, 100).startswith(
+        "train.epochs: 2 makes 14 training steps, which are few; 15 would make 100 or more"
+    )
+
+
+def test_one_seed_is_a_list_of_one():
+    assert resolved(seeds=7).seeds == [7]
+    assert resolved(seeds=[7, 8]).seeds == [7, 8]
+
+
 def test_rare_classes_count_more_where_the_main_score_is_macro_f1():
     assert resolved(main="f1_macro").balance == "weights"
     assert resolved(main="accuracy").balance is None

@@ -1,0 +1,229 @@
+"""inspect: what a file of your own holds, and the command to start with. Nothing is written.
+
+    python -m stages.inspect data/raw/tickets.csv
+    python -m stages.inspect data/raw/tickets.zip//tickets.csv --text body --label queue
+
+FILE may also be a folder or a glob in quotes. Prints the columns with their types, the text and the label column, the
+lengths of the texts, the labels with their rows, and rows that are odd. Unless they are given, the columns are chosen
+as `prepare` chooses them (stages/rows/columns.py).
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from stages.common import errors, paths, texts
+from stages.common.texts import override, shortened
+from stages.problems.kinds import PROBLEMS
+from stages.problems.problem import Problem, label_text
+from stages.rows import columns, formats
+from stages.rows.cleaning import is_blank
+from stages.sources import fetched, tracked
+
+FEW_ROWS = 20
+"""Rows of a class below which it is named as rare: `prepare` gives about two thirds of them to train."""
+
+MOST_CLASSES = 20
+"""Classes that are listed."""
+
+
+def main() -> None:
+    options = arguments()
+    name = in_repository(options.file)
+    with tempfile.TemporaryDirectory() as scratch:
+        path, _ = fetched.fetch_path(name, None, Path(scratch), Path(Path(name).anchor))
+        table = formats.read_all(path, format=options.format)
+    problem, text, label = roles(table, options, path)
+    print(f"{name}: {len(table):,} rows\n")
+    print(described(table).to_string(index=False))
+    for line in (*about_texts(table, text), *about_labels(table, label, problem), *odd(table, text, label, problem)):
+        print(line)
+    print("\nStart with:")
+    for line in commands(name, options, text=text, label=label, problem=problem, table=table):
+        print(f"  {line}")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.inspect", description="What a file of your own holds.")
+    parser.add_argument("file", metavar="FILE", help="a file, a folder, a glob in quotes, or ARCHIVE//FILE")
+    parser.add_argument("--text", metavar="COLUMN", help="the column to classify")
+    parser.add_argument("--label", metavar="COLUMN", help="the column with the label")
+    parser.add_argument("--problem", choices=PROBLEMS, help="data.problem; by default what the label column suits")
+    parser.add_argument("--format", choices=(*formats.READERS, "folders"), help="data.format; by default by the ending")
+    return parser.parse_args()
+
+
+def in_repository(file: str) -> str:
+    """FILE relative to this folder, without a leading `path:`."""
+    name = file.removeprefix("path:").removeprefix("./")
+    here = f"{Path.cwd()}/"
+    return name.removeprefix(here)
+
+
+def roles(table: pd.DataFrame, options: argparse.Namespace, path: Path) -> tuple[Problem, str | None, str | None]:
+    """The kind of problem, and the columns of text and label; None where several could be meant, or none.
+
+    Raises:
+        PipelineError: a given column does not exist.
+    """
+    for role in ("text", "label"):
+        if (given := getattr(options, role)) is not None and given not in table:
+            near = texts.nearest(given, list(table.columns))
+            raise errors.PipelineError(
+                f"{path.name}: expected one of its columns for --{role}, {formats.listed(list(table.columns))}, found "
+                f"{given!r}" + (f"; did you mean {near!r}?" if near else "")
+            )
+    text = options.text or single(columns.texts_in(table, {options.label}))
+    kinds = [PROBLEMS[options.problem]] if options.problem else list(PROBLEMS.values())
+    for problem in kinds:
+        found = [options.label] if options.label else columns.labels_in(table, {text}, problem)
+        if len(found) == 1 and (options.problem or columns.could_be_label(table[found[0]], problem)):
+            return problem, text, found[0]
+    return kinds[0], text, options.label or single(columns.labels_in(table, {text}, kinds[0]))
+
+
+def single(found: list[str]) -> str | None:
+    """The only one; None if there are several, or none."""
+    return found[0] if len(found) == 1 else None
+
+
+def described(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each column: its type, how many values it has, how many are distinct, and the first one."""
+    rows = []
+    for name in table:
+        present = table[name][~table[name].map(columns.is_missing)]
+        rows.append(
+            {
+                "column": shortened(str(name), 40),
+                "type": kind_of(present),
+                "filled": len(present),
+                "distinct": present.map(str).nunique(),
+                "first": shortened(str(present.iloc[0]), 50) if len(present) else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def kind_of(values: pd.Series) -> str:
+    """What a column holds, as one word."""
+    if values.empty:
+        return "empty"
+    for kind, name in ((list, "lists"), (dict, "objects"), (bool, "booleans")):
+        if values.map(lambda value, kind=kind: isinstance(value, kind)).all():
+            return name
+    numbers = pd.to_numeric(values.map(str), errors="coerce")
+    if numbers.isna().any():
+        return "text"
+    return "integers" if (numbers % 1 == 0).all() else "numbers"
+
+
+def about_texts(table: pd.DataFrame, text: str | None) -> Iterator[str]:
+    """Which column the text is, and how long texts are."""
+    if text is None:
+        found = columns.texts_in(table, set())
+        yield f"\ntext: not clear ({' or '.join(map(str, found)) or 'no column'}); add --text COLUMN"
+        return
+    words = table[text].map(lambda value: len(texts.clean(value).split()))
+    least, middle, most, longest = (int(words.quantile(share, "nearest")) for share in (0.05, 0.5, 0.95, 1))
+    yield f"\ntext: {text!r}; words: 5 % {least:,}, median {middle:,}, 95 % {most:,}, longest {longest:,}"
+
+
+def about_labels(table: pd.DataFrame, label: str | None, problem: Problem) -> Iterator[str]:
+    """Which column the label is, and its values."""
+    if label is None:
+        found = dict.fromkeys(name for kind in PROBLEMS.values() for name in columns.labels_in(table, set(), kind))
+        yield f"label: not clear ({' or '.join(map(str, found)) or 'no column'}); add --label COLUMN"
+        return
+    values = labels(table, label)
+    if problem.numeric:
+        low, middle, high = (pd.to_numeric(values, errors="coerce").quantile(share) for share in (0, 0.5, 1))
+        yield f"label: {label!r} ({problem.name}); lowest {low:g}, median {middle:g}, highest {high:g}"
+        return
+    counts = values.value_counts()
+    shown = ", ".join(f"{name} {rows:,}" for name, rows in counts[:MOST_CLASSES].items())
+    more = f", and {len(counts) - MOST_CLASSES:,} more" if len(counts) > MOST_CLASSES else ""
+    yield f"label: {label!r} ({problem.name}); {len(counts):,} distinct: {shown}{more}"
+
+
+def labels(table: pd.DataFrame, label: str) -> pd.Series:
+    """Every label that is there, as text; a row with several of them has several."""
+    present = table[label][~table[label].map(columns.is_missing)]
+    return present.explode().dropna().map(label_text)
+
+
+def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Problem) -> Iterator[str]:
+    """What is odd about the rows, a line each; rows count from 1."""
+    for name in table:
+        if len(str(name).split()) > 5 or pd.notna(pd.to_numeric(str(name), errors="coerce")):
+            yield f"odd: {shortened(str(name), 40)!r} as a column's name; if the file has no header: data.columns=[…]"
+            break
+    if text is not None:
+        cleaned = table[text].map(texts.clean)
+        keys = cleaned.str.casefold()
+        yield from counted(cleaned.map(is_blank), "without text, which are dropped")
+        yield from counted(keys.duplicated() & (keys != ""), "whose text is in an earlier row, which are dropped")
+        if label is not None:
+            other = table[label].map(str).groupby(keys).transform("nunique") > 1
+            yield from counted(other & (keys != ""), "whose text has another label elsewhere, which are dropped")
+        yield from counted(cleaned.str.match('".*"$'), "with the text in quotes", share=0.5)
+        yield from counted(cleaned.str.contains("\ufffd"), "with characters of another encoding")
+    if label is not None:
+        missing = table[label].map(columns.is_missing)
+        yield from counted(missing, "without a label, at which prepare stops: label or remove them")
+        counts = pd.Series(dtype=int) if problem.numeric else labels(table, label).value_counts()
+        if len(rare := counts[counts < FEW_ROWS]):
+            listed = shortened(", ".join(f"{name} ({rows})" for name, rows in rare.items()), 200)
+            yield f"warning: fewer than {FEW_ROWS} rows of {listed}; add rows, or leave classes out with data.classes"
+
+
+def counted(rows: pd.Series, what: str, *, share: float = 0.0) -> Iterator[str]:
+    """How many rows are odd, and the first ones; nothing if it is at most this share of them."""
+    if rows.sum() > share * len(rows):
+        first = ", ".join(str(number + 1) for number in rows.to_numpy().nonzero()[0][:3])
+        yield f"odd: {rows.sum():,} rows {what} (row {first}{', …' if rows.sum() > 3 else ''})"
+
+
+def commands(
+    name: str,
+    options: argparse.Namespace,
+    *,
+    text: str | None,
+    label: str | None,
+    problem: Problem,
+    table: pd.DataFrame,
+) -> Iterator[str]:
+    """What to type: the file into the repository and under Git or DVC, then the run."""
+    where = fetched.local(name)
+    if not where.is_relative_to(paths.RAW_DATA):
+        yield f"cp -r {where} {paths.RAW_DATA}/ && git add {paths.RAW_DATA}/{where.name}"
+        name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
+    elif advice := tracked.advice(where):
+        yield advice.rpartition(": ")[2]
+    settings = [override("data.source", f"path:{name}"), override("data.text", text or "COLUMN")]
+    settings.append(override("data.label", label or "COLUMN"))
+    if problem is not next(iter(PROBLEMS.values())):
+        settings.append(override("data.problem", problem.name))
+    if options.format:
+        settings.append(override("data.format", options.format))
+    if (question := template(text, label, problem, table)) is not None:
+        settings.append(override("encode.template", question))
+    yield " ".join(["dvc exp run", *settings])
+
+
+def template(text: str | None, label: str | None, problem: Problem, table: pd.DataFrame) -> str | None:
+    """A question whose answer is the name of a class, made of the columns' names; None: labels are no words, or the
+    names say nothing."""
+    if text is None or label is None or problem.numeric or problem.several_answers or label.lower() == "label":
+        return None
+    if kind_of(labels(table, label)) != "text" or not label.replace("_", "").isalpha():
+        return None
+    asked, given = (name.replace("_", " ").strip().capitalize() for name in (label, text))
+    return f"{given}: {{text}}\n{asked}:" if "{" not in given and "}" not in given else None
+
+
+if __name__ == "__main__":
+    errors.run(main)

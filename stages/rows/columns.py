@@ -1,0 +1,112 @@
+"""Which column of a table is the text and which is the label, where `data.text` or `data.label` is null.
+
+Text: the column named `text`; else the only one with running text: half of its values have three words or more, and
+half of its values are distinct. Label: the column named `label`; else the only other one whose values could be labels:
+for classes, at least two distinct values that are no dates, each in five rows or more on average; for a text with
+several labels, lists; for numbers, numbers that are not those of the rows. Where several columns could be meant, none
+is chosen.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages.common import texts
+from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
+from stages.problems.problem import MISSING, Problem, label_text
+from stages.rows.params import Data
+
+LEAST_WORDS = 3
+"""Words of a value, in the middle, from which a column is running text."""
+
+LEAST_DISTINCT = 0.5
+"""Share of distinct values from which it is."""
+
+ROWS_PER_CLASS = 5
+"""Rows per distinct value, on average, from which a column could hold classes."""
+
+DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
+"""How a date begins."""
+
+
+def choose(table: pd.DataFrame, data: Data, path: Path) -> dict[str, str]:
+    """The columns `text` and `label` where `data` leaves them open.
+
+    Raises:
+        PipelineError: more than one column could be meant, or none.
+    """
+    chosen = {}
+    given = {data.text, data.text_pair, *([data.label] if isinstance(data.label, str) else data.label or [])}
+    if data.text is None:
+        chosen["text"] = only("text", texts_in(table, given), table, path)
+    if data.label is None:
+        taken = given | {*chosen.values()}
+        chosen["label"] = only("label", labels_in(table, taken, PROBLEMS[data.problem]), table, path)
+    return chosen
+
+
+def only(role: str, found: list[str], table: pd.DataFrame, path: Path) -> str:
+    """The only column that was found.
+
+    Raises:
+        PipelineError: there are several, or none.
+    """
+    if len(found) == 1:
+        return found[0]
+    names = [str(name) for name in table.columns]
+    guess = (found or names or ["NAME"])[0]
+    unsure = f"{' or '.join(map(repr, found[:4]))} could be meant" if found else "none looks like it"
+    raise PipelineError(
+        f"{path.name}: expected data.{role} to name the column with the {role}, as {unsure}; the file has "
+        f"{texts.shortened(', '.join(names), 200) or 'no column'}: {texts.override(f'data.{role}', guess)}"
+    )
+
+
+def texts_in(table: pd.DataFrame, taken: set[str | None]) -> list[str]:
+    """The columns that could be the text."""
+    free = [name for name in table if name not in taken]
+    return named("text", free) or [name for name in free if is_running_text(table[name])]
+
+
+def labels_in(table: pd.DataFrame, taken: set[str | None], problem: Problem) -> list[str]:
+    """The columns that could be the label."""
+    free = [name for name in table if name not in taken]
+    return named("label", free) or [name for name in free if could_be_label(table[name], problem)]
+
+
+def named(name: str, columns: list[str]) -> list[str]:
+    """The column of this name, whatever its case; empty if there is none, or more than one."""
+    found = [column for column in columns if str(column).lower() == name]
+    return found if len(found) == 1 else []
+
+
+def is_running_text(values: pd.Series) -> bool:
+    """Whether a column has running text."""
+    present = values.dropna()
+    if present.empty or not present.map(lambda value: isinstance(value, str)).all():
+        return False
+    words = present.str.split().str.len()
+    return words.median() >= LEAST_WORDS and present.nunique() >= LEAST_DISTINCT * len(present)
+
+
+def could_be_label(values: pd.Series, problem: Problem) -> bool:
+    """Whether a column has values of the kind that labels are."""
+    present = values[~values.map(is_missing)]
+    lists = present.map(lambda value: isinstance(value, list))
+    if problem.several_answers or lists.any() or present.empty:
+        return problem.several_answers and len(present) > 0 and bool(lists.all())
+    if present.map(lambda value: isinstance(value, dict)).any():
+        return False
+    if problem.numeric:
+        numbers = pd.to_numeric(present, errors="coerce")
+        return bool(numbers.notna().all()) and numbers.nunique() > 1 and not numbers.diff().dropna().eq(1).all()
+    values = present.map(label_text)
+    if values.str.match(DATE).all():
+        return False
+    return 2 <= values.nunique() <= len(present) / ROWS_PER_CLASS and not is_running_text(present)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value is no label."""
+    return not isinstance(value, list | dict) and label_text(value).lower() in MISSING

@@ -1,0 +1,82 @@
+"""Presets: what belongs to one dataset and to no other, as presets/NAME.yaml, which `data.source: NAME` chooses.
+
+A preset has the form of params.yaml and gives values to the keys below that are null there. A source of another kind
+(`path:`, `hub:`, `package:`) has no preset: what is null is then looked up in its files, see stages/rows/columns.py.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.common import paths
+from stages.common.errors import PipelineError
+
+FOLDER = Path(__file__).resolve().parents[2] / paths.PRESETS
+
+KEYS = {
+    "data": ("source", "revision", "file", "format", "columns", "text", "text_pair", "label", "classes"),
+    "encode": ("template", "label_words"),
+}
+"""What a preset may hold, by section of params.yaml."""
+
+Values = dict[str, dict[str, Any]]
+"""Values by section and key of params.yaml."""
+
+
+def names() -> list[str]:
+    """The names of all presets, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(source: str) -> Values:
+    """The values of a source's preset, those that are null left out; of a source that names no preset, itself alone.
+
+    Raises:
+        PipelineError: there is no such preset, or its file is not one.
+    """
+    if ":" in source:
+        return {"data": {"source": source}}
+    path = FOLDER / f"{source}.yaml"
+    if source not in names():
+        raise PipelineError(f"data.source: {unknown(source)}")
+    shown = f"{paths.PRESETS}/{path.name}"
+    try:
+        preset = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(preset, dict) or not all(isinstance(values, dict) for values in preset.values()):
+        raise PipelineError(f"{shown}: expected the sections {' and '.join(KEYS)}, found {type(preset).__name__}")
+    for key in (f"{section}.{key}" for section, values in preset.items() for key in values):
+        section, _, name = key.partition(".")
+        if name not in KEYS.get(section, ()):
+            valid = ", ".join(f"{section}.{name}" for section, names in KEYS.items() for name in names)
+            raise PipelineError(f"{shown}: {key} does not belong to a preset, which may have {valid}")
+    if ":" not in str(preset.get("data", {}).get("source")):
+        raise PipelineError(f"{shown}: expected data.source: package:, hub: or path:, then a name")
+    return {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in preset.items()
+    }
+
+
+def fill(params: Any, values: Values) -> Any:
+    """params.yaml with the values of a dataset for its null keys, and with the source that a preset names."""
+    if not isinstance(params, dict):
+        return params
+    filled = dict(params)
+    for section, known in values.items():
+        if isinstance(own := params.get(section), dict):
+            open_keys = {key for key in own if own[key] is None or key == "source"}
+            filled[section] = own | {key: value for key, value in known.items() if key in open_keys}
+    return filled
+
+
+def unknown(source: str) -> str:
+    """What is wrong with a source that is neither a preset nor of another kind."""
+    expected = f"expected a preset ({', '.join(names())}), package:NAME==VERSION, hub:ORG/NAME or path:data/raw/NAME"
+    near = difflib.get_close_matches(source, names(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"a file of your own is path:{paths.RAW_DATA}/NAME"
+    return f"{expected}, found {source!r}; {hint}"

@@ -1,0 +1,25 @@
+"""Whether Git or DVC tracks a file: `dvc exp run --queue` and `--temp` run in a copy that has no other files."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+LARGE = 10_000_000
+"""Bytes from which DVC should track a file rather than Git."""
+
+
+def advice(path: Path) -> str | None:
+    """The command that tracks a file or folder, with the reason; None: it is tracked, or there is no Git repository."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True, text=True)
+    others = [Path(name) for name in listed.stdout.split("\0") if name]
+    lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
+    if listed.returncode or not lost:
+        return None
+    size = sum(other.stat().st_size for other in lost)
+    command = f"{'dvc' if size > LARGE else 'git'} add {shlex.quote(str(path))}"
+    return f"data.source: neither Git nor DVC tracks {path}, so runs in a copy (--queue, --temp) lack it: {command}"
+
+
+def is_added(path: Path) -> bool:
+    """Whether `dvc add` made a file beside this one."""
+    return path.name != "" and path.with_name(f"{path.name}.dvc").exists()

@@ -1,0 +1,110 @@
+"""inspect: what a file holds, and the exact command to start with."""
+
+import shlex
+import subprocess
+import sys
+import zipfile
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
+
+from stages import inspect
+from stages.common.errors import PipelineError
+from stages.params import Params
+
+TICKETS = pd.DataFrame(
+    {
+        "id": range(60),
+        "opened": [f"2024-01-{row % 9 + 1:02}" for row in range(60)],
+        "body text": [f"the printer number {row} is broken" for row in range(57)]
+        + ["The printer  number 0 is broken", "", "the printer number 1 is broken"],
+        "queue": ["IT", "billing"] * 28 + ["legal affairs", "IT", "IT", ""],
+    }
+)
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    """What inspect prints of a file, as arguments; in a repository with tickets.csv."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    TICKETS.to_csv("data/raw/tickets.csv", index=False)
+
+    def told(*arguments):
+        monkeypatch.setattr(sys, "argv", ["inspect", *arguments])
+        inspect.main()
+        return capsys.readouterr().out
+
+    return told
+
+
+def test_columns_labels_lengths_and_odd_rows_are_named(told):
+    text = told("data/raw/tickets.csv")
+    assert text.startswith("data/raw/tickets.csv: 60 rows\n")
+    assert [line.split()[:2] for line in text.splitlines()[3:5]] == [["id", "integers"], ["opened", "text"]]
+    for line in (
+        "text: 'body text'; words: 5 % 6, median 6, 95 % 6, longest 6",
+        "label: 'queue' (single_label); 3 distinct: IT 30, billing 28, legal affairs 1",
+        "odd: 1 rows without text, which are dropped (row 59)",
+        "odd: 2 rows whose text is in an earlier row, which are dropped (row 58, 60)",
+        "odd: 1 rows without a label, at which prepare stops: label or remove them (row 60)",
+        "warning: fewer than 20 rows of legal affairs (1); add rows, or leave classes out with data.classes",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_the_command_to_start_with_is_one_that_dvc_and_a_shell_take(told, tmp_path):
+    add, run = told("data/raw/tickets.csv").splitlines()[-2:]
+    assert add == "  git add data/raw/tickets.csv"
+    arguments = shlex.split(run)
+    assert arguments[:3] == ["dvc", "exp", "run"]
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    apply_overrides(tmp_path / "params.yaml", [one for one in arguments[3:] if one != "-S"])
+    params = Params.load(tmp_path / "params.yaml")
+    assert (params.data.source, params.data.text, params.data.label) == (
+        "path:data/raw/tickets.csv",
+        "body text",
+        "queue",
+    )
+    assert params.encode.template == r"Body text: {text}\nQueue:"
+
+
+def test_a_file_that_git_tracks_needs_no_step_before(told):
+    subprocess.run(["git", "add", "data"], check=True)
+    assert "git add" not in told("data/raw/tickets.csv")
+
+
+@pytest.mark.parametrize("file", ["data/raw/t.zip//tickets.csv", "data/raw/tick*.csv", "data/raw/folder"])
+def test_archives_globs_and_folders_are_read(told, tmp_path, file):
+    with zipfile.ZipFile("data/raw/t.zip", "w") as archive:
+        archive.write("data/raw/tickets.csv", "tickets.csv")
+    (tmp_path / "data/raw/folder").mkdir()
+    TICKETS.to_csv("data/raw/folder/some.csv", index=False)
+    text = told(file)
+    assert text.startswith(f"{file}: 60 rows\n")
+    assert f"-S {shlex.quote(f'data.source=path:{file}')} -S" in text
+
+
+def test_what_is_not_clear_is_left_to_the_user(told):
+    TICKETS.assign(status=["open", "shut"] * 30).to_csv("data/raw/tickets.csv", index=False)
+    text = told("data/raw/tickets.csv")
+    assert "label: not clear (queue or status" in text
+    assert "-S data.label=COLUMN" in text
+    assert "-S data.label=status" in told("data/raw/tickets.csv", "--label", "status")
+
+
+def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path):
+    TICKETS[["queue", "body text"]].to_csv(
+        "elsewhere.csv", index=False, header=["1", "the printer number 99 is broken"]
+    )
+    text = told(str(tmp_path / "elsewhere.csv"))
+    assert "odd: '1' as a column's name; if the file has no header: data.columns=[…]" in text
+    assert "cp -r elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
+
+
+def test_a_wrong_column_is_one_line_with_the_nearest_name(told):
+    with pytest.raises(PipelineError, match=r"one of its columns for --label, id, opened, .*; did you mean 'queue'\?"):
+        told("data/raw/tickets.csv", "--label", "Queu")
