@@ -74,7 +74,7 @@ def main() -> None:
     measured = partial(measure, problem, main_score, labels=labels["test"])
     metrics = {name: measured(predictions=one) for name, one in predictions.items()}
     metrics[rivals.LINEAR_PROBE]["regularization"] = strength
-    files.write_json(paths.BASELINE_METRICS, metrics)
+    files.write_metrics(paths.BASELINE_METRICS, metrics)
 
 
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:

@@ -37,7 +37,7 @@ def main() -> None:
             save(split, names, problem, folder / f"{name}.parquet")
     files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
     source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
-    files.write_json(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
+    files.write_metrics(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
     print(f"{paths.PREPARED}: " + ", ".join(f"{len(split)} {name}" for name, split in prepared.items()))
     print("dropped: " + (", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"))
     if data.classes and not set(names) & set(data.classes):

@@ -124,9 +124,8 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     assert "| numbers | train | validation | test |" in report
     assert "The tuned model is closer to the true number than the linear probe on " in report
     assert "MAE, by length" in report
-    names = {path.stem for path in paths.EVALUATE_PLOTS.iterdir()}
-    models = (*whole_run.read(paths.BASELINE_METRICS), "tuned")
-    assert names == {"numbers", "length", "errors"} | {f"error_characteristic_{model}" for model in models}
+    assert whole_run.drawn() == {"numbers", "length", "errors", "error_characteristic"}
+    assert set(whole_run.read(paths.HEADLINE)["before_tuning"]) == {"mae", "rmse"}
     assert paths.SUMMARY.read_bytes().startswith(b"\x89PNG")
 
 

@@ -69,14 +69,15 @@ def test_every_stage_resolves_the_same_main_score(inside):
 
 def test_the_score_is_that_of_the_recorded_answers_on_all_rows_and_by_length(inside):
     tuned = whole_run.read(paths.EVALUATE_METRICS)
-    assert tuned["f1_macro"] == pytest.approx(f1_score(inside["label"], inside["tuned"], average="macro"))
+    assert tuned["f1_macro"] == pytest.approx(f1_score(inside["label"], inside["tuned"], average="macro"), rel=1e-4)
     lengths = pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")
+    lengths = lengths[lengths["model"] == "tuned"].reset_index(drop=True)
     assert lengths["rows"].sum() == len(inside)
     tokens = store.load_rows(paths.ENCODED / "test", store.About.load(paths.ENCODED)).text_lengths
     first = inside[tokens <= lengths["tokens"][0]]
     present = sorted(set(first["label"]))
     expected = f1_score(first["label"], first["tuned"], labels=present, average="macro", zero_division=0)
-    assert lengths["tuned"][0] == pytest.approx(expected)
+    assert lengths["score"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_report_says_which_score_it_is_and_why_and_uses_it_throughout(inside):

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.reporting.markdown import paragraphs
+
+METRICS = (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
+"""The files of an experiment's metrics: all of them, not only what DVC lists."""
 
 
 def metrics_at(rev: str) -> dict | None:
@@ -78,9 +82,15 @@ def finished(name: str) -> Iterator[Experiment]:
             yield Experiment(
                 name=last["name"],
                 params=found["params"][str(paths.PARAMS)]["data"],
-                metrics={path: file.get("data") for path, file in found["metrics"].items()},
+                metrics={str(path): json_at(last["rev"], path) for path in METRICS},
                 evaluated=found["deps"][adapter]["hash"] == found["outs"][adapter]["hash"],
             )
+
+
+def json_at(rev: str, path: Path) -> Any:
+    """What a file of JSON that Git keeps held at a revision; None: it was not there."""
+    done = subprocess.run(["git", "show", f"{rev}:./{path}"], capture_output=True, text=True)
+    return None if done.returncode else json.loads(done.stdout)
 
 
 def parameter(params: dict, name: str) -> Any:

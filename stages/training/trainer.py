@@ -1,5 +1,6 @@
 """One training run: transformers' `Trainer`, extended for this pipeline."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from dvclive import Live
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
@@ -18,9 +18,6 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.modeling_outputs import ModelOutput
@@ -31,20 +28,15 @@ from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.training import head, recipe
+from stages.training.curves import Curves
 from stages.training.params import Train
 from stages.training.validation import Best, put, without_prefix
 
 INDICES = "indices"
 """The key of a batch's row indices, which are not passed to the model."""
 
-LOGGED = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "eval_loss": "validation/loss",
-    "eval_log_loss": "validation/log_loss",
-}
-"""The logged values that go into the curves, and their names there; not timings, which differ from run to run. The main
-score on the validation rows is added, as validation/main."""
+FEWEST_LOGGED = 10
+"""How often a run of few steps logs its training loss: a curve needs more than one point."""
 
 
 def fit(
@@ -80,7 +72,7 @@ def fit(
     """
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
-    with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
+    with tempfile.TemporaryDirectory() as scratch:
         trainer = RowTrainer(
             model=model,
             args=arguments(options, rows, seed=seed, precision=precision, scratch=scratch),
@@ -92,8 +84,9 @@ def fit(
             callbacks=methods.callbacks(model),
         )
         chosen_head, starts = start(trainer, heads, best)
-        curves_of = Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
-        rate = train(trainer, curves_of, best, rates=rates, options=options)
+        logged = Curves(main.key, start=starts[chosen_head])
+        rate = train(trainer, logged, best, rates=rates, options=options)
+    logged.save(curves)
     tokens = round(trainer.state.epoch * sum(training["length"]))
     print(f"train: {tokens:,} tokens; {1 - tokens / trainer.state.num_input_tokens_seen:.1%} padding")
     chosen = {"head_init": chosen_head, "epochs": options.epochs, "lr": rate, "balance": options.balance}
@@ -210,6 +203,7 @@ def arguments(
 ) -> TrainingArguments:
     """The section `train` as transformers' `TrainingArguments`."""
     evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
+    steps = math.ceil(len(rows["train"]) / options.batch_size / options.gradient_accumulation) * options.epochs
     return TrainingArguments(
         output_dir=scratch,
         seed=seed,
@@ -231,7 +225,7 @@ def arguments(
         eval_strategy="steps",
         eval_steps=1 / evaluations,  # below 1: a share of all steps
         save_strategy="no",
-        logging_steps=options.logging_steps,
+        logging_steps=min(options.logging_steps, max(steps // FEWEST_LOGGED, 1)),
         logging_nan_inf_filter=False,
         report_to="none",
         label_names=["labels", INDICES],  # the Trainer passes these to compute_metrics with the logits
@@ -273,23 +267,3 @@ class RowTrainer(Trainer):
                 loraplus_weight_decay=options.weight_decay,
                 **settings,
             )
-
-
-class Curves(TrainerCallback):
-    """Writes logged values to DVCLive, under the names in `curves`."""
-
-    def __init__(self, live: Live, curves: dict[str, str]) -> None:
-        self.live, self.curves, self.offset = live, curves, 0
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        self.live.step = self.offset + state.global_step
-        for name, curve in self.curves.items():
-            if name in logs:
-                self.live.log_metric(curve, logs[name])
