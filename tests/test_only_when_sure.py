@@ -68,13 +68,15 @@ def test_predict_abstains_below_the_threshold_and_names_the_classes_that_are_pos
     answers = whole_run.predicted(monkeypatch, tmp_path)
     assert 0 < found["threshold"] < 1
     assert (answers["abstain"] == (answers["probability"] <= found["threshold"])).all()
-    assert 1 - answers["abstain"].mean() == pytest.approx(tuned["abstention"]["answered"])
+    assert 1 - answers["abstain"].mean() == pytest.approx(tuned["abstention"]["answered"], rel=1e-4)
     truth = pd.read_csv(paths.TEST_PREDICTIONS)["label"]
     right = answers["label"] == truth
-    assert right[~answers["abstain"]].mean() == pytest.approx(tuned["abstention"]["accuracy"])
+    assert right[~answers["abstain"]].mean() == pytest.approx(tuned["abstention"]["accuracy"], rel=1e-4)
     sets = [set(one.split(", ")) - {"(none)"} for one in answers["set"]]
-    assert np.mean([label in one for label, one in zip(truth, sets, strict=True)]) == tuned["sets"]["coverage"]
-    assert np.mean([len(one) for one in sets]) == pytest.approx(tuned["sets"]["mean_size"])
+    assert np.mean([label in one for label, one in zip(truth, sets, strict=True)]) == pytest.approx(
+        tuned["sets"]["coverage"], rel=1e-4
+    )
+    assert np.mean([len(one) for one in sets]) == pytest.approx(tuned["sets"]["mean_size"], rel=1e-4)
 
 
 @pytest.mark.parametrize("option", [[], ["--adapter"]])

@@ -177,7 +177,7 @@ def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_le
     assert "**No evidence of a gain**" in text
     assert "### Params changed since HEAD~1" in text
     assert "| params.yaml | lora.r | 8 " in text
-    assert "| metrics/headline.json | before_tuning.accuracy " in text
+    assert "| metrics/headline.json | tuned.accuracy " in text
     assert "expected a drop in accuracy of at most 0.02" in text
 
 
@@ -185,7 +185,7 @@ def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist
     tree = copied.run("git", "mktree", input="").stdout.strip()
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
     empty = copied.run("git", *identity, "commit-tree", "-m", "Start", tree).stdout.strip()
-    assert "| metrics/headline.json | before_tuning.accuracy " in re.sub(
+    assert "| metrics/headline.json | tuned.accuracy " in re.sub(
         " +", " ", copied.call("report", "--rev", empty).stdout
     )
     done = copied.call("report", "--rev", "nowhere", check=False)
