@@ -75,7 +75,7 @@ def main() -> None:
     measured = partial(measure, problem, main_score, labels=labels["test"])
     metrics = {name: measured(predictions=one) for name, one in predictions.items()}
     metrics[rivals.LINEAR_PROBE]["regularization"] = strength
-    files.write_json(paths.BASELINE_METRICS, metrics)
+    files.write_metrics(paths.BASELINE_METRICS, metrics)
     found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
     progress.say(f"baseline: {main_score.name}: {found}")
 

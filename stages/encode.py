@@ -56,7 +56,7 @@ def main() -> None:
             encode_states(model, folder, about, params)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
-    files.write_json(paths.ENCODE_METRICS, metrics)
+    files.write_metrics(paths.ENCODE_METRICS, metrics)
 
 
 def load_frozen_blocks(

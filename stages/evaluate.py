@@ -6,9 +6,10 @@ Reads models/base, models/adapter and models/seeds, the test rows of data/prepar
 the predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its
 gain over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score,
 and the gain over the strongest rival, tested over rows and seeds; with `data.slices` also `slices`: the scores of each
-slice, by column and value); data/predictions/test.csv (row, text, label, probability, every model's answer); and
-metrics/plots, the data of the figures of `dvc plots` and the report: answers for the confusion matrices, curves,
-reliability, F1 by class, score and errors by length. `tuned` is the model in models/adapter.
+slice, by column and value); metrics/headline.json, the few of these values that `dvc metrics` lists;
+data/predictions/test.csv (row, text, label, probability, every model's answer); and metrics/plots, the tables that
+`dvc plots` and the report draw: a file for each chart, without rows where the problem has no use for it. `tuned` is the
+model in models/adapter.
 
 With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes the thresholds that they give
 to models/abstention.json, and adds to metrics/evaluate.json what becomes of the promises on the test rows
@@ -27,16 +28,15 @@ from stages.adapters.run import Run
 from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, progress, texts
-from stages.common.rivals import STRONGEST_RIVAL, TUNED, TUNED_UNCALIBRATED
+from stages.common.rivals import STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
 from stages.evidence import abstention, intervals, seeds, significance, slices
 from stages.evidence.abstention import Abstention
 from stages.params import Params
 from stages.problems.main_score import MainScore
+from stages.scoring import plots
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Evaluate
 from stages.scoring.scored import ScoredProblem, score
-
-HISTOGRAM_BINS = 20
 
 PROBABILITY_SCORES = ("log_loss", "brier", "calibration_error")
 """The scores that the temperature changes; it changes no answer."""
@@ -63,14 +63,13 @@ def main() -> None:
         metrics["slices"] = of_slices
     if sure := thresholds(problem, about, options):
         metrics |= sure.measured(tuned, labels)
-    curves = every_curve(problem, labels, predictions, uncalibrated=before, most=options.curve_points)
-    answers = named_answers(problem, labels, predictions, names)
+    drawn = {"uncalibrated": before, "lengths": rows.text_lengths, "names": names, "most": options.curve_points}
 
-    plots = {"answers": answers, "curves": curves, "lengths": rows.text_lengths, "names": names}
-    save_plots(problem, run.main, labels, predictions, **plots)
-    save_predictions(given, answers, problem.confidence(tuned))
+    save_plots(plots.tables(problem, run.main, labels, predictions, **drawn))
+    save_predictions(given, named_answers(problem, labels, predictions, names), problem.confidence(tuned))
     abstention.save(paths.ABSTENTION, sure)
-    files.write_json(paths.EVALUATE_METRICS, metrics)
+    files.write_metrics(paths.EVALUATE_METRICS, metrics)
+    files.write_metrics(paths.HEADLINE, headline(problem, run.main, labels, predictions, metrics=metrics))
     progress.say(f"evaluate: {described(metrics, run.main)}")
 
 
@@ -79,6 +78,32 @@ def described(metrics: dict[str, Any], main: MainScore) -> str:
     gain = {name: metrics[name][STRONGEST_RIVAL] for name in ("gain", "p_value")}
     found = f"{main.name} {metrics[main.key]:.4g}"
     return f"{found}, gain over the strongest rival {gain['gain']:+.4g} (p = {gain['p_value']:.2g})"
+
+
+def headline(
+    problem: ScoredProblem, main: MainScore, labels: np.ndarray, predictions: dict[str, Any], *, metrics: dict
+) -> dict[str, float | dict[str, float]]:
+    """The main score before tuning, of the strongest rival and after tuning; the gain, and how sure it is.
+
+    With several seeds the gain is their mean, and its p-value is over rows and seeds; `tuned` is the kept adapter.
+
+    Args:
+        labels: of the rows; predictions: every model's, by the model's name; metrics: metrics/evaluate.json.
+    """
+    rivals = {name: values for name, values in predictions.items() if name != TUNED}
+    before = problem.scores(labels, rivals.get(ZERO_SHOT, rivals[UNTRAINED]))
+    strongest = significance.strongest(main, labels=labels, rivals=rivals)
+    compared = (main.key, next(key for key in problem.compared if key != main.key))
+    over = metrics.get("seeds") or {key: metrics[key][STRONGEST_RIVAL] for key in ("gain", "p_value")}
+    return {
+        "before_tuning": {key: before[key] for key in compared},
+        "strongest_rival": {main.key: main.value(labels, strongest)},
+        "tuned": {key: metrics[key] for key in dict.fromkeys((*compared, *problem.after_tuning))},
+        "tuned_interval": metrics["interval"][main.key],
+        "gain_over_strongest_rival": over["gain"],
+        "p_value": files.rounded(over["p_value"], digits=2),
+        "test_rows": len(labels),
+    }
 
 
 def read_texts(rows: store.Rows) -> pd.DataFrame:
@@ -176,15 +201,6 @@ def measure(
     }
 
 
-def every_curve(
-    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], *, uncalibrated: Any, most: int
-) -> dict[str, dict[str, list]]:
-    """The points of every model's curves, by model and curve; without temperature scaling, of the reliability alone."""
-    curves = {name: problem.curves(labels, values, most) for name, values in predictions.items()}
-    before = problem.curves(labels, uncalibrated, most)
-    return curves | {TUNED_UNCALIBRATED: {kind: points for kind, points in before.items() if kind == "reliability"}}
-
-
 def named_answers(
     problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], class_names: list[str]
 ) -> pd.DataFrame:
@@ -193,60 +209,11 @@ def named_answers(
     return pd.DataFrame({"label": problem.truth(labels, class_names), TUNED: answers[TUNED]} | answers)
 
 
-def save_plots(
-    problem: ScoredProblem,
-    main: MainScore,
-    labels: np.ndarray,
-    predictions: dict[str, Any],
-    *,
-    answers: pd.DataFrame,
-    curves: dict[str, dict],
-    lengths: np.ndarray,
-    names: list[str],
-) -> None:
+def save_plots(tables: dict[str, pd.DataFrame]) -> None:
     """Write metrics/plots."""
-    predictions = {TUNED: predictions[TUNED]} | predictions
-    wrong = pd.DataFrame({name: problem.row_errors(labels, values) for name, values in predictions.items()})
     with files.replacing(paths.EVALUATE_PLOTS) as folder:
-        answers.to_csv(folder / f"{problem.answers_file}.csv", index=False)
-        by_length(main, labels, predictions, lengths).to_csv(folder / "length.csv")
-        errors_by_length(wrong, lengths).to_csv(folder / "errors.csv")
-        if by_class := f1_by_class(problem, labels, predictions, names):
-            pd.DataFrame(by_class).rename_axis("class").to_csv(folder / "by_class.csv")
-        for name, kinds in curves.items():
-            for kind, points in kinds.items():
-                pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
-
-
-def f1_by_class(
-    problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], names: list[str]
-) -> dict[str, dict[str, float]]:
-    """For each model the F1 of each class or label; empty for regression."""
-    scores = {name: problem.class_scores(labels, values, names) for name, values in predictions.items()}
-    return {
-        name: {label: values["f1"] for label, values in of_model.items()}
-        for name, of_model in scores.items()
-        if of_model
-    }
-
-
-def by_length(main: MainScore, labels: np.ndarray, predictions: dict[str, Any], lengths: np.ndarray) -> pd.DataFrame:
-    """Every model's main score in each fifth of the rows by length; `tokens` is the length of its longest row."""
-    fifth = np.searchsorted(np.unique(np.quantile(lengths, np.arange(1, 6) / 5)), lengths)
-    scores = {
-        lengths[rows].max(): {name: main.value(labels[rows], values[rows]) for name, values in predictions.items()}
-        | {"rows": len(rows)}
-        for rows in (np.flatnonzero(fifth == number) for number in np.unique(fifth))
-    }
-    return pd.DataFrame.from_dict(scores, orient="index").astype({"rows": int}).rename_axis("tokens")
-
-
-def errors_by_length(errors: pd.DataFrame, lengths: np.ndarray) -> pd.DataFrame:
-    """A histogram of the rows, and of every model's errors, by length; `tokens` is the upper edge of each bin."""
-    edges = np.unique(np.linspace(lengths.min() - 1, lengths.max(), HISTOGRAM_BINS + 1).round().astype(int))
-    bins = pd.cut(lengths, edges, labels=edges[1:])
-    summed = errors.groupby(bins, observed=False)
-    return summed.sum().assign(rows=summed.size()).rename_axis("tokens")
+        for name, table in tables.items():
+            files.write_table(folder / f"{name}.csv", table)
 
 
 def save_predictions(given: pd.DataFrame, answers: pd.DataFrame, confidence: dict[str, np.ndarray]) -> None:

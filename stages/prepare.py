@@ -43,7 +43,7 @@ def main() -> None:
         files.write_json(folder / paths.DATASET.name, dataset(params, data))
     files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
     source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
-    files.write_json(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
+    files.write_metrics(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
     kept = ", ".join(f"{len(split):,} {name}" for name, split in prepared.items())
     left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
     progress.say(f"prepare: {source_rows:,} rows: {kept}; left out: {left_out or 'none'}")

@@ -5,7 +5,8 @@
 Reads models/base and the train and validation rows of data/encoded. Trains once for each of `train.seeds`, and writes
 the best on the validation rows to models/adapter: adapter and head in safetensors (with `peft.method: full` the whole
 model), the tokenizer with its template, `labels.json`, `run.json` and a model card; the other seeds' adapters to
-models/seeds; metrics/train.json; and the curves of metrics/train for `dvc plots`.
+models/seeds; metrics/train.json; the scores on the validation rows also to metrics/validation.json, by which
+`dvc exp show` ranks; and the curves of metrics/train for `dvc plots`.
 """
 
 import importlib.metadata
@@ -75,7 +76,7 @@ def main() -> None:
         lift(others / f"{kept}", adapter)
         lift(curves / f"{kept}", curves)
         files.write_text(others / "README.md", "The adapters of the seeds that were not kept; none with one seed.\n")
-    files.write_json(paths.TRAIN_METRICS, metrics[kept] | scores_by_seed(metrics))
+    save_metrics(metrics, kept)
 
 
 def train(
@@ -128,6 +129,12 @@ def lift(folder: Path, into: Path) -> None:
     for path in folder.iterdir():
         path.rename(into / path.name)
     folder.rmdir()
+
+
+def save_metrics(metrics: dict[int, dict[str, Any]], kept: int) -> None:
+    """Write metrics/train.json and, for the kept seed alone, metrics/validation.json."""
+    files.write_metrics(paths.TRAIN_METRICS, metrics[kept] | scores_by_seed(metrics))
+    files.write_metrics(paths.VALIDATION_METRICS, {"validation": metrics[kept]["validation"]})
 
 
 def scores_by_seed(metrics: dict[int, dict[str, Any]]) -> dict[str, dict]:

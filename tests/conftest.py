@@ -219,7 +219,7 @@ class Project:
 def copy_project(folder: Path) -> Project:
     """The repository's own files, without outputs, in a new Git repository."""
     folder.mkdir(parents=True)
-    copied = ("stages", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+    copied = ("stages", ".dvc/plots", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
     for name in (*copied, "models/raw/README.md", "data/raw/README.md", "presets"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

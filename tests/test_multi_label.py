@@ -86,7 +86,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
     assert set(tuned["interval"]) == scores - {"interval"}
     for name, rival in baseline.items():
         assert set(rival) - {"regularization"} == scores
-        assert tuned["gain"][name] == pytest.approx(tuned["f1_samples"] - rival["f1_samples"])
+        assert tuned["gain"][name] == pytest.approx(tuned["f1_samples"] - rival["f1_samples"], abs=2e-5)
         low, high = rival["interval"]["f1_samples"].values()
         assert low <= rival["f1_samples"] <= high
     assert set(tuned["uncalibrated"]) == {"log_loss", "brier", "calibration_error"}
@@ -102,12 +102,14 @@ def test_the_recorded_scores_are_those_of_the_recorded_answers(inside):
     for name, scores in (baseline | {"tuned": tuned}).items():
         pairs = list(zip(true, sets(table[name]), strict=True))
         f1 = [2 * len(one & other) / (len(one) + len(other)) if one | other else 1 for one, other in pairs]
-        assert scores["f1_samples"] == pytest.approx(np.mean(f1))
-        assert scores["accuracy"] == np.mean([one == other for one, other in pairs])
-        assert scores["hamming_loss"] == pytest.approx(np.mean([len(one ^ other) / 3 for one, other in pairs]))
+        assert scores["f1_samples"] == pytest.approx(np.mean(f1), rel=1e-4)
+        assert scores["accuracy"] == pytest.approx(np.mean([one == other for one, other in pairs]), rel=1e-4)
+        assert scores["hamming_loss"] == pytest.approx(
+            np.mean([len(one ^ other) / 3 for one, other in pairs]), rel=1e-4
+        )
     for name, scores in tuned["classes"].items():
         hits = sum(name in one & other for one, other in pairs)
-        assert scores["recall"] == pytest.approx(hits / sum(name in one for one in true))
+        assert scores["recall"] == pytest.approx(hits / sum(name in one for one in true), rel=1e-4)
 
 
 def test_the_saved_thresholds_are_the_best_on_validation_and_give_the_recorded_answers(inside):
@@ -210,21 +212,21 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
 
 
 def test_the_plots_that_dvc_draws_are_there(inside):
-    names = {path.stem for path in paths.EVALUATE_PLOTS.iterdir()}
-    for kind in ("roc", "precision_recall", "reliability"):
-        assert {f"{kind}_{model}" for model in ("bag_of_words", "zero_shot", "linear_probe", "tuned")} <= names
-    assert {"answers", "length", "errors", "reliability_tuned_uncalibrated"} <= names
+    assert whole_run.drawn() == {"roc", "precision_recall", "reliability", "by_class", "length", "errors"}
+    models = {"bag_of_words", "zero_shot", "linear_probe", "tuned"}
+    assert set(pd.read_csv(paths.EVALUATE_PLOTS / "roc.csv")["model"]) == models
+    assert set(pd.read_csv(paths.EVALUATE_PLOTS / "reliability.csv")["model"]) == models | {"tuned_uncalibrated"}
     assert paths.SUMMARY.read_bytes().startswith(b"\x89PNG")
-    errors = pd.read_csv(paths.EVALUATE_PLOTS / "errors.csv")
+    errors = pd.read_csv(paths.EVALUATE_PLOTS / "errors.csv").groupby("model")["rows"].sum()
     missed = 60 * (1 - whole_run.read(paths.EVALUATE_METRICS)["f1_samples"])
-    assert errors["tuned"].sum() == pytest.approx(missed)
-    by_class = pd.read_csv(paths.EVALUATE_PLOTS / "by_class.csv", index_col="class")
-    answers = pd.read_csv(paths.EVALUATE_PLOTS / "answers.csv", keep_default_na=False).apply(sets)
-    assert list(by_class.index) == NAMES
-    assert set(by_class) == {*whole_run.read(paths.BASELINE_METRICS), "tuned"}
-    for (label, model), score in by_class.stack().items():
+    assert errors["tuned"] == pytest.approx(missed, rel=1e-3)
+    by_class = pd.read_csv(paths.EVALUATE_PLOTS / "by_class.csv")
+    answers = pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)[["label", *models]].apply(sets)
+    assert by_class["class"].unique().tolist() == NAMES
+    assert set(by_class["model"]) == models
+    for model, label, score in by_class.itertuples(index=False):
         has, given = (np.array([label in names for names in answers[column]]) for column in ("label", model))
-        assert score == pytest.approx(f1(has, given))
+        assert score == pytest.approx(f1(has, given), rel=1e-3)
 
 
 def test_the_counts_by_label_are_those_of_the_rows_and_the_rows_add_up(inside):

@@ -68,13 +68,15 @@ def test_predict_abstains_below_the_threshold_and_names_the_classes_that_are_pos
     answers = whole_run.predicted(monkeypatch, tmp_path)
     assert 0 < found["threshold"] < 1
     assert (answers["abstain"] == (answers["probability"] <= found["threshold"])).all()
-    assert 1 - answers["abstain"].mean() == pytest.approx(tuned["abstention"]["answered"])
+    assert 1 - answers["abstain"].mean() == pytest.approx(tuned["abstention"]["answered"], rel=1e-4)
     truth = pd.read_csv(paths.TEST_PREDICTIONS)["label"]
     right = answers["label"] == truth
-    assert right[~answers["abstain"]].mean() == pytest.approx(tuned["abstention"]["accuracy"])
+    assert right[~answers["abstain"]].mean() == pytest.approx(tuned["abstention"]["accuracy"], rel=1e-4)
     sets = [set(one.split(", ")) - {"(none)"} for one in answers["set"]]
-    assert np.mean([label in one for label, one in zip(truth, sets, strict=True)]) == tuned["sets"]["coverage"]
-    assert np.mean([len(one) for one in sets]) == pytest.approx(tuned["sets"]["mean_size"])
+    assert np.mean([label in one for label, one in zip(truth, sets, strict=True)]) == pytest.approx(
+        tuned["sets"]["coverage"], rel=1e-4
+    )
+    assert np.mean([len(one) for one in sets]) == pytest.approx(tuned["sets"]["mean_size"], rel=1e-4)
 
 
 @pytest.mark.parametrize("option", [[], ["--adapter"]])
@@ -88,13 +90,14 @@ def test_exports_and_cards_carry_the_threshold(inside, monkeypatch, tmp_path, op
 
 
 def test_the_curve_ends_at_the_share_of_wrong_answers_among_all(inside):
-    tuned = pd.read_csv(paths.EVALUATE_PLOTS / "risk_coverage_tuned.csv")
+    curves = pd.read_csv(paths.EVALUATE_PLOTS / "risk_coverage.csv")
+    tuned = curves[curves["model"] == "tuned"]
     assert tuned["coverage"].is_monotonic_increasing
     last = tuned.iloc[-1]
     assert (last["coverage"], last["risk"]) == pytest.approx(
-        (1, 1 - whole_run.read(paths.EVALUATE_METRICS)["accuracy"])
+        (1, 1 - whole_run.read(paths.EVALUATE_METRICS)["accuracy"]), rel=1e-3
     )
-    assert (paths.EVALUATE_PLOTS / "risk_coverage_bag_of_words.csv").exists()
+    assert set(curves["model"]) == {"bag_of_words", "zero_shot", "linear_probe", "tuned"}
 
 
 def test_without_a_target_evaluate_writes_what_it_wrote_before_and_predict_never_abstains(

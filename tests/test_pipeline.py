@@ -32,6 +32,7 @@ from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.rows import formats
 from stages.scoring.kinds import SCORED
+from stages.scoring.plots import COLUMNS
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate", "report")
 
@@ -129,25 +130,20 @@ def test_each_stage_writes_exactly_its_files(project):
     }
     assert set(project.files("data/features")) == {"train.parquet", "validation.parquet", "test.parquet"}
     assert set(project.files("data/predictions")) == {"baseline.parquet", "suspects.csv", "test.csv"}
-    curves = {
-        f"{curve}_{name}.csv"
-        for curve in ("precision_recall", "reliability", "risk_coverage", "roc")
-        for name in (*RIVALS, "tuned")
-    }
-    assert set(project.files("metrics/plots")) == curves | {
-        "answers.csv",
-        "by_class.csv",
-        "errors.csv",
-        "length.csv",
-        "reliability_tuned_uncalibrated.csv",
-    }
-    assert {name for name in project.files("metrics") if name.endswith(".json")} == {
+    assert set(project.files("metrics")) == {
+        *(f"plots/{name}.csv" for name in COLUMNS),
+        "train/loss.csv",
+        "train/main.csv",
         "data.json",
         "encode.json",
         "baseline.json",
         "train.json",
-        "train/metrics.json",
+        "validation.json",
         "evaluate.json",
+        "headline.json",
+        "report.md",
+        "card.md",
+        "summary.png",
     }
     assert not project.run("git", "status", "--porcelain").stdout
 
@@ -183,7 +179,7 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
     assert set(uncalibrated) == {"log_loss", "brier", "calibration_error"}
     assert uncalibrated["log_loss"] != tuned["log_loss"]
     for name, scores in baseline.items():
-        assert gain[name] == pytest.approx(tuned["accuracy"] - scores["accuracy"])
+        assert gain[name] == pytest.approx(tuned["accuracy"] - scores["accuracy"], abs=2e-5)
         assert low[name] <= gain[name] <= high[name]
         assert 0 < p_values[name] <= 1
     assert gain["strongest_rival"] == min(gain[name] for name in baseline)
@@ -196,12 +192,27 @@ def test_the_recorded_scores_are_those_of_the_recorded_predictions(project):
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
     baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
-    assert (table["label"] == table["tuned"]).mean() == tuned["accuracy"]
+    assert (table["label"] == table["tuned"]).mean() == pytest.approx(tuned["accuracy"], rel=1e-4)
     for name, scores in baseline.items():
-        assert (table["label"] == table[name]).mean() == scores["accuracy"]
-    answers = pd.read_csv(project.folder / "metrics/plots/answers.csv")
-    assert "text" not in answers.columns
-    pd.testing.assert_frame_equal(answers, table[answers.columns])
+        assert (table["label"] == table[name]).mean() == pytest.approx(scores["accuracy"], rel=1e-4)
+    counts = pd.read_csv(project.folder / "metrics/plots/confusion.csv")
+    assert set(counts["model"]) == {"zero_shot", "linear_probe", "tuned"}
+    for model, label, answer, rows in counts.itertuples(index=False):
+        assert rows == ((table["label"] == label) & (table[model] == answer)).sum()
+    assert counts["rows"].sum() == 3 * len(table)
+
+
+def test_dvc_draws_the_defined_charts_and_no_others_and_warns_of_nothing(project):
+    done = project.run("dvc", "plots", "show", "--json")
+    drawn = {name for name, charts in json.loads(done.stdout)["data"].items() if charts}
+    curves = ("roc", "precision_recall", "reliability", "risk_coverage", "confusion", "by_class", "length", "errors")
+    assert drawn == {f"metrics/plots/{name}.csv" for name in curves} | {
+        "metrics/train/loss.csv",
+        "metrics/train/main.csv",
+        "metrics/summary.png",
+    }
+    assert "errors" not in json.loads(done.stdout)
+    assert not done.stderr
 
 
 def test_the_rows_of_all_files_are_known_by_their_numbers_in_the_source(project):
@@ -224,15 +235,19 @@ def test_the_rows_of_all_files_are_known_by_their_numbers_in_the_source(project)
 
 
 def test_the_f1_of_each_class_is_drawn_for_every_model(project):
-    table = pd.read_csv(project.folder / "metrics/plots/by_class.csv", index_col="class")
+    table = pd.read_csv(project.folder / "metrics/plots/by_class.csv").pivot(
+        index="class", columns="model", values="f1"
+    )
     tested = pd.read_csv(project.folder / "data/predictions/test.csv")
     recorded = json.loads((project.folder / "metrics/evaluate.json").read_text())["classes"]
-    assert sorted(table.columns) == sorted([*RIVALS, "tuned"])
+    assert set(table.columns) == {"bag_of_words", "zero_shot", "linear_probe", "tuned"}
     assert table.index.tolist() == list(recorded) == ["negative", "positive"]
     for name, column in table.items():
         expected = f1_score(tested["label"], tested[name], labels=table.index, average=None, zero_division=0)
-        np.testing.assert_allclose(column, expected)
-    assert table["tuned"].to_dict() == pytest.approx({name: scores["f1"] for name, scores in recorded.items()})
+        np.testing.assert_allclose(column, expected, rtol=1e-3)
+    assert table["tuned"].to_dict() == pytest.approx(
+        {name: scores["f1"] for name, scores in recorded.items()}, rel=1e-3
+    )
 
 
 def test_the_train_metrics_count_the_parameters_of_all_layers_in_use(project):
@@ -322,7 +337,7 @@ def test_hugging_faces_evaluator_measures_the_same_accuracy_on_the_exported_mode
         label_mapping={name: index for index, name in enumerate(names)},
     )
     tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
-    assert measured["accuracy"] == pytest.approx(tuned["accuracy"], abs=1e-12)
+    assert measured["accuracy"] == pytest.approx(tuned["accuracy"], rel=1e-4)
     assert 0.5 < measured["accuracy"] <= 1
 
 
@@ -407,12 +422,12 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
         (["predict", "--input", "absent.csv"], "absent.csv: expected csv, found: [Errno 2] No such file"),
         (
-            ["predict", "--input", "metrics/plots/answers.csv"],
-            "answers.csv: expected the column 'text' of the training, or else one column of texts, found label, ",
+            ["predict", "--input", "metrics/plots/confusion.csv"],
+            "confusion.csv: expected the column 'text' of the training, or else one column of texts, found model, ",
         ),
         (
-            ["predict", "--input", "metrics/plots/answers.csv", "--text", "tunde"],
-            "answers.csv: expected a column 'tunde' (--text), found label, tuned, ",
+            ["predict", "--input", "metrics/plots/confusion.csv", "--text", "modle"],
+            "confusion.csv: expected a column 'modle' (--text), found model, ",
         ),
         (["predict", "--text", "body", "text"], "--text: expected --input FILE with it, which has that column"),
         (["predict", "--batch-size", "0", "text"], "--batch-size: expected 1 or more, found 0"),

@@ -63,7 +63,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
     assert set(tuned) == scores | {"gain", "gain_low", "gain_high", "p_value"}
     for name, rival in baseline.items():
         assert set(rival) - {"regularization"} == scores
-        assert tuned["gain"][name] == pytest.approx(rival["mae"] - tuned["mae"])
+        assert tuned["gain"][name] == pytest.approx(rival["mae"] - tuned["mae"], abs=1e-3)
         low, high = rival["interval"]["mae"].values()
         assert 0 < low <= rival["mae"] <= high
     assert tuned["gain"]["strongest_rival"] == min(tuned["gain"][name] for name in baseline)
@@ -73,7 +73,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
 def test_the_recorded_scores_are_those_of_the_recorded_answers(inside):
     scores = whole_run.read(paths.BASELINE_METRICS) | {"tuned": whole_run.read(paths.EVALUATE_METRICS)}
     for name, expected in scores.items():
-        assert (inside[name] - inside["label"]).abs().mean() == pytest.approx(expected["mae"], rel=1e-5)
+        assert (inside[name] - inside["label"]).abs().mean() == pytest.approx(expected["mae"], rel=1e-4)
     train_numbers = pd.read_parquet(paths.PREPARED / "train.parquet")["label"]
     np.testing.assert_allclose(inside["median"], train_numbers.median(), rtol=1e-6)
 
@@ -123,9 +123,8 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     assert "| numbers | train | validation | test |" in report
     assert "The tuned model is closer to the true number than the linear probe on " in report
     assert "MAE, by length" in report
-    names = {path.stem for path in paths.EVALUATE_PLOTS.iterdir()}
-    models = (*whole_run.read(paths.BASELINE_METRICS), "tuned")
-    assert names == {"numbers", "length", "errors"} | {f"error_characteristic_{model}" for model in models}
+    assert whole_run.drawn() == {"numbers", "length", "errors", "error_characteristic"}
+    assert set(whole_run.read(paths.HEADLINE)["before_tuning"]) == {"mae", "rmse"}
     assert paths.SUMMARY.read_bytes().startswith(b"\x89PNG")
 
 
@@ -134,7 +133,7 @@ def test_the_counts_are_those_of_the_rows_and_the_rows_add_up(inside):
     assert sum(counts["rows"][split] for split in paths.SPLITS) + sum(counts["dropped"].values()) == 400
     for split in paths.SPLITS:
         numbers = pd.read_parquet(paths.PREPARED / f"{split}.parquet")["label"]
-        assert counts[split] == pytest.approx({"mean": numbers.mean(), "standard_deviation": np.std(numbers)})
+        assert counts[split] == pytest.approx({"mean": numbers.mean(), "standard_deviation": np.std(numbers)}, rel=1e-4)
         stored = np.load(paths.ENCODED / split / "labels.npy")
         assert (stored.dtype, stored.shape) == (np.float32, numbers.shape)
         np.testing.assert_allclose(stored, numbers, rtol=1e-6)

@@ -195,7 +195,7 @@ def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_le
         "| train.lr | 0.005 | 1e-05 |",
     ]
     assert "\n\n<details><summary>Errors</summary>\n\nCompared with " in text
-    assert "\n| metrics/evaluate.json | accuracy | " in text
+    assert "\n| metrics/headline.json | tuned.accuracy | " in text
 
 
 def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist_an_error(copied):
@@ -206,7 +206,7 @@ def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist
     assert text.startswith(
         f"{report.MARKER}\n\n**Nothing to compare with**: {empty[:7]} has no accuracy.\n\nGate: passed."
     )
-    assert "\n| metrics/evaluate.json | accuracy | — | " in text
+    assert "\n| metrics/headline.json | tuned.accuracy | — | " in text
     done = copied.call("report", "--rev", "nowhere", check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -86,10 +86,12 @@ def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commi
     restored.commit("Lower the rank")
     assert reran(restored.run("dvc", "repro").stdout) == []
     diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)
-    tuned = diff["metrics/evaluate.json"]["accuracy"]
+    assert set(diff) == {"metrics/headline.json", "metrics/validation.json"}
+    assert len(diff["metrics/headline.json"]) == 12
+    tuned = diff["metrics/headline.json"]["tuned.accuracy"]
     assert tuned["new"] - tuned["old"] == pytest.approx(tuned["diff"])
     assert tuned["new"] < tuned["old"]
-    assert {"new", "old"} <= set(diff["metrics/baseline.json"]["zero_shot.accuracy"])
+    assert {"new", "old"} <= set(diff["metrics/headline.json"]["before_tuning.accuracy"])
     restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
 
 

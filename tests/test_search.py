@@ -129,7 +129,7 @@ def test_a_grid_stops_at_train_and_is_ranked_by_the_validation_loss(project, tmp
     copied.run("dvc", "exp", "run", "--queue", "--name", "grid", *grid, "train")
     copied.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
     assert copied.files("metrics") == before
-    loss = "metrics/train.json:validation.loss"
+    loss = "metrics/validation.json:validation.loss"
     table = pd.read_csv(io.StringIO(copied.run("dvc", "exp", "show", "--csv", "--sort-by", loss).stdout))
     trials = table[table["Experiment"].astype(str).str.startswith("grid")]
     assert len(trials) == 4

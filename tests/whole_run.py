@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, pipeline, set_seed
 from stages import audit, baseline, encode, evaluate, export, predict, prepare, report, train
 from stages.classifier.labels import load_labels
 from stages.common import paths
+from stages.scoring import plots
 from stages.sources import fetched
 
 STAGES = (prepare, encode, baseline, audit, train, evaluate, report)
@@ -45,6 +46,13 @@ def ran(folder: Path, rows: pd.DataFrame, model: Path, **sections: dict) -> Iter
 def read(path: Path) -> dict:
     """A file of JSON."""
     return json.loads(path.read_text())
+
+
+def drawn() -> set[str]:
+    """The tables of metrics/plots that `dvc plots` draws, as they have rows; it would warn if one were missing."""
+    tables = {path.stem: pd.read_csv(path) for path in paths.EVALUATE_PLOTS.iterdir()}
+    assert {name: tuple(table) for name, table in tables.items()} == plots.COLUMNS
+    return {name for name, table in tables.items() if len(table)}
 
 
 def predicted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> pd.DataFrame:

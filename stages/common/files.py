@@ -5,7 +5,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes most of a second, and `fetch` has no table
+
+DIGITS = 5
+"""Significant digits of a metric: the last bits of a float differ between kinds of CPU."""
+
+PLOT_DIGITS = 4
+"""Significant digits of a number that is drawn."""
 
 
 @contextmanager
@@ -45,3 +54,26 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is not finite, which JSON cannot represent.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_metrics(path: Path, value: Any) -> None:
+    """Write `value` as JSON, its numbers rounded for Git: what no one reads as a difference is none.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot represent.
+    """
+    write_json(path, rounded(value))
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write the table as CSV, without its index and with its numbers rounded for a drawing."""
+    write_text(path, table.map(lambda value: rounded(value, PLOT_DIGITS)).to_csv(index=False))
+
+
+def rounded(value: Any, digits: int = DIGITS) -> Any:
+    """The value with every fraction in it, at any depth, rounded to this many significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(part, digits) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part, digits) for part in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

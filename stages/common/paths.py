@@ -35,9 +35,13 @@ DATA_METRICS = Path("metrics/data.json")
 ENCODE_METRICS = Path("metrics/encode.json")
 BASELINE_METRICS = Path("metrics/baseline.json")
 TRAIN_METRICS = Path("metrics/train.json")
+VALIDATION_METRICS = Path("metrics/validation.json")
+"""The scores on the validation rows, by which experiments are ranked that end with `train`."""
 TRAIN_CURVES = Path("metrics/train")
 EVALUATE_METRICS = Path("metrics/evaluate.json")
 EVALUATE_PLOTS = Path("metrics/plots")
+HEADLINE = Path("metrics/headline.json")
+"""The test scores that `dvc metrics` and `dvc exp show` list; metrics/evaluate.json has all."""
 SUMMARY = Path("metrics/summary.png")
 REPORT = Path("metrics/report.md")
 CARD = Path("metrics/card.md")

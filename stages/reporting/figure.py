@@ -11,13 +11,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.common.rivals import LINEAR_PROBE, TUNED, ZERO_SHOT
+from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.reporting.wording import METRICS
 
-DRAWN = (ZERO_SHOT, LINEAR_PROBE, TUNED)
-"""The models whose curves are drawn: before tuning, the strongest use of the frozen model, and after."""
+COLORS = {ZERO_SHOT: "C0", UNTRAINED: "C0", LINEAR_PROBE: "C1", TUNED: "C2"}
+"""The models whose curves are drawn, before tuning, the strongest use of the frozen model, and after; each has the same
+color everywhere."""
 
 MOST_COUNTS = 12
 """Maximum number of classes for which the cells of a confusion matrix have room for their counts."""
@@ -72,49 +73,54 @@ def further_drawings(problem: Problem, *, class_names: list[str], plots: Path) -
         yield Drawing(caption="reliability", draw=partial(draw_reliability, curves=curves))
     if curves := curves_of("error_characteristic", plots):
         yield Drawing(caption="error curves", draw=partial(draw_errors, curves=curves))
-    if problem.numeric and (file := plots / "numbers.csv").exists():
-        numbers = pd.read_csv(file)
-        for name in (LINEAR_PROBE, TUNED):
-            if name in numbers:
-                draw = partial(draw_numbers, labels=numbers["label"], answers=numbers[name], name=name)
-                yield Drawing(caption=f"{name} against the true numbers", draw=draw)
-    if problem.several_answers and (file := plots / "by_class.csv").exists():
-        scores = read_names(file, "class").astype(float)
-        yield Drawing(caption=f"F1 by {problem.noun}", draw=partial(draw_f1, scores=scores, noun=problem.noun))
-    if not (problem.numeric or problem.several_answers) and (file := plots / "answers.csv").exists():
-        answers = read_names(file)
-        counts = pd.crosstab(answers["label"], answers[TUNED]).reindex(
-            index=class_names, columns=class_names, fill_value=0
-        )
+    for name, numbers in curves_of("numbers", plots).items():
+        if name in (LINEAR_PROBE, TUNED):
+            draw = partial(draw_numbers, labels=numbers["label"], answers=numbers["answer"], name=name)
+            yield Drawing(caption=f"{name} against the true numbers", draw=draw)
+    if problem.several_answers and len(scores := read_names("by_class", plots)):
+        table = scores.astype({"f1": float}).pivot(index="class", columns="model", values="f1")
+        table = table.reindex(scores["class"].unique())
+        yield Drawing(caption=f"F1 by {problem.noun}", draw=partial(draw_f1, scores=table, noun=problem.noun))
+    if len(answers := read_names("confusion", plots)):
+        counts = answers[answers["model"] == TUNED].astype({"rows": int})
+        counts = counts.pivot(index="label", columns="answer", values="rows")
+        counts = counts.reindex(index=class_names, columns=class_names).fillna(0).astype(int)
         yield Drawing(caption="confusion matrix of the tuned model", draw=partial(draw_confusion, counts=counts))
 
 
 def curves_of(kind: str, plots: Path) -> dict[str, pd.DataFrame]:
-    """The points of one kind of curve, for each model in `DRAWN` that has a file."""
-    files = {name: plots / f"{kind}_{name}.csv" for name in DRAWN}
-    return {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
+    """The points of one kind of curve, for each model in `COLORS` that has any."""
+    points = dict(iter(pd.read_csv(plots / f"{kind}.csv").groupby("model")))
+    return {name: points[name].reset_index(drop=True) for name in COLORS if name in points}
 
 
-def read_names(file: Path, index: str | None = None) -> pd.DataFrame:
-    """A table, with all cells as text: names of classes may look like numbers or missing values."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return table.set_index(index) if index else table
+def read_names(name: str, plots: Path) -> pd.DataFrame:
+    """A table of `plots`, with all cells as text: names of classes may look like numbers or missing values."""
+    return pd.read_csv(plots / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
 def draw_scores(axes: Axes, *, scores: dict[str, dict], main: MainScore) -> None:
-    """A bar for each model, the best on top, with its 95 % interval."""
+    """A bar for each model, the best on top, with its value and its 95 % interval."""
+    metric = METRICS[main.key]
     names = sorted(scores, key=lambda name: main.sign * scores[name][main.key])
     values = np.array([scores[name][main.key] for name in names])
     low, high = (np.array([scores[name]["interval"][main.key][end] for name in names]) for end in ("low", "high"))
-    colors = ["C2" if name == TUNED else "C0" for name in names]
-    axes.barh(names, values, xerr=np.abs([values - low, high - values]), color=colors)
-    title = f"{capitalized(METRICS[main.key].name)} on the test rows, 95 % intervals"
-    axes.set(title=title, xlim=(0, 1) if METRICS[main.key].percent else None)
+    colors = [COLORS[TUNED] if name == TUNED else "lightgrey" for name in names]
+    bars = axes.barh(names, values, xerr=np.abs([values - low, high - values]), color=colors, capsize=3)
+    axes.bar_label(bars, [metric.score(value) for value in values], padding=4)
+    axes.set(title=f"{capitalized(metric.name)} on the test rows, with 95 % intervals")
+    axes.spines[["top", "right"]].set_visible(False)
+    if metric.percent:
+        axes.set_xlim(0, 1.15)  # room for the values
+        axes.set_xticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
+    else:
+        axes.margins(x=0.2)
 
 
 def draw_roc(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
     """The ROC curves."""
     draw_curves(axes, curves, x="false_positive_rate", y="true_positive_rate")
+    axes.axline((0, 0), slope=1, color="grey", linestyle=":")
     axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
 
 
@@ -122,52 +128,59 @@ def draw_reliability(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
     """The reliability diagrams, with the diagonal."""
     draw_curves(axes, curves, x="confidence", y="accuracy", marker="o")
     axes.axline((1, 1), slope=1, color="grey", linestyle=":")
-    axes.set(title="Reliability", xlabel="probability of the answer", ylabel="share of right answers")
+    axes.set(
+        title="Reliability: calibrated on the dotted line",
+        xlabel="probability of the answer",
+        ylabel="share of right answers",
+    )
 
 
 def draw_errors(axes: Axes, *, curves: dict[str, pd.DataFrame]) -> None:
     """The share of rows within each absolute error."""
     draw_curves(axes, curves, x="error", y="rows_within")
-    axes.set(title="Error", xlabel="absolute error, up to", ylabel="share of rows", xlim=(0, None))
+    axes.set(
+        title="Rows within an absolute error", xlabel="absolute error, up to", ylabel="share of rows", xlim=(0, None)
+    )
 
 
 def draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], *, x: str, y: str, **style: str) -> None:
-    """A line for each model."""
+    """A line for each model, in its color, as is its name."""
     for name, points in curves.items():
-        axes.plot(points[x], points[y], label=name, **style)
-    axes.legend()
+        axes.plot(points[x], points[y], label=name, color=COLORS[name], **style)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, labelcolor="linecolor", handlelength=1)
 
 
 def draw_numbers(axes: Axes, *, labels: pd.Series, answers: pd.Series, name: str) -> None:
     """A model's numbers against the true ones, with the diagonal."""
     axes.scatter(labels, answers, s=8, alpha=0.5)
     axes.axline((labels[0], labels[0]), slope=1, color="grey", linestyle=":")
-    axes.set(title=name, xlabel="true", ylabel="predicted")
+    axes.set(title=f"Numbers of {name}", xlabel="true", ylabel="predicted")
 
 
 def draw_f1(axes: Axes, *, scores: pd.DataFrame, noun: str) -> None:
-    """The F1 of every label, of the models in `DRAWN`."""
+    """The F1 of every label, of the models in `COLORS`."""
     places = range(len(scores))
-    for name in DRAWN:
+    for name, color in COLORS.items():
         if name in scores:
-            axes.plot(scores[name], places, "o", label=name)
+            axes.plot(scores[name], places, "o", label=name, color=color)
     axes.set_yticks(places, scores.index, parse_math=False)
     axes.set(title=f"F1 by {noun}", xlabel="F1", xlim=(0, 1))
-    axes.legend()
+    axes.legend(frameon=False, labelcolor="linecolor", handletextpad=0)
 
 
 def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
-    """How many rows of each class, from top to bottom, were predicted as each class."""
+    """How many rows of each class, from top to bottom, were predicted as each class; shaded by their share of it."""
     places = range(len(counts))
-    axes.imshow(counts, cmap="Blues", vmin=0)
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(places, counts.columns, parse_math=False, rotation=0 if len(counts) < 5 else 90)
     axes.set_yticks(places, counts.index, parse_math=False)
     if len(counts) <= MOST_COUNTS:
-        middle = counts.to_numpy().max() / 2
         for (row, column), count in np.ndenumerate(counts):
-            color = "white" if count > middle else "black"
+            color = "white" if shares.iat[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=color)
-    axes.set(title="Tuned model", xlabel="answer", ylabel="true class")
+    axes.set(title="Confusion matrix of the tuned model, in rows", xlabel="answer", ylabel="true class")
 
 
 def capitalized(name: str) -> str:

@@ -29,6 +29,9 @@ SMALL = 1e-5
 LONGEST = 100
 """How many characters of a parameter's value are shown."""
 
+METRICS = (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
+"""The files of an experiment's metrics: all of them, not only what DVC lists."""
+
 
 def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame, resamples: int) -> Change | None:
     """How the main score changed since a revision; None: the revision has none.
@@ -185,9 +188,15 @@ def finished(name: str) -> Iterator[Experiment]:
             yield Experiment(
                 name=last["name"],
                 params=found["params"][str(paths.PARAMS)]["data"],
-                metrics={path: file.get("data") for path, file in found["metrics"].items()},
+                metrics={str(path): json_at(last["rev"], path) for path in METRICS},
                 evaluated=found["deps"][adapter]["hash"] == found["outs"][adapter]["hash"],
             )
+
+
+def json_at(rev: str, path: Path) -> Any:
+    """What a file of JSON that Git keeps held at a revision; None: it was not there."""
+    done = subprocess.run(["git", "show", f"{rev}:./{path}"], capture_output=True, text=True)
+    return None if done.returncode else json.loads(done.stdout)
 
 
 def parameter(params: dict, name: str) -> Any:

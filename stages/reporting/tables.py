@@ -79,10 +79,11 @@ def by_class(classes: dict[str, dict[str, float]], rows: dict[str, int], problem
 
 def by_length(lengths: pd.DataFrame, main: MainScore) -> str:
     """The main score on fifths of the test rows by length, from metrics/plots/length.csv."""
-    metric, models = METRICS[main.key], [name for name in (ZERO_SHOT, LINEAR_PROBE, TUNED) if name in lengths]
+    scores = lengths.pivot(index=["tokens", "rows"], columns="model", values="score")
+    metric, models = METRICS[main.key], [name for name in (ZERO_SHOT, LINEAR_PROBE, TUNED) if name in scores]
     lines = [
-        (f"up to {row['tokens']:.0f} tokens", f"{row['rows']:,.0f}", *(metric.score(row[model]) for model in models))
-        for row in lengths.to_dict("records")
+        (f"up to {tokens:.0f} tokens", f"{rows:,.0f}", *(metric.score(of_models[model]) for model in models))
+        for (tokens, rows), of_models in scores.iterrows()
     ]
     return table((f"{metric.name}, by length", "test rows", *models), lines)
 

@@ -1,5 +1,7 @@
 """Scores of regression."""
 
+from typing import Any
+
 import numpy as np
 from datasets import Value
 from scipy import stats
@@ -20,7 +22,8 @@ MOST_SPREADS = 3.5
 class ScoredRegression(Regression, ScoredProblem):
     """Predictions are numbers, (rows,)."""
 
-    answers_file = "numbers"
+    compared = ("rmse",)
+    after_tuning = ("pearson", "spearman")
     label_type = Value("float64")
     prediction_type = Value("float64")
 
@@ -56,6 +59,15 @@ class ScoredRegression(Regression, ScoredProblem):
 
     def curves(self, labels: np.ndarray, predictions: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
         return curves.of_errors(self.row_errors(labels, predictions), most)
+
+    def answer_tables(self, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+        """Every row's true number and the models'."""
+        pairs = [
+            {"model": model, "label": label, "answer": answer}
+            for model, given in answers.items()
+            for label, answer in zip(truth, given, strict=True)
+        ]
+        return {"numbers": pairs}
 
     def constant(self) -> tuple[str, BaseEstimator]:
         """The median, the constant with the lowest MAE."""

@@ -14,8 +14,10 @@ from stages.problems.problem import Problem
 class ScoredProblem(Problem):
     """A problem whose predictions can be scored; see `Problem` for what labels, outputs and predictions are."""
 
-    answers_file: ClassVar[str] = "answers"
-    """The file that holds all models' answers for `dvc plots`; `answers` is drawn as confusion matrices."""
+    compared: ClassVar[tuple[str, ...]] = ("f1_macro", "accuracy")
+    """Scores in metrics/headline.json, before and after tuning: the first that is not the main score."""
+    after_tuning: ClassVar[tuple[str, ...]] = ("log_loss", "calibration_error")
+    """Further scores of the tuned model there."""
     label_type: ClassVar[Any]
     """The `datasets` feature of one row's label; `prediction_type`: that of one row's prediction."""
     prediction_type: ClassVar[Any]
@@ -39,6 +41,14 @@ class ScoredProblem(Problem):
     @abstractmethod
     def curves(self, labels: np.ndarray, predictions: Any, most: int) -> dict[str, list[dict[str, float]]]:
         """The points of every curve, by its name; at most `most` for curves with one point per row."""
+
+    def answer_tables(self, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+        """The tables in which answers are compared with the truth, by their names in metrics/plots: by default none.
+
+        Args:
+            truth: of each row, see `Problem.truth`; answers: every model's, by the model's name.
+        """
+        return {}
 
     @abstractmethod
     def constant(self) -> tuple[str, BaseEstimator]:

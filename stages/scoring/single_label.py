@@ -1,5 +1,8 @@
 """Scores of single-label classification."""
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 from datasets import List, Value
 from sklearn import metrics
@@ -66,6 +69,15 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
     def curves(self, labels: np.ndarray, predictions: np.ndarray, most: int) -> dict[str, list[dict[str, float]]]:
         risk = {"risk_coverage": curves.risk_coverage_points(labels, predictions, most)}
         return curves.of_classes(labels, predictions, most) | risk
+
+    def answer_tables(self, truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+        """How many rows of each class are given each answer, where any are."""
+        counts = [
+            {"model": model, "label": label, "answer": answer, "rows": rows}
+            for model, given in answers.items()
+            for (label, answer), rows in sorted(Counter(zip(truth, given, strict=True)).items())
+        ]
+        return {"confusion": counts}
 
     def constant(self) -> tuple[str, BaseEstimator]:
         """Predicts each class's share of the rows it was fitted on."""

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from dvclive import Live
 from torch import nn
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stages.common import progress
+from stages.common import files, progress
 from stages.problems.main_score import MainScore
+
+LOSSES = {"loss": "training", "eval_loss": "validation", "eval_log_loss": "validation, calibrated"}
+"""The logged losses, and what they are called in loss.csv; timings differ from run to run and are in no file."""
 
 Weights = list[torch.Tensor]
 """The values of a model's trained parameters, in the model's order."""
@@ -97,10 +101,11 @@ def without_prefix(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 class Curves(TrainerCallback):
-    """Writes logged values to DVCLive, under the names in `curves`."""
+    """Collects the values that the Trainer logs. The start of the run is step 0."""
 
-    def __init__(self, live: Live, curves: dict[str, str]) -> None:
-        self.live, self.curves, self.offset = live, curves, 0
+    def __init__(self, main: str, start: dict[str, float]) -> None:
+        """Args: main: the key of the main score; start: the scores on the validation rows before the first step."""
+        self.main, self.offset, self.logged = main, 0, [(0, {f"eval_{name}": value for name, value in start.items()})]
 
     def on_log(
         self,
@@ -110,10 +115,24 @@ class Curves(TrainerCallback):
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        self.live.step = self.offset + state.global_step
-        for name, curve in self.curves.items():
-            if name in logs:
-                self.live.log_metric(curve, logs[name])
+        self.logged.append((self.offset + state.global_step, logs))
+
+    def save(self, folder: Path) -> None:
+        """Write loss.csv (step, split, loss) and main.csv (step, split, score) into the folder."""
+        losses = [
+            {"step": step, "split": split, "loss": logs[name]}
+            for name, split in LOSSES.items()
+            for step, logs in self.logged
+            if name in logs
+        ]
+        scores = [
+            {"step": step, "split": "validation", "score": logs[key]}
+            for key in (f"eval_{self.main}",)
+            for step, logs in self.logged
+            if key in logs
+        ]
+        for name, points, value in (("loss", losses, "loss"), ("main", scores, "score")):
+            files.write_table(folder / f"{name}.csv", pd.DataFrame(points, columns=["step", "split", value]))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """One training run: transformers' `Trainer`, extended for this pipeline."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from dvclive import Live
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
@@ -24,20 +24,14 @@ from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.training import callbacks, head, recipe
-from stages.training.callbacks import Best, put, without_prefix
+from stages.training.callbacks import Best, Curves, put, without_prefix
 from stages.training.params import Train
 
 INDICES = "indices"
 """The key of a batch's row indices, which are not passed to the model."""
 
-LOGGED = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "eval_loss": "validation/loss",
-    "eval_log_loss": "validation/log_loss",
-}
-"""The logged values that go into the curves, and their names there; not timings, which differ from run to run. The main
-score on the validation rows is added, as validation/main."""
+FEWEST_LOGGED = 10
+"""How often a run of few steps logs its training loss: a curve needs more than one point."""
 
 
 def fit(
@@ -73,7 +67,7 @@ def fit(
     """
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
-    with tempfile.TemporaryDirectory() as scratch, Live(curves, dvcyaml=None, save_dvc_exp=False) as live:
+    with tempfile.TemporaryDirectory() as scratch:
         trainer = RowTrainer(
             model=model,
             args=arguments(options, rows, seed=seed, precision=precision, scratch=scratch),
@@ -86,16 +80,15 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)  # of dictionaries
         chosen_start, scores = start(trainer, starts, best)
-        curves_of = callbacks.Curves(live, LOGGED | {f"eval_{main.key}": "validation/main"})
-        rate = train(trainer, curves_of, best, rates=rates, options=options)
+        logged = Curves(main.key, start=scores[chosen_start])
+        rate = train(trainer, logged, best, rates=rates, options=options)
+    logged.save(curves)
     chosen = {"head_init": chosen_start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
     found = {"main": main.key, "recipe": chosen, "start": scores, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
 
 
-def train(
-    trainer: "RowTrainer", curves: callbacks.Curves, best: Best, *, rates: tuple[float, ...], options: Train
-) -> float:
+def train(trainer: "RowTrainer", curves: Curves, best: Best, *, rates: tuple[float, ...], options: Train) -> float:
     """Train with one learning rate after the other until one finds better weights than the start; returns the last.
 
     Leaves the trainer's model with the best weights.
@@ -205,6 +198,7 @@ def arguments(
 ) -> TrainingArguments:
     """The section `train` as transformers' `TrainingArguments`."""
     evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
+    steps = math.ceil(len(rows["train"]) / options.batch_size / options.gradient_accumulation) * options.epochs
     return TrainingArguments(
         output_dir=scratch,
         seed=seed,
@@ -226,7 +220,7 @@ def arguments(
         eval_strategy="steps",
         eval_steps=1 / evaluations,  # below 1: a share of all steps
         save_strategy="no",
-        logging_steps=options.logging_steps,
+        logging_steps=min(options.logging_steps, max(steps // FEWEST_LOGGED, 1)),
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,

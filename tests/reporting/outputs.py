@@ -11,6 +11,7 @@ from stages.adapters.run import Run
 from stages.common import paths
 from stages.problems.kinds import PROBLEMS
 from stages.reporting.params import Gate
+from stages.scoring.plots import COLUMNS
 
 OPEN = Gate(max_drop=None, min_accuracy=None, min_gain=None, max_p_value=None, max_slice_drop=None)
 
@@ -161,23 +162,27 @@ def answers(problem: str) -> pd.DataFrame:
 def write_plots(problem: str, folder: Path) -> None:
     """metrics/plots."""
     folder.mkdir(parents=True)
-    given, models = answers(problem), [*BASELINE[problem], "tuned"]
-    file = "numbers" if problem == "regression" else "answers"
-    given.drop(columns=["row", "text", "probability"], errors="ignore").to_csv(folder / f"{file}.csv", index=False)
+    models = [*BASELINE[problem], "tuned"]
+    given = answers(problem).drop(columns=["row", "text", "probability"], errors="ignore")
+    given = given.melt("label", var_name="model", value_name="answer")
+    tables = {"numbers": given} if problem == "regression" else {}
+    if problem == "single_label":
+        tables["confusion"] = given.value_counts(["model", "label", "answer"]).rename("rows").reset_index()
     curves = {
         "roc": {"false_positive_rate": [0, 0.2, 1], "true_positive_rate": [0, 0.8, 1]},
         "reliability": {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.95], "rows": [2, 2]},
         "precision_recall": {"recall": [1, 0], "precision": [0.5, 1]},
     }
     errors = {"error_characteristic": {"error": [0, 1, 3], "rows_within": [0.25, 0.5, 1]}}
-    for kind, points in (errors if problem == "regression" else curves).items():
-        for name in models:
-            pd.DataFrame(points).to_csv(folder / f"{kind}_{name}.csv", index=False)
-    lengths = {"tokens": [20, 30], **{name: [0.75, 0.5] for name in models}, "rows": [2, 2]}
-    pd.DataFrame(lengths).to_csv(folder / "length.csv", index=False)
+    curves = (errors if problem == "regression" else curves) | {
+        "length": {"tokens": [20, 30], "rows": [2, 2], "score": [0.75, 0.5]}
+    }
     if names := CLASSES[problem]:
-        f1 = {"class": names, **{name: [0.5, 0.75] for name in models}}
-        pd.DataFrame(f1).to_csv(folder / "by_class.csv", index=False)
+        curves["by_class"] = {"class": names, "f1": [0.5, 0.75]}
+    for name, points in curves.items():
+        tables[name] = pd.concat([pd.DataFrame(points).assign(model=model) for model in models])
+    for name, columns in COLUMNS.items():
+        tables.get(name, pd.DataFrame(columns=columns)).to_csv(folder / f"{name}.csv", index=False)
 
 
 def run(problem: str, *, main: str | None = None) -> Run:

@@ -7,6 +7,7 @@ from reporting import outputs
 
 from stages.problems.kinds import PROBLEMS
 from stages.reporting import figure
+from stages.reporting.wording import METRICS
 
 CAPTIONS = {
     "single_label": "Accuracy with 95 % intervals, ROC, reliability and confusion matrix of the tuned model",
@@ -26,6 +27,11 @@ def drawn(name: str, plots) -> tuple[bytes, str]:
     """The figure for a made-up problem."""
     metrics = {"baseline": outputs.baseline(name), "tuned": outputs.tuned(name)}
     return figure.summary(PROBLEMS[name], outputs.run(name).main, **metrics, plots=plots)
+
+
+def empty(file):
+    """Leave nothing of a table but its header."""
+    file.write_text(file.read_text().splitlines()[0] + "\n")
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
@@ -59,25 +65,24 @@ def test_with_several_seeds_the_caption_says_that_the_kept_adapter_is_drawn(plot
     assert caption == CAPTIONS["single_label"] + "; tuned is the kept adapter alone"
 
 
-def test_what_has_no_file_is_neither_drawn_nor_named(plots):
+def test_what_has_no_rows_is_neither_drawn_nor_named(plots):
     outputs.write_plots("single_label", plots)
-    for file in plots.glob("roc_*.csv"):
-        file.unlink()
+    empty(plots / "roc.csv")
     assert drawn("single_label", plots)[1] == (
         "Accuracy with 95 % intervals, reliability and confusion matrix of the tuned model"
     )
     for file in plots.iterdir():
-        file.unlink()
+        empty(file)
     assert drawn("single_label", plots)[1] == "Accuracy with 95 % intervals"
 
 
-def test_curves_are_drawn_of_the_models_that_have_a_file(plots):
+def test_curves_are_drawn_of_the_models_that_have_points(plots):
     outputs.write_plots("multi_label", plots)
     curves = figure.curves_of("roc", plots)
     assert list(curves) == ["linear_probe", "tuned"]
     axes = Figure().subplots()
     figure.draw_roc(axes, curves=curves)
-    assert [line.get_label() for line in axes.lines] == ["linear_probe", "tuned"]
+    assert [line.get_label() for line in axes.lines[:2]] == ["linear_probe", "tuned"]
     assert axes.lines[1].get_xydata().tolist() == [[0, 0], [0.2, 0.8], [1, 1]]
 
 
@@ -93,6 +98,8 @@ def test_the_bars_are_the_scores_of_the_files_the_best_on_top(name, order):
     scores = outputs.baseline(name) | {"tuned": outputs.tuned(name)}
     figure.draw_scores(axes, scores=scores, main=main)
     assert [label.get_text() for label in axes.get_yticklabels()] == order  # from bottom to top
+    metric = METRICS[main.key]
+    assert [text.get_text() for text in axes.texts] == [metric.score(scores[model][main.key]) for model in order]
     bars, (errors,) = axes.containers[1], axes.collections
     assert [bar.get_width() for bar in bars] == [scores[model][main.key] for model in order]
     for segment, model in zip(errors.get_segments(), order, strict=True):
@@ -106,8 +113,8 @@ def test_the_confusion_matrix_has_a_row_for_every_class_and_names_that_are_no_fo
     canvas = Figure()
     axes = canvas.subplots()
     figure.draw_confusion(axes, counts=counts)
-    assert axes.images[0].get_array().tolist() == counts.to_numpy().tolist()
-    assert axes.images[0].get_clim() == (0, 12)
+    shares = [[3 / 4, 1 / 4, 0, 0], [0, 1, 0, 0], [2 / 7, 0, 5 / 7, 0], [0, 0, 0, 0]]
+    assert axes.images[0].get_array().tolist() == shares, "of the rows of each class"
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [text.get_text() for text in axes.texts] == list(map(str, counts.to_numpy().ravel()))
     assert figure.as_png(canvas).startswith(b"\x89PNG")
@@ -126,7 +133,7 @@ def test_classes_that_no_row_has_or_is_given_are_in_the_matrix(plots, monkeypatc
     *_, confusion = parts
     axes = Figure().subplots()
     confusion.draw(axes)
-    assert axes.images[0].get_array().tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+    assert axes.images[0].get_array().tolist() == [[0, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5]]
 
 
 def test_the_f1_of_each_label_is_drawn_at_its_name(plots):
@@ -146,4 +153,4 @@ def test_numbers_are_drawn_against_the_true_ones(plots):
         drawing.draw(axes)
         expected = zip(*(outputs.ANSWERS["regression"][name] for name in ("label", column)), strict=True)
         assert axes.collections[0].get_offsets().tolist() == list(map(list, expected))
-        assert axes.get_title() == column
+        assert axes.get_title() == f"Numbers of {column}"

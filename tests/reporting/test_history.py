@@ -137,12 +137,11 @@ def shown(name: str, *, state: str | None = None, error: str | None = None, eval
     """An experiment as `dvc exp show --json` gives it."""
     data = {
         "params": {"params.yaml": {"data": {"seed": 1}}},
-        "metrics": {"metrics/train.json": {"data": {"loss": 0.5}}, "metrics/evaluate.json": {}},
         "outs": {"models/adapter": {"hash": "new"}},
         "deps": {"models/adapter": {"hash": "new" if evaluated else "old"}},
     }
     executor = {"state": state} if state else None
-    return {"revs": [{"name": name, "error": error, "data": data}], "executor": executor}
+    return {"revs": [{"rev": name, "name": name, "error": error, "data": data}], "executor": executor}
 
 
 def test_finished_experiments_of_a_name_are_found(monkeypatch):
@@ -158,7 +157,11 @@ def test_finished_experiments_of_a_name_are_found(monkeypatch):
     found = list(history.finished("seed"))
     assert [(one.name, one.evaluated) for one in found] == [("seed-1", True), ("seed-2", False)]
     assert found[0].params == {"seed": 1}
-    assert found[0].metrics == {"metrics/train.json": {"loss": 0.5}, "metrics/evaluate.json": None}
+
+
+def test_a_file_of_metrics_is_that_of_the_revision_whether_dvc_lists_it_or_not(repository):
+    assert history.json_at("HEAD", paths.EVALUATE_METRICS) == {"accuracy": 0.5, "gain": {"strongest_rival": 0.25}}
+    assert history.json_at("HEAD~1", paths.EVALUATE_METRICS) is None
 
 
 def test_a_commit_without_experiments_has_none(monkeypatch):

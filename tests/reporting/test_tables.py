@@ -198,8 +198,9 @@ def test_every_class_has_its_precision_recall_and_f1(problem, noun):
     ],
 )
 def test_the_main_score_is_shown_by_length_of_the_models_that_there_are(main: MainScore, title, score):
-    lengths = pd.DataFrame({"tokens": [20, 75], "tuned": [0.75, 0.5], "majority": 0.5, "linear_probe": 0.25})
-    lines = tables.by_length(lengths.assign(rows=[1204, 5]), main).splitlines()
+    scores = pd.DataFrame({"tokens": [20, 75], "rows": [1204, 5], "tuned": [0.75, 0.5], "linear_probe": 0.25})
+    lengths = scores.assign(bag_of_words=0.5).melt(["tokens", "rows"], var_name="model", value_name="score")
+    lines = tables.by_length(lengths, main).splitlines()
     assert lines[0] == f"| {title}, by length | test rows | linear_probe | tuned |"
     assert lines[2].startswith("| up to 20 tokens | 1,204 |")
     assert lines[2].endswith(f" {score} |")
