@@ -299,7 +299,7 @@ def test_the_texts_of_a_pair_lie_in_two_columns(tmp_path):
 
 @pytest.mark.parametrize("main", ["mcc", "log_loss"])
 def test_a_gain_of_a_score_that_is_no_share_may_be_1(tmp_path, main):
-    params = load(tmp_path, (r"  main: auto", f"  main: {main}"), (r"min_gain: null", "min_gain: 1.0"))
+    params = load(tmp_path, (r"  main: auto", f"  main: {main}"), (r"min_gain:", "min_gain: 1.0"))
     assert params.gate.min_gain == 1
 
 
