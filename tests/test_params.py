@@ -191,7 +191,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "'movie'; did you mean 'movies'?",
         ),
         (r"  source: movies", "  source: a.csv", "found 'a.csv'; a file of your own is path:data/raw/NAME"),
-        (r"  source: movies", "  source: ftp:vader", "|[^:]+)$', found 'ftp:vader"),
+        (r"  source: movies", "  source: ftp:vader", "path:data/raw/NAME or a preset, found 'ftp:vader'"),
     ],
 )
 def test_a_problem_is_named_with_its_key_and_what_was_expected(tmp_path, old, new, message):

@@ -42,7 +42,7 @@ class Data(Origin):
     """The labelled rows, and how they are split."""
 
     problem: Literal[*PROBLEMS]
-    source: Annotated[str, Field(pattern=r"^((package|hub|path):.+|[^:]+)$")]
+    source: Text
     """A source, or the name of a preset (stages/sources/presets.py)."""
     file: Text | dict[Literal["train", "validation", "test"], Text] | None
     format: Literal["tsv", "quoted_tsv", "csv", "jsonl", "parquet", "folders"] | None
@@ -64,6 +64,16 @@ class Data(Origin):
         if isinstance(self.file, dict):
             return dict(self.file)
         return {"train": None if self.kind == "path" else self.file}
+
+    @field_validator("source")
+    @classmethod
+    def is_of_a_kind_or_a_preset(cls, source: str) -> str:
+        kind, separator, name = source.partition(":")
+        if separator and (kind not in ("package", "hub", "path") or not name):
+            raise contradiction(
+                f"expected package:NAME==VERSION, hub:ORG/NAME, path:data/raw/NAME or a preset, found {source!r}"
+            )
+        return source
 
     @field_validator("file")
     @classmethod
