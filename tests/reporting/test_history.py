@@ -160,7 +160,7 @@ def test_finished_experiments_of_a_name_are_found(monkeypatch):
 
 
 def test_a_file_of_metrics_is_that_of_the_revision_whether_dvc_lists_it_or_not(repository):
-    assert history.json_at("HEAD", paths.EVALUATE_METRICS) == json.loads(paths.EVALUATE_METRICS.read_text())
+    assert history.json_at("HEAD", paths.EVALUATE_METRICS)["accuracy"] == 0.5
     assert history.json_at("HEAD~1", paths.EVALUATE_METRICS) is None
 
 
