@@ -74,27 +74,27 @@ def test_without_names_the_columns_are_chosen_and_recorded(run, capsys):
     assert set(splits["train"]["label"]) == {"good", "bad"}
     recorded = json.loads(paths.DATASET.read_text())["data"]
     assert (recorded["text"], recorded["label"]) == ("review", "sentiment")
-    assert "rows.csv: data.text: 'review', data.label: 'sentiment' (chosen)" in capsys.readouterr().out
+    assert "prepare: rows.csv: data.text: 'review', data.label: 'sentiment' (chosen)" in capsys.readouterr().err
 
 
 def test_a_class_with_few_rows_is_a_warning_that_names_the_setting(run, capsys):
     table = rows(0, 100)
     table.loc[:6, "label"] = "rare"
     run({"rows.csv": table}, classes=None)
-    assert "warning: data.label: fewer than 10 training rows of rare (" in capsys.readouterr().out
+    assert "warning: data.label: fewer than 10 training rows of rare (" in capsys.readouterr().err
 
 
 def test_a_file_that_neither_git_nor_dvc_tracks_is_a_warning(run, capsys):
     own = {"source": "path:data/raw", "file": {"train": "rows.csv"}}
     run({"rows.csv": rows(0, 100), "../data/raw/rows.csv": ""}, **own)
-    assert "warning" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().err
     subprocess.run(["git", "init", "--quiet"], check=True)
     run({}, **own)
     warning = "warning: data.source: neither Git nor DVC tracks data/raw, so runs in a copy (--queue, --temp) lack it: "
-    assert f"{warning}git add data/raw\n" in capsys.readouterr().out
+    assert f"{warning}git add data/raw\n" in capsys.readouterr().err
     subprocess.run(["git", "add", "data/raw"], check=True)
     run({}, **own)
-    assert "warning" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_question_of_another_dataset_is_a_warning():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.common import progress
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
 from stages.rows import columns, formats
@@ -24,7 +25,8 @@ def with_columns(path: Path, data: Data) -> Data:
     if data.text is not None and data.label is not None:
         return data
     chosen = columns.choose(formats.read_all(path, format=data.format, names=data.columns), data, path)
-    print(f"{path.name}: " + ", ".join(f"data.{role}: {column!r}" for role, column in chosen.items()) + " (chosen)")
+    named = ", ".join(f"data.{role}: {column!r}" for role, column in chosen.items())
+    progress.say(f"prepare: {path.name}: {named} (chosen)")
     return data.model_copy(update=chosen)
 
 
