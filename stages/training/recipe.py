@@ -14,7 +14,7 @@ FEW_STEPS = 100
 """Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
 
 MAX_EPOCHS = 20
-"""Passes over the rows, at most, however few they are."""
+"""Passes over the rows, at most, unless it takes more to make `FEW_STEPS`."""
 
 LEARNING_RATES = {"full": 5e-5, "ia3": 8e-3, "adalora": 3e-3, "prompt": 0.3} | dict.fromkeys(
     ("vera", "ln_tuning", "head", "prefix", "p_tuning"), 1e-2
@@ -57,7 +57,8 @@ def rates(options: Train, lr: float) -> tuple[float, ...]:
 
 def epochs(rows: int, batch: int) -> int:
     """Passes over the rows that make about `STEPS` steps, at least one."""
-    return min(max(round(STEPS / math.ceil(rows / batch)), 1), MAX_EPOCHS)
+    per_epoch = math.ceil(rows / batch)
+    return min(max(round(STEPS / per_epoch), 1), max(MAX_EPOCHS, math.ceil(FEW_STEPS / per_epoch)))
 
 
 def too_few_steps(options: Train, rows: int) -> str | None:

@@ -15,12 +15,14 @@ def resolved(*, labels=None, method="lora", main="accuracy", **train):
     return recipe.resolve(options, labels=np.arange(100) % 2 if labels is None else labels, method=method, main=main)
 
 
-@pytest.mark.parametrize("rows", [100, 1_000, 3_000, 20_000, 1_000_000])
+@pytest.mark.parametrize("rows", [20, 47, 100, 1_000, 3_000, 20_000, 1_000_000])
 def test_few_rows_are_seen_many_times_and_many_rows_once(rows):
     epochs = resolved(labels=np.zeros(rows), batch_size=16).epochs
     steps = epochs * rows / 16
     assert epochs == 1 or steps <= 1.5 * recipe.STEPS
-    assert epochs == recipe.MAX_EPOCHS or steps >= 0.7 * recipe.STEPS
+    assert steps >= recipe.FEW_STEPS / 2
+    assert epochs >= recipe.MAX_EPOCHS or steps >= 0.7 * recipe.STEPS
+    assert recipe.too_few_steps(resolved(labels=np.zeros(rows), batch_size=16), rows) is None
 
 
 def test_a_larger_batch_needs_more_passes_for_the_same_steps():
