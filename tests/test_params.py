@@ -37,6 +37,7 @@ SETTINGS = [
     ("model.layers=null", "  layers:"),
     ("gate.max_slice_drop=0.1", "  max_slice_drop: 0.1"),
     ("data.label=sentiment", "  label: sentiment"),
+    ("model.source=package:thing@1.0", "  source: package:thing@1.0"),
     ("data.source=path:data/raw/x.zip//rows.csv", "  source: path:data/raw/x.zip//rows.csv"),
     (override("data.text", "Größe, cm"), "  text: Größe, cm"),
     (override("data.text", "2020"), "  text: '2020'"),

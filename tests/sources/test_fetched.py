@@ -31,6 +31,11 @@ def test_a_file_inside_an_archive_inside_a_package_arrives(index, tmp_path):
     assert fetched.license == "Apache-2.0"
 
 
+def test_a_version_can_follow_an_at_sign(index, tmp_path):
+    sha = build_wheel(index, "thing", {"thing/x": b"1"})
+    assert fetch(tmp_path, source="package:thing@1.0", revision=sha, file="thing/x").path.read_bytes() == b"1"
+
+
 def test_a_folder_of_a_package_arrives_whole(index, tmp_path):
     sha = build_wheel(index, "thing", {"thing/model/config.json": b"{}", "thing/model/a/b.txt": b"b", "thing/x": b""})
     path = fetch(tmp_path, revision=sha, file="thing/model").path
