@@ -99,16 +99,27 @@ OPINIONS = {
 }
 THOUGH = {"en": ", although at first: ", "de": ", obwohl anfangs: "}
 
-SMALL_TALK = (
-    "We met the supplier and went through the list of open points.",
-    "The weather in the region has been mild, so the trip was easy.",
-    "Attached you find the minutes and the slides of the last meeting.",
-    "Several colleagues asked about parking and the new entrance cards.",
-    "The canteen will be closed on Friday for maintenance.",
-    "Please keep the numbers confidential until the board has seen them.",
-    "The team in the other office sends its regards.",
-    "As discussed, the budget for travel stays as it is.",
+NAMES = (
+    "Ana",
+    "Ben",
+    "Chloe",
+    "Dev",
+    "Eva",
+    "Finn",
+    "Gita",
+    "Hugo",
+    "Ines",
+    "Jon",
+    "Kim",
+    "Lea",
+    "Max",
+    "Nora",
+    "Omar",
 )
+DEEDS = ("asked about", "sent", "looked at", "forgot", "printed", "praised", "moved", "found", "signed", "changed")
+MATTERS = ("the slides", "the budget", "the minutes", "a parking card", "the keys", "the contract", "a train ticket")
+TIMES = ("on Monday", "last week", "before lunch", "in the new office", "after the call", "in April", "by mistake")
+
 CONCERNS = {
     "complaint": (
         "I am disappointed by how my case was handled.",
@@ -189,11 +200,16 @@ def mails(chance: random.Random) -> pd.DataFrame:
     rows = []
     for _ in range(200):
         kind = chance.choice(list(CONCERNS))
-        sentences = [chance.choice(SMALL_TALK) for _ in range(chance.randint(28, 55))]
+        sentences = [small_talk(chance) for _ in range(chance.randint(40, 80))]
         for concern in chance.sample(CONCERNS[kind], 2):
             sentences.insert(chance.randint(0, len(sentences)), concern)
         rows.append({"subject": f"Re: {chance.randint(1000, 9999)}", "mail": " ".join(sentences), "kind": kind})
     return pd.DataFrame(rows)
+
+
+def small_talk(chance: random.Random) -> str:
+    """A sentence that says nothing about the kind of a mail."""
+    return " ".join(chance.choice(words) for words in (NAMES, DEEDS, MATTERS, TIMES)) + "."
 
 
 def eighty(chance: random.Random) -> pd.DataFrame:

@@ -107,8 +107,10 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
             which = (
                 f"expected rows of every {problem.noun}, found none of {', '.join(sorted(missing))} among {len(rows)}"
             )
+            near = dropped["near_duplicate_across_splits"]
+            alike = f"data.near_duplicate, by which {near:,} rows were too like one in another split, " if near else ""
             raise PipelineError(
-                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise "
+                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise {alike}"
                 f"{f'data.limit.{name} or ' if name in limits else ''}data.split, or add rows"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")

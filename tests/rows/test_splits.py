@@ -90,6 +90,14 @@ def test_a_limit_that_leaves_a_class_out_is_refused():
         prepared(limit={"train": 60, "validation": 1, "test": 24})
 
 
+def test_rows_that_are_all_alike_are_refused_with_the_setting_that_left_them_out():
+    texts = [f"the same long sentence in every row of this table, but for its number, {number}" for number in range(40)]
+    with pytest.raises(
+        PipelineError, match=r"raise data.near_duplicate, by which \d+ rows were too like one in another"
+    ):
+        prepare.prepare({"train": table(texts, ["1", "-1"] * 20)}, options(near_duplicate=0.5), Counter())
+
+
 def test_rows_of_blanks_only_are_refused():
     with pytest.raises(PipelineError, match=r"expected at least two classes, found no usable row"):
         prepare.prepare({"train": table([" ", "\t"], ["1", "-1"])}, options(), Counter())
