@@ -92,9 +92,7 @@ def test_a_limit_that_leaves_a_class_out_is_refused():
 
 def test_rows_that_are_all_alike_are_refused_with_the_setting_that_left_them_out():
     texts = [f"the same long sentence in every row of a table, but for the number {number}" for number in range(40)]
-    with pytest.raises(
-        PipelineError, match=r"raise data.near_duplicate, by which \d+ rows were too like one"
-    ):
+    with pytest.raises(PipelineError, match=r"raise data.near_duplicate, by which \d+ rows were too like one"):
         prepare.prepare({"train": table(texts, ["1", "-1"] * 20)}, options(near_duplicate=0.5), Counter())
 
 
