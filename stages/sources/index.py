@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,14 +54,12 @@ def download(requirement: Requirement, sha256: str, folder: Path) -> Path:
     Raises:
         PipelineError: no index has it; the message says what they have, and which of them failed, without credentials.
     """
-    options = pip_options()
-    findings = Findings()
+    options, findings = pip_options(), Findings()
+    retries = int(options.get("retries", RETRIES))
     with client(options) as session:
         for finder in finders(options, session):
             with explained(findings, finder.sources[0]["url"]):
-                if archive := search(
-                    finder, requirement, sha256, folder, findings, int(options.get("retries", RETRIES))
-                ):
+                if archive := search(finder, requirement, sha256, folder, findings, retries):
                     return archive
     raise PipelineError(f"package:{requirement}: {without_credentials(reason(findings, sha256))}")
 
@@ -72,7 +71,7 @@ def search(
 
     Raises:
         httpx2.HTTPError: the network or the server failed in every attempt, `retries` and one.
-        UnpackError: the server refused to hand out the file.
+        UnpackError: the address is malformed, or the server refused to hand out the file.
     """
     for retry in range(retries):
         with suppress(httpx2.HTTPError):
@@ -85,7 +84,10 @@ def try_once(
     finder: PackageFinder, requirement: Requirement, sha256: str, folder: Path, findings: Findings
 ) -> Path | None:
     """One attempt of `search`; files whose sha256 the index does not state are downloaded to learn it."""
-    found = finder.find_best_match(requirement, allow_prereleases=True)
+    try:
+        found = finder.find_best_match(requirement, allow_prereleases=True)
+    except (ValueError, httpx2.InvalidURL):  # their texts can hold a part of a password
+        raise UnpackError("this address, or its page, is malformed") from None
     findings.versions += [package.version for package in found.candidates]
     for link in (package.link for package in found.applicable):
         if link.is_vcs or (link.is_file and not link.file_path.is_file()):
@@ -171,13 +173,15 @@ def client(options: dict[str, str]) -> PyPIClient:
     Raises:
         PipelineError: one of the options cannot be used; its value is left out, since a proxy's can hold a password.
     """
-    proxy = options.get("proxy")
+    proxies = {"http": options["proxy"], "https": options["proxy"]} if "proxy" in options else {}
+    hosts = options.get("trusted-host", "").split()
     try:
         return PyPIClient(
             auth=MultiDomainBasicAuth(prompting=False, index_urls=index_addresses(options)),
-            trusted_hosts=options.get("trusted-host", "").split(),
+            trusted_hosts=hosts,
+            mounts={pattern: transport for host in hosts for pattern, transport in unverified(host, proxies)},
             verify=trusted_certificates(options),
-            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
+            proxy=with_scheme(proxies.get("https")),
             timeout=float(options.get("timeout") or options.get("default-timeout") or TIMEOUT),
             follow_redirects=True,
             headers={"Accept-Encoding": "identity"},  # the sha256 is that of the file, not of a compressed transfer
@@ -188,6 +192,18 @@ def client(options: dict[str, str]) -> PyPIClient:
             "expected usable proxy, cert, client-cert, trusted-host and timeout in pip's configuration, found "
             f"{type(error).__name__} with one of them; see: python -m pip config list"
         ) from None
+
+
+def unverified(host: str, proxies: dict[str, str]) -> Iterator[tuple[str, httpx2.HTTPTransport]]:
+    """The ways to a trusted host: unearth's own would go past the proxies, of which the environment's come second."""
+    known = proxies or ({} if urllib.request.proxy_bypass(host) else urllib.request.getproxies())
+    for scheme in ("http", "https"):
+        yield f"{scheme}://{host}", httpx2.HTTPTransport(verify=False, proxy=with_scheme(known.get(scheme)))
+
+
+def with_scheme(proxy: str | None) -> str | None:
+    """A proxy's address as httpx expects it; pip also takes `user:password@host:port`."""
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def trusted_certificates(options: dict[str, str]) -> ssl.SSLContext:
@@ -220,8 +236,6 @@ def explained(findings: Findings, place: str) -> Iterator[None]:
         findings.failures.append(f"{place}: {words(error)}, in every attempt; run again later")
     except (OSError, UnpackError) as error:
         findings.failures.append(f"{place}: {words(error)}")
-    except (ValueError, httpx2.InvalidURL):  # their texts can hold a part of a password
-        findings.failures.append(f"{place}: this address, or its page, is malformed")
     finally:
         logger.removeHandler(handler)
         findings.failures += [record.getMessage() for record in handler.buffer if record.levelno >= logging.WARNING]

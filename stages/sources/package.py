@@ -41,7 +41,7 @@ def download(requirement: Requirement, sha256: str) -> Path:
             return archive
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-        archive = index.download(requirement, sha256, Path(scratch))
+        archive = index.download(requirement, sha256, Path(scratch).resolve())
         home.mkdir(exist_ok=True)
         return archive.replace(home / archive.name)
 

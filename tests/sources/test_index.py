@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import build_tar, build_wheel
@@ -24,6 +25,8 @@ class Index:
     states_hashes: bool = True
     failures: list[str] = field(default_factory=list)
     """How the next requests for a file fail: a status, `close` without an answer, or `cut` in the middle."""
+    links: list[str] = field(default_factory=list)
+    """Addresses that the page of `thing` names besides the files."""
     password: str | None = None
     requests: list[str] = field(default_factory=list)
 
@@ -51,8 +54,9 @@ class Protocol(BaseHTTPRequestHandler):
         expected = f"user:{self.index.password}".encode()
         if self.index.password and self.headers.get("Authorization") != f"Basic {base64.b64encode(expected).decode()}":
             return self.answer(401)
-        folder, _, name = self.path.rpartition("/")
-        if self.path == "/simple/thing/":
+        path = urlsplit(self.path).path  # a proxy gets the whole address
+        folder, _, name = path.rpartition("/")
+        if path == "/simple/thing/":
             return self.answer(200, self.page())
         if folder != "/files" or name not in self.index.files:
             return self.answer(404)
@@ -67,7 +71,7 @@ class Protocol(BaseHTTPRequestHandler):
                 return self.answer(int(status))
 
     def page(self) -> bytes:
-        links = []
+        links = [f'<a href="{link}">{link}</a>' for link in self.index.links]
         for name, content in self.index.files.items():
             stated = f"#sha256={hashlib.sha256(content).hexdigest()}" if self.index.states_hashes else ""
             links.append(f'<a href="/files/{name}{stated}">{name}</a>')
@@ -168,11 +172,15 @@ def test_the_index_of_a_configuration_file_is_asked(server, tmp_path, monkeypatc
     assert fetch(tmp_path, server.add("thing-1.0.tar.gz", sdist())).path.read_bytes() == b"a,b\n"
 
 
-def test_a_proxy_without_a_scheme_is_used(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_proxy_without_a_scheme_is_used_for_hosts_that_are_trusted(server, tmp_path, monkeypatch, trusted):
     sha256 = server.add("thing-1.0.tar.gz", sdist())
     monkeypatch.setenv("PIP_INDEX_URL", "http://index.invalid/simple")
-    monkeypatch.setenv("PIP_TRUSTED_HOST", "other.invalid")
     monkeypatch.setenv("PIP_PROXY", f"127.0.0.1:{server.server.server_port}")
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "index.invalid" if trusted else "other.invalid")
+    if trusted:
+        assert fetch(tmp_path, sha256).path.read_bytes() == b"a,b\n"
+        return
     with pytest.raises(PipelineError, match=r"Skipping http://index.invalid/simple/thing/ for not being trusted"):
         fetch(tmp_path, sha256)
     assert server.requests == []
@@ -241,9 +249,9 @@ def test_an_option_of_pip_that_cannot_be_used_is_one_line(server, tmp_path, monk
     assert PASSWORD not in str(raised.value)
 
 
-def test_a_page_cannot_name_a_repository_to_check_out(server, tmp_path):
-    server.states_hashes = False
-    server.add("thing-1.0.tar.gz", sdist())
-    server.files = {"../../git+file:///etc/thing-1.0.tar.gz": b""}
-    with pytest.raises(PipelineError, match=r"package:thing==1\.0: "):
+def test_a_page_cannot_name_a_repository_to_check_out_or_a_folder(server, tmp_path):
+    (tmp_path / "thing-1.0.tar.gz").mkdir()
+    folder = (tmp_path / "thing-1.0.tar.gz").as_uri()
+    server.links = ["git+ssh://127.0.0.1/thing-1.0.tar.gz", folder]
+    with pytest.raises(PipelineError, match=r"package:thing==1\.0: no such version; the package index has 1\.0"):
         fetch(tmp_path, "0" * 64)
