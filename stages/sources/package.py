@@ -1,19 +1,16 @@
-"""Archives from the package index, pinned by their sha256.
-
-Archives are read, never imported or unpacked as a whole. For a source archive, pip itself runs the build script to get
-its metadata, after checking the sha256.
-"""
+"""Archives from the package index, pinned by their sha256: read, never built, imported or unpacked as a whole."""
 
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from email.parser import Parser
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from stages.common.errors import PipelineError
 from stages.common.paths import DOWNLOADS
+from stages.sources import index
 from stages.sources.archive import digest, extract, members
 
 
@@ -22,17 +19,24 @@ def fetch(requirement: str, sha256: str, file: str, into: Path) -> tuple[Path, s
 
     `NAME@VERSION` means the same: in `dvc exp run -S`, `==` would need quotes within quotes.
     """
-    found = re.fullmatch(r"([A-Za-z0-9][\w.-]*)(?:==|@)([\w.!+-]+)", requirement)
-    if not found:
-        raise PipelineError(f"package:{requirement}: expected package:NAME==VERSION with one exact version")
-    requirement = "==".join(found.groups())
+    pinned = exact(requirement)
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise PipelineError(f"package:{requirement}: expected a revision of 64 hex digits (sha256), found {sha256!r}")
-    archive = download(requirement, sha256)
+    archive = download(pinned, sha256)
     return extract(archive, file, into), stated_license(archive)
 
 
-def download(requirement: str, sha256: str) -> Path:
+def exact(requirement: str) -> Requirement:
+    """`NAME==VERSION`, or `NAME@VERSION`, parsed."""
+    try:
+        if found := re.fullmatch(r"([A-Za-z0-9][\w.-]*)(?:==|@)([\w.!+-]+)", requirement):
+            return Requirement("==".join(found.groups()))
+    except InvalidRequirement:
+        pass
+    raise PipelineError(f"package:{requirement}: expected package:NAME==VERSION with one exact version")
+
+
+def download(requirement: Requirement, sha256: str) -> Path:
     """The verified archive of `requirement`, from earlier downloads or the package index."""
     home = DOWNLOADS / sha256
     for archive in home.glob("*"):
@@ -40,32 +44,9 @@ def download(requirement: str, sha256: str) -> Path:
             return archive
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-        pins = Path(scratch, "requirements.txt")
-        pins.write_text(f"{requirement} --hash=sha256:{sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
-        command += ["--disable-pip-version-check", "--quiet", "-r", str(pins), "-d", scratch]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise PipelineError(f"package:{requirement}: {reason(done.stderr, sha256)}")
-        pins.unlink()
-        (archive,) = Path(scratch).iterdir()
+        archive = index.download(requirement, sha256, Path(scratch).resolve())
         home.mkdir(exist_ok=True)
         return archive.replace(home / archive.name)
-
-
-def reason(stderr: str, sha256: str) -> str:
-    """What pip's error output means to the user, in one line."""
-    if got := re.search(r"Got\s+([0-9a-f]{64})", stderr):
-        return (
-            f"expected an archive with sha256 {sha256}, found {got[1]}; "
-            "correct the revision if you trust what the index serves"
-        )
-    if "(from versions: none)" in stderr:
-        return "not found, or the package index cannot be reached; check the name and the network"
-    if versions := re.search(r"\(from versions: (.+?)\)", stderr):
-        return f"no such version; the package index has {versions[1]}"
-    errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or stderr.strip().splitlines()[-1:]
-    return " ".join(["pip could not download it:", *errors[:1]])
 
 
 def stated_license(archive: Path) -> str:
