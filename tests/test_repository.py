@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from conftest import ROOT
+from huggingface_hub import constants
+from pip._internal.models.index import PyPI
 
 from stages import train
 from stages.common import paths
@@ -196,6 +199,13 @@ def test_training_never_reads_the_test_split():
     assert not any("test" in Path(dep).parts for dep in STAGES["train"]["deps"])
     readers = {path.stem for path in (ROOT / "stages").glob("*.py") if '"test"' in path.read_text()}
     assert readers == {"audit", "baseline", "evaluate", "report", "train"}, "train leaves its limit out of run.json"
+
+
+def test_no_file_names_the_host_of_a_registry():
+    hosts = (PyPI.netloc, urlsplit(constants._HF_DEFAULT_ENDPOINT).netloc)
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for path in filter(Path.is_file, (ROOT / name for name in listed if name)):
+        assert not any(host.encode() in path.read_bytes() for host in hosts), path
 
 
 def test_the_readmes_commands_exist():

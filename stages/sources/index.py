@@ -23,13 +23,12 @@ from pathlib import Path
 
 import httpx2
 from packaging.requirements import Requirement
+from pip._internal.models.index import PyPI  # pip's default index, for which it has no public name
 from unearth import HashMismatchError, Link, PackageFinder, UnpackError
 from unearth.auth import MultiDomainBasicAuth
 from unearth.fetchers import PyPIClient
 
 from stages.common.errors import PipelineError
-
-PYPI = "https://pypi.org/simple"
 
 RETRIES, TIMEOUT = 5, 15
 """pip's defaults: further attempts at one index; seconds without an answer."""
@@ -161,7 +160,7 @@ def index_addresses(options: dict[str, str]) -> list[str]:
     """The indexes that pip would ask, in its order."""
     if options.get("no-index", "0").lower() in ("1", "true", "t", "yes", "y", "on"):
         return []
-    main = options.get("index-url") or options.get("pypi-url") or PYPI
+    main = options.get("index-url") or options.get("pypi-url") or PyPI.simple_url
     return [main, *options.get("extra-index-url", "").split()]
 
 
