@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel
 
 from stages.adapters.methods import PROMPTS
 from stages.backbone import store
@@ -79,12 +79,11 @@ def teach(
             train_dataset=trainer.indexed(rows, "train"),
             data_collator=partial(trainer.collate, rows=rows),
         )
-        taught.remove_callback(PrinterCallback)  # of dictionaries
         with callbacks.bar(taught):
             taught.train()
 
 
-class MeanTrainer(Trainer):
+class MeanTrainer(trainer.RowTrainer):
     """Trains by the mean square of what the first token's final state lacks, relative to the variance of the means."""
 
     def __init__(self, means: torch.Tensor, **settings: Any) -> None:

@@ -37,7 +37,7 @@ def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Tr
         labels: of the training rows; method: `peft.method`; main: the key of the main score.
     """
     chosen = {
-        "epochs": epochs(len(labels), options.batch_size * options.gradient_accumulation),
+        "epochs": epochs(steps_per_epoch(options, len(labels))),
         "lr": LEARNING_RATES.get(method, LORA_RATE),
         "balance": "weights" if main == "f1_macro" and method != "adalora" and labels.ndim == 1 else None,
     }
@@ -55,9 +55,13 @@ def rates(options: Train, lr: float) -> tuple[float, ...]:
     return (lr, lr / 4) if options.lr == "auto" else (lr,)
 
 
-def epochs(rows: int, batch: int) -> int:
-    """Passes over the rows that make about `STEPS` steps, at least one."""
-    per_epoch = math.ceil(rows / batch)
+def steps_per_epoch(options: Train, rows: int) -> int:
+    """Optimizer steps of one pass over the training rows."""
+    return math.ceil(rows / (options.batch_size * options.gradient_accumulation))
+
+
+def epochs(per_epoch: int) -> int:
+    """Passes over the rows that make about `STEPS` steps, at least one, if each makes `per_epoch`."""
     return min(max(round(STEPS / per_epoch), 1), max(MAX_EPOCHS, math.ceil(FEW_STEPS / per_epoch)))
 
 
@@ -67,7 +71,7 @@ def too_few_steps(options: Train, rows: int) -> str | None:
     Args:
         options: the section `train`, resolved.
     """
-    per_epoch = math.ceil(rows / (options.batch_size * options.gradient_accumulation))
+    per_epoch = steps_per_epoch(options, rows)
     if (steps := per_epoch * options.epochs) >= FEW_STEPS:
         return None
     enough = math.ceil(FEW_STEPS / per_epoch)

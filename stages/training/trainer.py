@@ -1,6 +1,5 @@
 """One training run: transformers' `Trainer`, extended for this pipeline."""
 
-import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -78,7 +77,6 @@ def fit(
             compute_loss_func=loss_function(model, rows["train"].labels, options),
             callbacks=methods.callbacks(model),
         )
-        trainer.remove_callback(PrinterCallback)  # of dictionaries
         chosen_start, scores = start(trainer, starts, best)
         logged = Curves(main.key, start=scores[chosen_start])
         rate = train(trainer, logged, best, rates=rates, options=options)
@@ -198,7 +196,7 @@ def arguments(
 ) -> TrainingArguments:
     """The section `train` as transformers' `TrainingArguments`."""
     evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
-    steps = math.ceil(len(rows["train"]) / options.batch_size / options.gradient_accumulation) * options.epochs
+    steps = recipe.steps_per_epoch(options, len(rows["train"])) * options.epochs
     return TrainingArguments(
         output_dir=scratch,
         seed=seed,
@@ -234,6 +232,10 @@ class RowTrainer(Trainer):
     """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
 
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.remove_callback(PrinterCallback)  # it prints dictionaries
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         model_inputs = {name: values for name, values in inputs.items() if name != INDICES}
