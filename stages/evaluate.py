@@ -69,15 +69,15 @@ def main() -> None:
     save_predictions(given, named_answers(problem, labels, predictions, names), problem.confidence(tuned))
     abstention.save(paths.ABSTENTION, sure)
     files.write_metrics(paths.EVALUATE_METRICS, metrics)
-    files.write_metrics(paths.HEADLINE, headline(problem, run.main, labels, predictions, metrics=metrics))
-    progress.say(f"evaluate: {described(metrics, run.main)}")
+    found = headline(problem, run.main, labels, predictions, metrics=metrics)
+    files.write_metrics(paths.HEADLINE, found)
+    progress.say(f"evaluate: {described(found, run.main)}")
 
 
-def described(metrics: dict[str, Any], main: MainScore) -> str:
-    """What was found, in a line."""
-    gain = {name: metrics[name][STRONGEST_RIVAL] for name in ("gain", "p_value")}
-    found = f"{main.name} {metrics[main.key]:.4g}"
-    return f"{found}, gain over the strongest rival {gain['gain']:+.4g} (p = {gain['p_value']:.2g})"
+def described(found: dict, main: MainScore) -> str:
+    """What was found, in a line; `found`: metrics/headline.json."""
+    gain, p_value = found["gain_over_strongest_rival"], found["p_value"]
+    return f"{main.name} {found['tuned'][main.key]:.4g}, gain over the strongest rival {gain:+.4g} (p = {p_value:.2g})"
 
 
 def headline(

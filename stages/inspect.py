@@ -201,8 +201,8 @@ def commands(
     if not where.is_relative_to(paths.RAW_DATA):
         yield f"cp -r {where} {paths.RAW_DATA}/ && git add {paths.RAW_DATA}/{where.name}"
         name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
-    elif advice := tracked.advice(where):
-        yield advice.rpartition(": ")[2]
+    elif tracking := tracked.command(where):
+        yield tracking
     settings = [override("data.source", f"path:{name}"), override("data.text", text or "COLUMN")]
     settings.append(override("data.label", label or "COLUMN"))
     if problem is not next(iter(PROBLEMS.values())):

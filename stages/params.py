@@ -5,7 +5,6 @@ Every problem is collected and reported at once: unknown key (with the nearest v
 value out of range, numbers that are not finite, values that contradict each other.
 """
 
-import difflib
 import operator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.adapters.params import Lora, Peft, without
+from stages.common import texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
 from stages.common.section import Section, Seed
@@ -211,10 +211,8 @@ def describe_one(key: str, details: list[ErrorDetails]) -> str:
             return f"unknown key; {MOVED[key]}"
         case "extra_forbidden":
             *section, name = key.split(".")
-            near = difflib.get_close_matches(name, valid_keys(section), n=1)
-            return "unknown key; " + (
-                f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid_keys(section))}"
-            )
+            near = texts.nearest(name, valid_keys(section))
+            return "unknown key; " + (f"did you mean {near!r}?" if near else f"valid: {', '.join(valid_keys(section))}")
         case "missing":
             return "missing; add it"
         case "contradiction":

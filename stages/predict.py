@@ -15,7 +15,6 @@ models/abstention.json, whose thresholds say where to abstain from an answer.
 """
 
 import argparse
-import difflib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -101,7 +100,7 @@ def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[pd
         if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(trained)]:
             raise errors.PipelineError(f"expected pairs of texts with a TAB between them, found {odd[0]!r}")
         return pd.DataFrame(rows, columns=list(trained), dtype=object).map(valid), {role: role for role in trained}
-    table = formats.read_whole(options.input)
+    table = formats.read_table(options.input)
     roles = text_columns(table, trained, named=options.text, file=options.input)
     formats.check_values(options.input, table, {column: role for role, column in roles.items()})
     return table.map(lambda value: valid(value) if isinstance(value, str) else value), roles
@@ -126,10 +125,10 @@ def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | N
         return {"text": only[0]}
     found = formats.listed(list(table.columns))
     if named:
-        near = difflib.get_close_matches(named, map(str, table.columns), n=1)
+        near = texts.nearest(named, list(table.columns))
         raise errors.PipelineError(
             f"{file.name}: expected a column {named!r} (--text), found {found}"
-            + (f"; did you mean {near[0]!r}?" if near else "; name one of these")
+            + (f"; did you mean {near!r}?" if near else "; name one of these")
         )
     raise errors.PipelineError(
         f"{file.name}: expected the column {' and '.join(map(repr, absent))} of the training, or else one column of "

@@ -1,6 +1,5 @@
 """PEFT's configuration of each method, and what `peft.options` may set in it."""
 
-import difflib
 import typing
 from dataclasses import fields
 from typing import Any
@@ -23,6 +22,7 @@ from peft import (
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from stages.adapters.params import PEFT_FIELD_OF, Peft
+from stages.common import texts
 from stages.common.errors import PipelineError
 
 CONFIGS: dict[str, type[PeftConfig]] = {
@@ -73,8 +73,8 @@ def check_options(peft: Peft) -> None:
         if name in elsewhere:
             raise PipelineError(f"peft.options.{name}: expected {elsewhere[name]} to set it, found {value!r}")
         if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"{peft.method} has {', '.join(valid)}"
+            near = texts.nearest(name, valid)
+            hint = f"did you mean {near!r}?" if near else f"{peft.method} has {', '.join(valid)}"
             raise PipelineError(f"peft.options.{name}: unknown with peft.method: {peft.method}; {hint}")
         check_type(name, value, types[name])
 

@@ -17,11 +17,12 @@ from scipy import stats
 from stages.adapters import run
 from stages.common import files
 from stages.common.errors import PipelineError
+from stages.evidence import significance
 from stages.problems.multi_label import NO_LABEL
 from stages.problems.single_label import right
 
 CONFIDENCE = 0.95
-"""Probability, over the choice of the rows, that the promised accuracy holds for all texts; also of the intervals."""
+"""Probability, over the choice of the rows, that the promised accuracy holds for all texts."""
 
 STARTS = (1 / 8, 1 / 4, 1 / 2, 1)
 """Shares of the rows at which a sequence of tests starts. In simulations a single sequence, from the fewest rows that
@@ -114,9 +115,7 @@ class Abstention:
         }
         if answered.any():
             correct = right(labels, probabilities)[answered]
-            test = stats.binomtest(int(correct.sum()), len(correct))
-            interval = test.proportion_ci(CONFIDENCE, method="wilson")
-            values |= {"accuracy": test.statistic, "low": float(interval.low), "high": float(interval.high)}
+            values |= {"accuracy": float(correct.mean())} | significance.wilson(correct)
         if self.set_threshold is None:
             return {"abstention": values}
         sets = self.sets(probabilities)

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sklearn
-from scipy import stats
 
-from stages.evidence.significance import BOUNDS, LEVEL, resampled
+from stages.evidence.significance import BOUNDS, resampled, wilson
 from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
 
@@ -44,8 +43,7 @@ def main_interval(main: MainScore, *, labels: np.ndarray, predictions: Any) -> d
     if isinstance(main, RowMean):
         values = main.of_rows(labels, predictions)
         if values.dtype == bool:
-            interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
-            return {"low": float(interval.low), "high": float(interval.high)}
+            return wilson(values)
         drawn = [values[rows].mean() for rows in resampled(len(values), RESAMPLES)]
     else:
         drawn = [main.value(labels[rows], predictions[rows]) for rows in resampled(len(labels), RESAMPLES)]

@@ -62,6 +62,16 @@ def sign_test(difference: np.ndarray) -> float:
     return stats.binomtest(better, better + worse).pvalue if agree else 1.0
 
 
+def wilson(correct: np.ndarray) -> dict[str, float]:
+    """The 95 % confidence interval, `low` and `high`, of the share of rows that are right (Wilson 1927).
+
+    Args:
+        correct: (rows,) bool.
+    """
+    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
+
+
 def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
     """Row indices drawn with replacement, (rows,), `resamples` times; the same in every run."""
     generator = np.random.default_rng(0)

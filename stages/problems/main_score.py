@@ -95,6 +95,12 @@ class RocAuc(MainScore):
         return true[:, kept], probabilities[:, kept]
 
 
+def log_loss(of_rows: Callable[[np.ndarray, Any], np.ndarray]) -> RowMean:
+    """The mean of the log loss of the rows, which `of_rows` gives, (rows,)."""
+    settings = {"sign": -1, "share": False, "from_answers": False, "few_rows_decide": True}
+    return RowMean(key="log_loss", name="log loss", of_rows=of_rows, **settings)
+
+
 def mean_f1(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
     """The F1 of each class, averaged over all classes; 0 for one that no row has or is given."""
     return (2 * hits / np.maximum(given + true, 1)).mean(axis=-1)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stages.common.errors import PipelineError
-from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, mean_f1, surprise
+from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mean_f1, surprise
 from stages.problems.problem import MISSING, Problem, label_text
 
 if TYPE_CHECKING:
@@ -75,15 +75,7 @@ SCORES = (
         name="ROC AUC",
         ranked=lambda labels, predictions: (labels > 0, predictions.probabilities),
     ),
-    RowMean(
-        key="log_loss",
-        name="log loss",
-        sign=-1,
-        share=False,
-        from_answers=False,
-        of_rows=log_losses,
-        few_rows_decide=True,
-    ),
+    log_loss(log_losses),
 )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
-from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, mcc, mean_f1_of_present, surprise
+from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mcc, mean_f1_of_present, surprise
 from stages.problems.problem import MISSING, Problem, label_text
 
 if TYPE_CHECKING:
@@ -46,15 +46,7 @@ SCORES = (
     OfCounts(key="f1_macro", name="macro-F1", decisions=decisions, of_counts=mean_f1_of_present),
     OfCounts(key="mcc", name="MCC", share=False, decisions=decisions, of_counts=mcc),
     RocAuc(key="roc_auc", name="ROC AUC", ranked=ranked),
-    RowMean(
-        key="log_loss",
-        name="log loss",
-        sign=-1,
-        share=False,
-        from_answers=False,
-        of_rows=log_losses,
-        few_rows_decide=True,
-    ),
+    log_loss(log_losses),
 )
 
 

@@ -107,15 +107,6 @@ def read_file(
     return pd.DataFrame(columns, dtype=object)
 
 
-def read_whole(path: Path) -> pd.DataFrame:
-    """Every column of a file, under its own name and in its order; the format is that of the file's extension.
-
-    Raises:
-        PipelineError: the file is not of the format or is not UTF-8.
-    """
-    return read_table(path, None, None, None)
-
-
 def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
     """Check that there are rows, and that the columns hold values that texts and labels may be.
 
@@ -138,8 +129,14 @@ def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], list
             )
 
 
-def read_table(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> pd.DataFrame:
-    """The columns of one file, at least the wanted ones; None: all."""
+def read_table(
+    path: Path, wanted: list[str] | None = None, format: str | None = None, names: list[str] | None = None
+) -> pd.DataFrame:
+    """The columns of one file, at least the `wanted` ones; None: all. format, names: as for `read`.
+
+    Raises:
+        PipelineError: the file is not of the format, or is not UTF-8.
+    """
     format = format or ENDINGS.get(path.suffix.lower())
     if format is None:
         raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")

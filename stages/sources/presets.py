@@ -4,14 +4,13 @@ A preset has the form of params.yaml and gives values to the keys below that are
 (`path:`, `hub:`, `package:`) has no preset: what is null is then looked up in its files, see stages/rows/columns.py.
 """
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.common import paths
+from stages.common import paths, texts
 from stages.common.errors import PipelineError
 
 FOLDER = Path(__file__).resolve().parents[2] / paths.PRESETS
@@ -77,6 +76,6 @@ def fill(params: Any, values: Values) -> Any:
 def unknown(source: str) -> str:
     """What is wrong with a source that is neither a preset nor of another kind."""
     expected = f"expected a preset ({', '.join(names())}), package:NAME==VERSION, hub:ORG/NAME or path:data/raw/NAME"
-    near = difflib.get_close_matches(source, names(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"a file of your own is path:{paths.RAW_DATA}/NAME"
+    near = texts.nearest(source, names())
+    hint = f"did you mean {near!r}?" if near else f"a file of your own is path:{paths.RAW_DATA}/NAME"
     return f"{expected}, found {source!r}; {hint}"

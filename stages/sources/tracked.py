@@ -9,15 +9,21 @@ LARGE = 10_000_000
 
 
 def advice(path: Path) -> str | None:
-    """The command that tracks a file or folder, with the reason; None: it is tracked, or there is no Git repository."""
+    """Why and how to track a file or folder; None: as for `command`."""
+    if (tracking := command(path)) is None:
+        return None
+    return f"data.source: neither Git nor DVC tracks {path}, so runs in a copy (--queue, --temp) lack it: {tracking}"
+
+
+def command(path: Path) -> str | None:
+    """The command that tracks a file or folder; None: it is tracked, or there is no Git repository."""
     listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True, text=True)
     others = [Path(name) for name in listed.stdout.split("\0") if name]
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
     if listed.returncode or not lost:
         return None
     size = sum(other.stat().st_size for other in lost)
-    command = f"{'dvc' if size > LARGE else 'git'} add {shlex.quote(str(path))}"
-    return f"data.source: neither Git nor DVC tracks {path}, so runs in a copy (--queue, --temp) lack it: {command}"
+    return f"{'dvc' if size > LARGE else 'git'} add {shlex.quote(str(path))}"
 
 
 def is_added(path: Path) -> bool:
