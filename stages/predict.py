@@ -93,8 +93,8 @@ def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[pd
         PipelineError: there are no texts, the file cannot be read, or pairs are expected and an argument is not a pair.
     """
     if options.input is None:
-        given = options.texts or [line for line in sys.stdin.read().splitlines() if line.strip()]
-        if not given:
+        given = options.texts or sys.stdin.read().removesuffix("\n").split("\n")
+        if not any(map(str.strip, given)):
             raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
         rows = [text.split("\t") if len(trained) > 1 else [text] for text in given]
         if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(trained)]:

@@ -34,7 +34,7 @@ def main() -> None:
     problem = PROBLEMS[params.data.problem]
     disable_progress_bars()
     progress.say(f"prepare: {params.data.source}")
-    data, tables = read(params.filled().data)
+    data, tables = read(params.filled().data, dropped)
     prepared = prepare(tables, data, dropped)
     names = splits.class_names(prepared, data)
     with files.replacing(paths.PREPARED) as folder:
@@ -42,7 +42,8 @@ def main() -> None:
             save(split, names, problem, folder / f"{name}.parquet")
         files.write_json(folder / paths.DATASET.name, dataset(params, data))
     files.write_bytes(paths.SLICES, slices.of_test_rows(prepared).to_parquet())
-    source_rows, guard = sum(map(len, tables.values())), {"near_duplicate_threshold": data.near_duplicate}
+    source_rows = sum(map(len, prepared.values())) + sum(dropped.values())
+    guard = {"near_duplicate_threshold": data.near_duplicate}
     files.write_metrics(paths.DATA_METRICS, counts(source_rows, prepared, names, problem, dropped) | guard)
     kept = ", ".join(f"{len(split):,} {name}" for name, split in prepared.items())
     left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
@@ -55,7 +56,7 @@ def main() -> None:
         progress.say(f"warning: {warning}")
 
 
-def read(data: Data) -> tuple[Data, dict[str, pd.DataFrame]]:
+def read(data: Data, dropped: Counter) -> tuple[Data, dict[str, pd.DataFrame]]:
     """The rows of the source, by split; a source without splits is read as train, from which the others are cut. And
     `data` with the columns that were chosen where it names none."""
     tables = {}
@@ -65,7 +66,7 @@ def read(data: Data) -> tuple[Data, dict[str, pd.DataFrame]]:
             folder.mkdir()
             found = fetched.fetch(source=data.source, revision=data.pin, file=file, into=folder, repo_type="dataset")
             data = reading.with_columns(found.path, data)
-            tables[split] = reading.read(found.path, data)
+            tables[split] = reading.read(found.path, data, dropped)
     return data, tables
 
 

@@ -259,8 +259,10 @@ def test_lists_columns_and_datasets_own_lists_are_read_alike(tmp_path):
     given.astype(dict.fromkeys(WORDS, int)).drop(columns="tags").to_parquet(tmp_path / "columns.parquet")
     features = Features({"text": Value("string"), "tags": List(ClassLabel(names=list(WORDS)))})
     Dataset.from_pandas(given[["text", "tags"]], features=features).to_parquet(tmp_path / "lists.parquet")
-    found = [reading.read(tmp_path / f"lists.{kind}", options()) for kind in ("jsonl", "parquet")]
-    found += [reading.read(tmp_path / f"columns.{kind}", options(label=list(WORDS))) for kind in ("csv", "parquet")]
+    found = [reading.read(tmp_path / f"lists.{kind}", options(), Counter()) for kind in ("jsonl", "parquet")]
+    found += [
+        reading.read(tmp_path / f"columns.{kind}", options(label=list(WORDS)), Counter()) for kind in ("csv", "parquet")
+    ]
     assert found[0]["label"].tolist() == [json.dumps(sorted(tags)) for tags in given["tags"]]
     for other in found[1:]:
         pd.testing.assert_frame_equal(other, found[0])
@@ -304,7 +306,7 @@ def test_labels_of_another_kind_are_one_clear_line(tmp_path, content, label, mes
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "x", ' + content[1:])
     with pytest.raises(PipelineError) as caught:
-        reading.read(path, options(label=label))
+        reading.read(path, options(label=label), Counter())
     assert str(caught.value).startswith("rows.jsonl: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -362,3 +362,10 @@ def test_what_prepare_found_replaces_a_preset(tmp_path):
     found = {"data": {"source": "path:x", "text": "body"}, "encode": {"template": "{text}?"}}
     filled = load(tmp_path, (r"  source: movies", "  source: path:x")).filled(found)
     assert (filled.data.text, filled.encode.template) == ("body", "{text}?")
+
+
+def test_classes_may_be_named_by_numbers_and_booleans():
+    data = {"classes": {1: 5, "true": "5.5"}}
+    params = Params.model_validate(tiny_params(data=data, encode={"label_words": {1.0: "good", "True": "bad"}}))
+    assert list(params.data.classes) == ["1", "true"]
+    assert list(params.encode.label_words) == ["1", "true"]

@@ -3,6 +3,7 @@
 import difflib
 import re
 import shlex
+import unicodedata
 
 import pandas as pd
 
@@ -22,8 +23,8 @@ def joined(table: pd.DataFrame) -> pd.Series:
 
 
 def clean(value: str | float | None) -> str:
-    """A value as valid text without NUL characters, white space collapsed to single spaces and stripped at the ends."""
-    return " ".join(valid(value).replace("\0", "").split())
+    """A value as valid text without NUL characters, accents composed (NFC), white space collapsed and stripped."""
+    return unicodedata.normalize("NFC", " ".join(valid(value).replace("\0", "").split()))
 
 
 def valid(value: str | float | None) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from stages.common.section import Count, Positive, Section, Text, contradiction
+from stages.problems.problem import ClassName
 
 TEXT_ALONE = "{text}"
 """The template of a dataset for which none is given: no question around a text, or a pair."""
@@ -17,7 +18,7 @@ class Encode(Section):
     template: str | None
     truncation: Literal["head", "tail", "windows"]
     stride: Annotated[int, Field(ge=0)]
-    label_words: dict[Text, Text] | None
+    label_words: dict[ClassName, Text] | None
     max_length: Count | Literal["auto"]
     dtype: Literal["float32", "bfloat16"]
     max_gb: Positive

@@ -14,13 +14,13 @@ import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mean_f1, surprise
-from stages.problems.problem import MISSING, Problem, label_text
+from stages.problems.problem import Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import List
 
-YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
-"""The values allowed in a column that holds one label, in lower case."""
+YES_OR_NO = {"1": True, "true": True, "0": False, "false": False}
+"""The values allowed in a column that holds one label, as `label_text` spells them."""
 
 RARE = 10
 """Combinations of labels with fewer rows than this share one stratum."""
@@ -102,8 +102,8 @@ class MultiLabel(Problem):
         if value is None:
             return None
         if isinstance(value, dict):
-            cells = {name: label_text(cell).lower() for name, cell in value.items()}
-            if set(cells.values()) & set(MISSING):
+            cells = {name: label_text(cell) for name, cell in value.items()}
+            if not all(cells.values()):
                 return None
             if odd := [name for name, text in cells.items() if text not in YES_OR_NO]:
                 raise ValueError(f"expected 0, 1, true or false in column {odd[0]!r}, found {value[odd[0]]!r}")

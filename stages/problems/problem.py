@@ -8,12 +8,14 @@ number. So equal labels are equal values. Libraries that take seconds to import 
 them: the report needs none of them.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator, Field
 
 from stages.common.texts import clean
 from stages.problems.main_score import AUTO, MainScore
@@ -21,8 +23,8 @@ from stages.problems.main_score import AUTO, MainScore
 if TYPE_CHECKING:
     from datasets import ClassLabel, List, Value
 
-MISSING = ("", "nan", "null")
-"""Values that mean a missing label, in lower case."""
+WHOLE = re.compile(r"-?(0|[1-9]\d*)\.0+")
+"""A whole number as a spreadsheet writes it; 01.0 is none, as 01 is a code and no number."""
 
 
 class Problem(ABC):
@@ -176,5 +178,15 @@ class Problem(ABC):
 
 
 def label_text(label: str | float | bool | None) -> str:
-    """A label as text: a boolean as JSON writes it, a missing one as an empty string."""
-    return str(label).lower() if isinstance(label, bool) else clean(label)
+    """A label as text, the same for every spelling of one value: 1, 1.0, "1" and "1.0"; true and "True"; "a" and " a ".
+
+    A missing one, None or the number NaN, is an empty string; words like "nan", "null" and "NA" are labels.
+    """
+    text = "" if isinstance(label, float) and label != label else clean(label)
+    if WHOLE.fullmatch(text):
+        return text.partition(".")[0]
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+ClassName = Annotated[str, BeforeValidator(label_text), Field(min_length=1)]
+"""A class as a key of params.yaml, where YAML takes 1 for a number and true for a boolean."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore, RowMean
-from stages.problems.problem import MISSING, Problem, label_text
+from stages.problems.problem import Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import Value
@@ -51,7 +51,7 @@ class Regression(Problem):
 
     def read(self, value: Any, column: str | list[str]) -> float | None:
         text = label_text(value)
-        if text.lower() in MISSING:
+        if not text:
             return None
         try:
             number = float(text)

@@ -9,7 +9,7 @@ import pandas as pd
 from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
 from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mcc, mean_f1_of_present, surprise
-from stages.problems.problem import MISSING, Problem, label_text
+from stages.problems.problem import Problem, label_text
 
 if TYPE_CHECKING:
     from datasets import ClassLabel
@@ -60,8 +60,7 @@ class SingleLabel(Problem):
     needed_in = SPLITS
 
     def read(self, value: Any, column: str | list[str]) -> str | None:
-        text = label_text(value)
-        return None if text.lower() in MISSING else text
+        return label_text(value) or None
 
     def names(self, labels: pd.Series) -> list[str]:
         return sorted(set(labels))

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from stages.common import texts
+from stages.common import progress, texts
 from stages.common.errors import PipelineError
 from stages.problems.problem import label_text
 from stages.rows.params import Bound
@@ -19,18 +19,20 @@ INVISIBLE = {"Cc", "Cf", "Zs"}
 """Unicode's categories of control characters (NUL), format characters (zero-width ones) and spaces."""
 
 
-def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Bound]], dropped: Counter) -> pd.DataFrame:
+def classify(rows: pd.DataFrame, classes: dict[str, str | float | list[Bound]], dropped: Counter) -> pd.DataFrame:
     """Turn each label into the class that has its value, or whose [above, below] contains it; drop rows in no class.
 
     Intervals are for numbers: if no label is a number, each label stays a class of its own.
 
     Raises:
-        PipelineError: the classes are intervals, and some labels are numbers, but not all are finite numbers.
+        PipelineError: the classes are intervals, and some labels are numbers, but not all are finite numbers; or no
+            label is of a class.
     """
     names = pd.Series(pd.NA, index=rows.index, dtype="string")
     if not all(isinstance(value, list) for value in classes.values()):
         for name, value in classes.items():
             names[rows["label"] == label_text(value)] = name
+        check_values(classes, rows["label"], names)
     else:
         numbers = pd.to_numeric(rows["label"], errors="coerce")
         if numbers.isna().all():
@@ -46,6 +48,23 @@ def classify(rows: pd.DataFrame, classes: dict[str, str | bool | int | list[Boun
             names[inside] = name
     dropped["in_no_class"] += int(names.isna().sum())
     return rows.assign(label=names).dropna(subset="label")
+
+
+def check_values(classes: dict[str, str | float], labels: pd.Series, names: pd.Series) -> None:
+    """Name the classes that no label has, with the labels that are in no class.
+
+    Raises:
+        PipelineError: no label is of any class.
+    """
+    absent = {name: value for name, value in classes.items() if not (names == name).any()}
+    other = labels[names.isna()].value_counts()
+    if absent and len(other):
+        wanted = ", ".join(f"{label_text(value)!r} ({name})" for name, value in absent.items())
+        found = ", ".join(f"{label!r} ({rows:,} rows)" for label, rows in other.items())
+        line = f"data.classes: expected labels with the value {wanted}, found {texts.shortened(found, 300)}"
+        if len(absent) == len(classes):
+            raise PipelineError(f"{line}; correct data.classes, or null takes every label as a class")
+        progress.say(f"warning: {line}")
 
 
 def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:

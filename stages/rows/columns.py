@@ -14,7 +14,7 @@ import pandas as pd
 from stages.common import texts
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
-from stages.problems.problem import MISSING, Problem, label_text
+from stages.problems.problem import Problem, label_text
 from stages.rows.params import Data
 
 LEAST_WORDS = 3
@@ -109,4 +109,4 @@ def could_be_label(values: pd.Series, problem: Problem) -> bool:
 
 def is_missing(value: object) -> bool:
     """Whether a value is no label."""
-    return not isinstance(value, list | dict) and label_text(value).lower() in MISSING
+    return not isinstance(value, list | dict) and label_text(value) == ""

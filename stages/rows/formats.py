@@ -1,16 +1,22 @@
-"""Read a tsv, csv, jsonl or Parquet file, several of them, or folders of .txt files, as one table."""
+"""Read a tsv, csv, jsonl or Parquet file, several of them, or folders of .txt files, as one table.
+
+Files may be compressed. Spaces at the ends of column names do not count.
+"""
 
 import csv
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, List
 
-from stages.common import progress, texts
+from stages.common import content, texts
 from stages.common.errors import PipelineError
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -42,7 +48,7 @@ def read(
         PipelineError: a file is not of the format, is not UTF-8 or has no rows, or a wanted column is missing or holds
             values of another type.
     """
-    if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
+    if format == "folders" or (format is None and text_files(path)):
         for role, nothing in (("text_pair", "null"), ("slices", "[]")):
             if role in wanted:
                 raise PipelineError(
@@ -58,7 +64,7 @@ def read_all(path: Path, *, format: str | None = None, names: list[str] | None =
     Raises:
         PipelineError: a file is not of the format, or is not UTF-8.
     """
-    if format == "folders" or (format is None and any(path.glob("*/*.txt"))):
+    if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
     return pd.concat([read_table(file, None, format, names) for file in files_of(path)], ignore_index=True)
 
@@ -135,20 +141,34 @@ def read_table(
     """The columns of one file, at least the `wanted` ones; None: all. format, names: as for `read`.
 
     Raises:
-        PipelineError: the file is not of the format, or is not UTF-8.
+        PipelineError: the file is not of the format, or is not in a known encoding.
     """
-    format = format or ENDINGS.get(path.suffix.lower())
+    format = format or ENDINGS.get(content.format_ending(path))
     if format is None:
         raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
     try:
-        return READERS[format](path, wanted, names)
+        table = READERS[format](path, wanted, names)
+        return table.set_axis(trimmed(list(table.columns), wanted or []), axis=1)
     except UnicodeDecodeError as error:
         raise PipelineError(
-            f"{path.name}: expected UTF-8 text, found byte {error.object[error.start]:#04x} at {error.start}; "
+            f"{path.name}: expected {error.encoding.upper()} text, found byte {error.object[error.start]:#04x} at "
+            f"{error.start}; "
             "convert the file to UTF-8"
         ) from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
+
+
+def trimmed(names: list, wanted: list[str]) -> list:
+    """Column names as they are wanted, or else without spaces at their ends, unless two would be the same."""
+    exact = {name.strip(): name for name in wanted}
+    found = [exact.get(name.strip(), name.strip()) if isinstance(name, str) else name for name in names]
+    return found if len(set(found)) == len(found) else names
+
+
+def text_files(path: Path) -> list[Path]:
+    """The .txt files of a folder's subfolders, in sorted order."""
+    return sorted(file for file in path.glob("*/*.*") if content.format_ending(file) == ".txt")
 
 
 def read_folders(path: Path) -> pd.DataFrame:
@@ -157,16 +177,26 @@ def read_folders(path: Path) -> pd.DataFrame:
     One file in another encoding is no reason to refuse thousands: its invalid bytes become U+FFFD, and a message says
     so.
     """
-    files = sorted(path.glob("*/*.txt"))
+    files = text_files(path)
     if not files:
         raise PipelineError(f"{path.name}: expected a folder of .txt files for each class, found none")
-    texts = [file.read_bytes().decode(errors="replace") for file in files]
-    if odd := [file for file, text in zip(files, texts, strict=True) if "\ufffd" in text]:
-        first = odd[0].relative_to(path)
-        progress.say(
-            f"{path.name}: {len(odd)} file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: {first}"
-        )
-    return pd.DataFrame({"text": texts, "label": [file.parent.name for file in files]}, dtype=object)
+    rows, odd = [], {}
+    for file in files:
+        inside = file.relative_to(path)
+        try:
+            packed = content.unpacked(file)
+            text, encoding = content.decoded(packed)
+        except UnicodeDecodeError:
+            text, encoding = packed.decode(errors="replace"), None
+        except (OSError, ValueError) as error:
+            raise PipelineError(f"{path.name}: expected text in {inside}, found {error}") from None
+        rows.append({"text": text, "label": file.parent.name})
+        if encoding != "utf-8":
+            odd.setdefault(encoding, []).append(inside)
+    for encoding, names in odd.items():
+        how = f"are not UTF-8, read as {encoding}" if encoding else "hold bytes that are not UTF-8, replaced by \ufffd"
+        content.say_once(path, f"{path.name}: {len(names)} file(s) {how}; the first: {names[0]}")
+    return pd.DataFrame(rows, dtype=object)
 
 
 def read_tsv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
@@ -184,28 +214,58 @@ def read_csv(path: Path, wanted: list[str] | None, names: list[str] | None) -> p
     return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
 
 
-def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: object) -> pd.DataFrame:
+def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: Any) -> pd.DataFrame:
     """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
     Args:
-        wanted: None: it is a row if it has none of the `names`.
+        wanted: None: the first line is a row if it has none of the `names`.
 
     Raises:
-        ValueError: the first line is a row, and has more or fewer fields than there are `names`.
+        ValueError: the first line is a row, and has more or fewer fields than there are `names`; or a row has more
+            fields than the first, or lacks a wanted one.
     """
-    options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8"}
-    first = list(pd.read_csv(path, nrows=0, **options).columns)
-    headless = names is not None and (not {*names} & {*first} if wanted is None else not {*wanted} <= {*first})
-    if headless and len(names) != len(first):
+    text = content.read_text(path)
+    dialect = content.with_delimiter(path, text, dialect)
+    options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
+    first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)
+    headless = is_row(first, wanted, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas drops the extra fields of a long row
+        try:
+            header = {"names": names, "header": None} if headless else {"header": 0}
+            table = pd.read_csv(io.StringIO(text), skip_blank_lines=False, **header, **options)
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError(content.long_row(text, dialect, headless) or str(error)) from None
+    absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
+    if absent and (short := content.short_row(text, dialect, headless, max(map(list(table).index, absent)) + 1)):
+        raise ValueError(short)
+    return table.astype(object).where(table.notna(), None)
+
+
+def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) -> bool:
+    """Whether the first line of a file is a row, and `names` are those of its columns.
+
+    Raises:
+        ValueError: the names are not of this file.
+    """
+    if names is None:
+        return False
+    held = {*trimmed(first, wanted or names)}
+    if not held.isdisjoint(names) if wanted is None else {*wanted} <= held:
+        return False
+    if len(names) != len(first):
         raise ValueError(
             f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted or names)} nor "
             f"has the {len(names)} fields of data.columns {names}"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas drops the extra fields of a long row
-        return pd.read_csv(
-            path, names=names if headless else None, header=None if headless else 0, skip_blank_lines=False, **options
+    if absent := [name for name in wanted or [] if name not in names]:
+        near = texts.nearest(absent[0], first)
+        raise ValueError(
+            f"{listed(first)} in the first line and {listed(names)} in data.columns, both without {absent[0]!r}; "
+            + (f"did you mean {near!r}? If the first line is a header, remove" if near else "correct")
+            + " data.columns"
         )
+    return True
 
 
 def listed(fields: list) -> str:
@@ -220,7 +280,7 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
         ValueError: a line holds something else.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(content.read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -234,12 +294,15 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
 
 def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
-    file = pq.ParquetFile(path)
-    wanted = file.schema_arrow.names if wanted is None else wanted
-    if not set(wanted) <= set(file.schema_arrow.names):
-        return pd.DataFrame(columns=file.schema_arrow.names)
-    table = file.read(columns=wanted)
-    columns = {name: table[name].to_pylist() for name in wanted}
+    file = pq.ParquetFile(pa.BufferReader(content.unpacked(path)) if content.is_compressed(path) else path)
+    names = file.schema_arrow.names
+    if wanted is not None:
+        found = dict(zip(trimmed(names, wanted), names, strict=True))
+        if not set(wanted) <= set(found):
+            return pd.DataFrame(columns=names)
+        names = [found[name] for name in wanted]
+    table = file.read(columns=names)
+    columns = {name: table[name].to_pylist() for name in names}
     for name, feature in Features.from_arrow_schema(table.schema).items():
         if isinstance(feature, ClassLabel):
             columns[name] = class_of(columns[name], feature)

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stages.common.section import Count, Fraction, Section, Seed, Share, Text, contradiction
 from stages.problems.kinds import PROBLEMS
+from stages.problems.problem import ClassName, label_text
 from stages.sources.params import Origin, kind_of
 
 Bound = float | None
@@ -50,7 +51,7 @@ class Data(Origin):
     text: Text | None
     text_pair: Text | None
     label: Text | Annotated[list[Text], Field(min_length=2)] | None
-    classes: dict[Text, Text | bool | int | Interval] | None
+    classes: dict[ClassName, Text | bool | int | float | Interval] | None
     slices: list[Text]
     near_duplicate: Annotated[float, Field(gt=0, le=1)]
     max_leak: Annotated[float, Field(ge=0, le=1)]
@@ -134,7 +135,7 @@ class Data(Origin):
         bins = {name: value for name, value in classes.items() if isinstance(value, list)}
         if bins and len(bins) < len(classes):
             raise contradiction(f"expected a value for each class or [above, below] for each, found both: {classes}")
-        values = [str(value) for value in classes.values()]
+        values = [str(value) if isinstance(value, list) else label_text(value) for value in classes.values()]
         if len(set(values)) < len(values):
             raise contradiction(f"expected a different value for each class, found {', '.join(values)}")
         lows = {name: float("-inf") if low is None else low for name, (low, _) in bins.items()}

@@ -5,11 +5,12 @@ A table of rows is a pandas data frame with the columns `row` (the number in its
 in these columns.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from stages.common import progress
+from stages.common import progress, texts
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
 from stages.rows import columns, formats
@@ -30,8 +31,10 @@ def with_columns(path: Path, data: Data) -> Data:
     return data.model_copy(update=chosen)
 
 
-def read(path: Path, data: Data) -> pd.DataFrame:
+def read(path: Path, data: Data, dropped: Counter) -> pd.DataFrame:
     """The rows of a file or folder, with labels of the kind that `data.problem` has.
+
+    Rows without text and label, as spreadsheets leave them at the end, are left out, and counted as blank.
 
     Raises:
         PipelineError: the file cannot be read as `data` says, or a row has no label, or one of another kind.
@@ -42,8 +45,21 @@ def read(path: Path, data: Data) -> pd.DataFrame:
     lists = ("label",) if PROBLEMS[data.problem].several_answers else ()
     rows = formats.read(path, wanted=wanted, format=data.format, names=data.columns, lists=lists)
     rows.insert(0, "row", range(1, len(rows) + 1))
+    if (empty := is_empty(rows)).any():
+        dropped["blank"] += int(empty.sum())
+        rows = rows[~empty].reset_index(drop=True)
     rows["label"] = read_labels(rows, path, data)
     return rows
+
+
+def is_empty(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row has neither text nor label."""
+
+    def is_missing(value: object) -> bool:
+        cells = value.values() if isinstance(value, dict) else [value]
+        return all(map(columns.is_missing, cells))
+
+    return rows[rows.columns.intersection([*texts.COLUMNS, "label"])].map(is_missing).all(axis=1)
 
 
 def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]:
@@ -61,6 +77,6 @@ def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]
     if None in labels:
         raise PipelineError(
             f"{path.name}: expected a label in every row, found {labels.count(None)} without one, the first in row "
-            f"{labels.index(None) + 1} of column {data.label!r}; label them or remove them"
+            f"{rows['row'].iloc[labels.index(None)]} of column {data.label!r}; label them or remove them"
         )
     return labels

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from stages.common.texts import clean
-from stages.problems.problem import MISSING, label_text
+from stages.problems.problem import label_text
 
 MOST_NUMBERS = 8
 """Distinct numbers of a column up to which each is a slice; more are cut into `RANGES`."""
@@ -40,7 +40,7 @@ def of_test_rows(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def names(values: pd.Series) -> pd.Series:
     """The slice of each value of a column: the value as text, a range of numbers, or one for rare or missing values."""
     as_text = values.map(lambda value: clean(label_text(value)))
-    missing = as_text.str.lower().isin(MISSING)
+    missing = as_text == ""
     present = ranges(as_text[~missing])
     counts = present.value_counts()
     ordered = sorted(counts.index, key=lambda name: (-counts[name], name))

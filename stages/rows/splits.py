@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from stages.common import texts
+from stages.common import progress, texts
 from stages.common.errors import PipelineError
 from stages.common.paths import ALL_SPLITS
 from stages.problems.kinds import PROBLEMS
+from stages.problems.problem import Problem
 from stages.rows.near import near_duplicates_in_earlier_groups
 from stages.rows.params import Data
 
@@ -33,12 +34,25 @@ def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame
     missing = [name for name in PRIORITY if name not in tables and getattr(data.split, name)]
     remedy = "; data.classes: null takes every label as a class" if data.classes else ""
     problem.check_enough_rows(train["label"], 1 + len(missing), remedy)
-    start = 0
+    start, cut = 0, {}
     for name in missing:
         end = start + round(len(train) * getattr(data.split, name))
-        tables[name] = train[start:end]
+        cut[name] = train[start:end]
         start = end
-    return tables | {"train": train[start:]}
+    return tables | with_every_class(cut | {"train": train[start:]}, problem)
+
+
+def with_every_class(cut: dict[str, pd.DataFrame], problem: Problem) -> dict[str, pd.DataFrame]:
+    """The splits cut from one table, each with a row of every class: a split without one gets the last row of the split
+    that has most of them."""
+    needed = [name for name in cut if name in problem.needed_in] if not problem.several_answers else []
+    for label in problem.names(pd.concat(cut.values())["label"]):
+        for name in needed:
+            if not (cut[name]["label"] == label).any():
+                donor = max(cut, key=lambda other: (cut[other]["label"] == label).sum())
+                row = cut[donor][cut[donor]["label"] == label].tail(1)
+                cut |= {donor: cut[donor].drop(row.index), name: pd.concat([cut[name], row])}
+    return cut
 
 
 def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
@@ -92,17 +106,24 @@ def drop_near_duplicates(
 
 
 def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
-    """The first rows of each split, at most as many as its limit, with the classes in proportion.
+    """The first rows of each split, at most as many as its limit, with the classes in proportion, but a row of each.
+
+    A ready split for validation or test may lack a class, if it has two or more others; this is then said.
 
     Raises:
         PipelineError: a class has no row left in a split that must have some, or a split has no rows.
     """
     problem, limits = PROBLEMS[data.problem], data.limit.model_dump()
-    kept = {name: rows[: limits.get(name)] for name, rows in splits.items()}
+    kept = {name: first_rows(rows, limits.get(name), problem) for name, rows in splits.items()}
+    ready = {*data.file} - {"train"} if isinstance(data.file, dict) else set()
     names = {*problem.names(pd.concat(splits.values())["label"]), *label_columns(data)}
     for name, rows in kept.items():
         dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
-        missing = names.difference(problem.names(rows["label"])) if name in problem.needed_in else set()
+        found = problem.names(rows["label"])
+        missing = names.difference(found) if name in problem.needed_in else set()
+        if missing and name in ready and len(found) > 1 and not missing & {*problem.names(splits[name]["label"])}:
+            progress.say(f"warning: split {name!r}: no row of {', '.join(sorted(missing))}; scored without")
+            missing = set()
         if missing or rows.empty:
             which = (
                 f"expected rows of every {problem.noun}, found none of {', '.join(sorted(missing))} among {len(rows)}"
@@ -114,6 +135,19 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
                 f"{f'data.limit.{name} or ' if name in limits else ''}data.split, or add rows"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")
+    return kept
+
+
+def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem) -> pd.DataFrame:
+    """The first `most` rows; a class without one among them gets the place of the most frequent class's last."""
+    kept, rest = rows[:most], rows[most:] if most is not None else rows[:0]
+    if problem.several_answers or problem.numeric:
+        return kept
+    for _, row in rest[~rest["label"].isin(kept["label"])].groupby("label", sort=True).head(1).iterrows():
+        counts = kept["label"].value_counts()
+        if counts.max() > 1:
+            last = kept.index[kept["label"] == counts.idxmax()][-1]
+            kept = pd.concat([kept.drop(last), row.to_frame().T.astype(kept.dtypes)])
     return kept
 
 

@@ -35,3 +35,11 @@ def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
     )
     assert kept["text"].tolist() == ["a film", "fine"]
     assert dropped == {"blank": 1, "conflicting_labels": 2, "duplicate": 1}
+
+
+def test_classes_that_no_label_has_are_named_with_the_labels_that_there_are(capsys):
+    rows = table(list("abc"), ["1", "2", "2"])
+    assert cleaning.classify(rows, {"one": 1.0, "ten": "10"}, Counter())["label"].tolist() == ["one"]
+    assert "data.classes: expected labels with the value '10' (ten), found '2' (2 rows)" in capsys.readouterr().err
+    with pytest.raises(PipelineError, match=r"'3' \(x\), 'true' \(y\), found '2' \(2 rows\), '1' \(1 rows\)"):
+        cleaning.classify(rows, {"x": 3, "y": True}, Counter())

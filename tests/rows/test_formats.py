@@ -1,6 +1,11 @@
 """Texts in files: every format gives the same table, and what cannot be read says why."""
 
+import bz2
+import gzip
+import lzma
+
 import pandas as pd
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -86,14 +91,15 @@ def test_files_of_classes_that_are_named_in_another_order_agree(tmp_path):
 def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
     write(tmp_path, "news/sport/002.txt", "Second.\n\nTwo lines.")
     write(tmp_path, "news/sport/001.txt", b"First, for \xa35.")
+    write(tmp_path, "news/sport/003.txt.gz", gzip.compress("Caf\u00e9, ".encode() + b"\xe9."))
     write(tmp_path, "news/business/001.txt", "A bank.")
     write(tmp_path, "news/README.txt", "No class.")
     table = formats.read(tmp_path / "news", wanted=WANTED)
-    assert table["text"].tolist() == ["A bank.", "First, for \ufffd5.", "Second.\n\nTwo lines."]
-    assert table["label"].tolist() == ["business", "sport", "sport"]
-    assert "news: 1 file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: sport/001.txt" in (
-        capsys.readouterr().err
-    )
+    assert table["text"].tolist() == ["A bank.", "First, for \u00a35.", "Second.\n\nTwo lines.", "Caf\u00e9, \ufffd."]
+    assert table["label"].tolist() == ["business", "sport", "sport", "sport"]
+    said = capsys.readouterr().err
+    assert "news: 1 file(s) are not UTF-8, read as cp1252 (Western European); the first: sport/001.txt" in said
+    assert "news: 1 file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: sport/003.txt.gz" in said
 
 
 @pytest.mark.parametrize(
@@ -102,11 +108,37 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
         ("a.csv", "", {}, r"a.csv: expected csv, found: No columns to parse from file"),
         ("a.csv", "review,stars\n", {}, r"a.csv: expected rows, found none"),
         ("a.jsonl", "\n", {}, r"a.jsonl: expected a column 'review' \(data.text\), found nothing"),
-        ("a.tsv", b"review\tstars\ncaf\xe9\t1\n", {}, r"a.tsv: expected UTF-8 text, found byte 0xe9 at \d+; convert"),
-        ("a.jsonl", b'{"review": "caf\xe9"}\n', {}, r"a.jsonl: expected UTF-8 text, found byte 0xe9 at 15; convert"),
+        (
+            "a.tsv",
+            "review\tstars\nété\t1\n".encode() + b"caf\xe9\t1\n",
+            {},
+            r"a.tsv: expected UTF-8 text, found byte 0xe9 at \d+; convert",
+        ),
+        (
+            "a.jsonl",
+            b'{"review": "\xcf\xf0\xe8\xe2\xe5\xf2"}',
+            {},
+            r"expected UTF-8 text, found byte 0xcf at 12; convert",
+        ),
         ("a.csv", "a,b\n1,2\n", {}, r"a.csv: expected a column 'review' \(data.text\), found a, b"),
         ("a.csv", "review\nx\n", {}, r"a.csv: expected a column 'stars' \(data.label\), found review"),
-        ("a.tsv", "review\tstars\nx\t1\tmore\n", {}, r"a.tsv: expected tsv, found: .*"),
+        ("a.tsv", "review\tstars\nx\t1\tmore\n", {}, r"a.tsv: expected tsv, found: 3 fields in row 1, 2 in the first"),
+        ("a.csv", "review,stars\nx,1\n\ny,2,3\n", {}, r"found: 3 fields in row 3, 2 in the first line; correct"),
+        ("a.csv", "review,stars\nx,1\n\ny\n", {}, r"found: 1 fields in row 3, expected 2 or more; correct"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"review,stars\nx,1\n")[:-9],
+            {},
+            r"found: damaged compression \(.*\); copy",
+        ),
+        ("a.csv", b"PK\x03\x04", {}, r"found: a zip archive; name the file in it, like a.csv//NAME, or unpack it"),
+        (
+            "a.csv",
+            "ID,Review,Stars\n1,x,2\n",
+            {"names": ["id", "stars", "text"]},
+            r"found: ID, Review, Stars in the first line and id, stars, text in data.columns, both without 'review'; "
+            r"did you mean 'Review'\?",
+        ),
         ("a.csv", 'review,stars\n"x,1\n', {}, r"a.csv: expected csv, found: .*EOF inside string"),
         (
             "a.csv",
@@ -151,3 +183,70 @@ def test_a_quoted_tsv_may_hold_tabs_quotes_and_line_breaks_in_a_field(tmp_path):
     table = formats.read(tmp_path / "rows.tsv", wanted={"text": "review", "label": "rating"}, format="quoted_tsv")
     assert table["text"].tolist() == ['"Good."\tVery\ngood.', "Bad."]
     assert table["label"].tolist() == ["positive", "negative"]
+
+
+def zst(content):
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zst)]
+)
+def test_compressed_files_are_read_in_every_format(tmp_path, ending, compress):
+    plain = pd.DataFrame(ROWS)
+    contents = {
+        "csv": plain.to_csv(index=False).encode(),
+        "tsv": b'review\tstars\nA "fine", warm film\t5\nDull\t1\n',
+        "jsonl": plain.to_json(orient="records", lines=True).encode(),
+        "parquet": plain.to_parquet(),
+    }
+    for name, content in contents.items():
+        path = write(tmp_path, f"rows.{name}.{ending}", compress(content))
+        for format in (None, name):
+            table = formats.read(path, wanted=WANTED, format=format)
+            assert table.rename(columns=WANTED).to_dict("list") == ROWS, (name, format)
+
+
+@pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolon"), ("\t", "tab"), ("|", "pipe"), (",", "comma")])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_another_delimiter_than_the_endings_is_found_and_named(tmp_path, capsys, name, delimiter, word):
+    rows = {"review": ["Fine, warm; good", "Dull"], "stars": ["5", "1"], "more": ["1,2", "3"]}
+    path = write(tmp_path, name, pd.DataFrame(rows).to_csv(index=False, sep=delimiter))
+    table = formats.read(path, wanted=WANTED)
+    assert table.to_dict("list") == {"text": rows["review"], "label": rows["stars"]}
+    own = word == ("comma" if name.endswith("csv") else "tab")
+    assert capsys.readouterr().err.count(f"fields are separated by the {word}") == (not own)
+
+
+def test_one_column_of_texts_with_commas_and_semicolons_stays_one_column(tmp_path, capsys):
+    path = write(tmp_path, "rows.tsv", "review\nGood; fine, warm\nDull, slow\n")
+    assert formats.read_all(path)["review"].tolist() == ["Good; fine, warm", "Dull, slow"]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+def test_other_encodings_are_read_and_named(tmp_path, capsys, name, encoding):
+    content = {
+        "rows.csv": "review,stars\ncafé für “alle”,1\n",
+        "rows.jsonl": '{"review": "café für “alle”", "stars": "1"}\n',
+    }
+    table = formats.read(write(tmp_path, name, content[name].encode(encoding)), wanted=WANTED)
+    assert table.to_dict("list") == {"text": ["café für “alle”"], "label": ["1"]}
+    said = capsys.readouterr().err
+    assert f"{name}: read as {encoding}" in said if encoding != "utf-8-sig" else not said
+
+
+def test_names_of_columns_are_compared_without_spaces_at_their_ends(tmp_path):
+    for name, content in (
+        ("a.csv", "review, stars\nx,1\n"),
+        ("b.tsv", "review \tstars\nx\t1\n"),
+        ("c.jsonl", '{"review ": "x", " stars": "1"}\n'),
+    ):
+        assert formats.read(write(tmp_path, name, content), wanted=WANTED).to_dict("list") == {
+            "text": ["x"],
+            "label": ["1"],
+        }
+    pd.DataFrame({"review": ["x"], " stars": ["1"]}).to_parquet(tmp_path / "d.parquet")
+    for wanted in (WANTED, WANTED | {"label": " stars"}):
+        assert formats.read(tmp_path / "d.parquet", wanted=wanted)["label"].tolist() == ["1"]

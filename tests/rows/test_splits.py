@@ -99,3 +99,24 @@ def test_rows_that_are_all_alike_are_refused_with_the_setting_that_left_them_out
 def test_rows_of_blanks_only_are_refused():
     with pytest.raises(PipelineError, match=r"expected at least two classes, found no usable row"):
         prepare.prepare({"train": table([" ", "\t"], ["1", "-1"])}, options(), Counter())
+
+
+@pytest.mark.parametrize("count", [3, 4, 6, 8])
+def test_a_class_of_few_rows_has_one_in_each_split_whatever_the_limits(count):
+    texts, _ = zip(*sentences(300), strict=True)
+    rows = table(list(texts), ["rare"] * count + ["a", "b"] * ((300 - count) // 2) + ["a"] * (count % 2))
+    cut = splits.split({"train": rows}, options())
+    kept = splits.limit(cut, options(limit={"train": 60, "validation": 12, "test": 24}), Counter())
+    assert {name: len(split) for name, split in kept.items()} == {"train": 60, "validation": 12, "test": 24}
+    assert all((split["label"] == "rare").any() for split in kept.values())
+    assert not pd.concat(kept.values())["row"].duplicated().any()
+
+
+def test_a_ready_test_split_may_lack_a_class_but_train_may_not(capsys):
+    texts, _ = zip(*sentences(60), strict=True)
+    ready = options(file={"train": "a.csv", "test": "b.csv"})
+    train, test = table(list(texts[:40]), ["x", "y", "z", "x"] * 10), table(list(texts[40:]), ["x", "y"] * 10)
+    splits.limit(splits.split({"train": train, "test": test}, ready), ready, Counter())
+    assert "split 'test': no row of z; scored without" in capsys.readouterr().err
+    with pytest.raises(PipelineError, match=r"split 'train': expected rows of every class, found none of z"):
+        splits.limit(splits.split({"train": test, "test": train}, ready), ready, Counter())
