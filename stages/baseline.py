@@ -54,6 +54,7 @@ def main() -> None:
     about = store.About.load(paths.ENCODED)
     params = Params.load().filled(about.dataset)
     problem = SCORED[about.problem]
+    names = about.class_names
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
@@ -62,10 +63,10 @@ def main() -> None:
 
     name, constant = problem.constant()
     models, features = model_rivals(problem, rows, labels, about, params)
-    strength, probe = linear_probe(problem, features=features, labels=labels, options=params.baseline)
+    strength, probe = linear_probe(problem, names, features=features, labels=labels, options=params.baseline)
     outputs = {
-        name: predicted(problem, constant.fit(given["train"], labels["train"]), given),
-        rivals.BAG_OF_WORDS: bag_of_words(problem, texts=given, labels=labels, options=params.baseline),
+        name: predicted(problem, names, constant.fit(given["train"], labels["train"]), given),
+        rivals.BAG_OF_WORDS: bag_of_words(problem, names, texts=given, labels=labels, options=params.baseline),
         **models,
         rivals.LINEAR_PROBE: probe,
     }
@@ -88,14 +89,16 @@ def read_texts(split: str, rows: store.Rows) -> np.ndarray:
     return texts.joined(table).to_numpy()
 
 
-def bag_of_words(problem: ScoredProblem, *, texts: BySplit, labels: BySplit, options: Baseline) -> BySplit:
+def bag_of_words(
+    problem: ScoredProblem, names: list[str], *, texts: BySplit, labels: BySplit, options: Baseline
+) -> BySplit:
     """Outputs of TF-IDF with a linear model."""
     candidates = (
         make_pipeline(TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True), problem.linear(strength))
         for longest in options.ngrams
         for strength in options.regularization
     )
-    return predicted(problem, best(problem, candidates, inputs=texts, labels=labels), texts)
+    return predicted(problem, names, best(problem, names, candidates, inputs=texts, labels=labels), texts)
 
 
 def model_rivals(
@@ -120,7 +123,7 @@ def model_rivals(
         head = inference.array(words)
         zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
         found[rivals.ZERO_SHOT] = {name: problem.outputs(values) for name, values in zero_shot.items()}
-        found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(problem, logits=zero_shot, labels=labels)
+        found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(problem, about.class_names, logits=zero_shot, labels=labels)
     return found, train_features | features
 
 
@@ -153,7 +156,7 @@ def read_model(
     return model, logits, features
 
 
-def calibrated(problem: ScoredProblem, *, logits: BySplit, labels: BySplit) -> BySplit:
+def calibrated(problem: ScoredProblem, names: list[str], *, logits: BySplit, labels: BySplit) -> BySplit:
     """Outputs of logistic regression on the validation logits.
 
     For two classes this fits a threshold and a scale (Platt 1999); for more classes, or for several labels, a matrix
@@ -161,32 +164,40 @@ def calibrated(problem: ScoredProblem, *, logits: BySplit, labels: BySplit) -> B
     """
     model = make_pipeline(StandardScaler(with_mean=False), problem.linear(1.0))
     centred = {name: values - values.mean(axis=1, keepdims=True) for name, values in logits.items()}
-    return predicted(problem, model.fit(centred["validation"], labels["validation"]), centred)
+    return predicted(problem, names, model.fit(centred["validation"], labels["validation"]), centred)
 
 
 def linear_probe(
-    problem: ScoredProblem, *, features: BySplit, labels: BySplit, options: Baseline
+    problem: ScoredProblem, names: list[str], *, features: BySplit, labels: BySplit, options: Baseline
 ) -> tuple[float, BySplit]:
     """The chosen strength and the outputs of a linear model on standardised features (Alain & Bengio 2016)."""
     candidates = {
         strength: make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization
     }
-    model = best(problem, candidates.values(), inputs=features, labels=labels)
+    model = best(problem, names, candidates.values(), inputs=features, labels=labels)
     strength = next(strength for strength, candidate in candidates.items() if candidate is model)
-    return strength, predicted(problem, model, features)
+    return strength, predicted(problem, names, model, features)
 
 
 def best(
-    problem: ScoredProblem, candidates: Iterable[BaseEstimator], *, inputs: BySplit, labels: BySplit
+    problem: ScoredProblem,
+    names: list[str],
+    candidates: Iterable[BaseEstimator],
+    *,
+    inputs: BySplit,
+    labels: BySplit,
 ) -> BaseEstimator:
     """The candidate, fitted on the training rows, with the lowest loss on the validation rows."""
-    fitted = [candidate.fit(inputs["train"], labels["train"]) for candidate in candidates]
-    return min(fitted, key=lambda one: problem.loss(labels["validation"], problem.fitted(one, inputs["validation"])))
+
+    def loss(model: BaseEstimator) -> float:
+        return problem.loss(labels["validation"], problem.fitted(model, inputs["validation"], names))
+
+    return min((candidate.fit(inputs["train"], labels["train"]) for candidate in candidates), key=loss)
 
 
-def predicted(problem: ScoredProblem, model: BaseEstimator, inputs: BySplit) -> BySplit:
+def predicted(problem: ScoredProblem, names: list[str], model: BaseEstimator, inputs: BySplit) -> BySplit:
     """A fitted model's outputs for the validation rows, on which `decide` chooses thresholds, and for the test rows."""
-    return {name: problem.fitted(model, inputs[name]) for name in ("validation", "test")}
+    return {name: problem.fitted(model, inputs[name], names) for name in ("validation", "test")}
 
 
 def decide(problem: ScoredProblem, *, labels: BySplit, outputs: BySplit) -> Any:

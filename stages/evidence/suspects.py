@@ -45,7 +45,7 @@ def judge(
     """
     strata, other_strata = (strata_of(problem, names, rows.labels) for rows in (known, others))
     outputs, other_outputs = out_of_fold(
-        problem, known, others=others.features, folds=stratified_folds(strata, seed), strength=strength
+        problem, names, known, others=others.features, folds=stratified_folds(strata, seed), strength=strength
     )
     sizes = strata.value_counts()
     small = sizes.index[sizes < FOLDS]
@@ -73,7 +73,13 @@ def stratified_folds(strata: pd.Series, seed: int) -> np.ndarray:
 
 
 def out_of_fold(
-    problem: ScoredProblem, known: Labelled, *, others: np.ndarray, folds: np.ndarray, strength: float
+    problem: ScoredProblem,
+    names: list[str],
+    known: Labelled,
+    *,
+    others: np.ndarray,
+    folds: np.ndarray,
+    strength: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The outputs of probes for the rows that they were not trained on: of one probe for each row of `known`, and the
     mean of all probes for each row of `others`."""
@@ -84,8 +90,8 @@ def out_of_fold(
             warnings.filterwarnings("ignore", "Label .* is present in all training examples")  # of a rare label
             probe.fit(known.features[folds != fold], known.labels[folds != fold])
         positions.append(np.flatnonzero(folds == fold))
-        outputs.append(problem.fitted(probe, known.features[folds == fold]))
-        means.append(problem.fitted(probe, others))
+        outputs.append(problem.fitted(probe, known.features[folds == fold], names))
+        means.append(problem.fitted(probe, others, names))
     return np.concatenate(outputs)[np.argsort(np.concatenate(positions))], np.mean(means, axis=0)
 
 

@@ -73,7 +73,7 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         """A logistic regression for each label."""
         return OneVsRestClassifier(LogisticRegression(C=strength, solver="newton-cg", max_iter=1000))
 
-    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
         """The model's probability of each label."""
         return model.predict_proba(inputs)
 

@@ -77,7 +77,7 @@ class ScoredRegression(Regression, ScoredProblem):
         """Ridge regression; `strength` has the meaning of a support vector machine's C."""
         return Ridge(alpha=1 / (2 * strength))
 
-    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
         """The model's numbers."""
         return model.predict(inputs)
 

@@ -59,8 +59,8 @@ class ScoredProblem(Problem):
         """A linear model with this inverse regularization strength."""
 
     @abstractmethod
-    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
-        """The outputs of a fitted `constant` or `linear` model."""
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
+        """The outputs of a fitted `constant` or `linear` model; names: of all outputs, as in `output_names`."""
 
     @abstractmethod
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:

@@ -87,13 +87,15 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
         """Logistic regression; on a probe's features `newton-cg` is several times faster than the default solver."""
         return LogisticRegression(C=strength, solver="newton-cg", max_iter=1000)
 
-    def fitted(self, model: BaseEstimator, inputs: np.ndarray) -> np.ndarray:
-        """The model's class probabilities."""
-        return model.predict_proba(inputs)
+    def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
+        """The model's class probabilities, 0 for a class without rows among those it was fitted on."""
+        outputs = np.zeros((len(inputs), len(names)))
+        outputs[:, model.classes_] = model.predict_proba(inputs)
+        return outputs
 
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
         """Log loss."""
-        return metrics.log_loss(labels, outputs)
+        return metrics.log_loss(labels, outputs, labels=range(outputs.shape[1]))
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Of each class, as many labels are suspect as are estimated to be wrong, those with the lowest quality first

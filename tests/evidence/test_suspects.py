@@ -149,3 +149,10 @@ def test_numbers_that_are_predicted_exactly_are_not_suspect():
     quality = REGRESSION.label_quality(numbers, numbers.astype(np.float64))
     assert not quality["suspect"].any()
     assert (quality["quality"] == 1).all()
+
+
+def test_a_class_with_a_single_row_to_learn_from_is_not_judged():
+    classes = np.array([0, 1] * 20 + [2])
+    table, _ = judged(SINGLE, NAMES, drawn(classes), classes)
+    assert table["judged"].tolist() == [True] * 40 + [False]
+    assert not table["suspect"].iloc[-1]

@@ -93,3 +93,13 @@ def test_every_score_agrees_with_its_definition_on_random_cases(classes, seed):
     found = SINGLE.class_scores(labels, probabilities, names)
     for index, name in enumerate(names):
         assert found[name] == pytest.approx({"precision": precision[index], "recall": recall[index], "f1": f1[index]})
+
+
+def test_a_class_without_rows_to_learn_from_gets_probability_zero():
+    inputs = np.arange(12.0)[:, None]
+    model = SINGLE.linear(1.0).fit(inputs, np.array([0, 2] * 6))
+    outputs = SINGLE.fitted(model, inputs, ["a", "b", "c", "d"])
+    assert outputs.shape == (12, 4)
+    np.testing.assert_array_equal(outputs[:, [1, 3]], 0)
+    np.testing.assert_array_equal(outputs[:, [0, 2]], model.predict_proba(inputs))
+    assert SINGLE.loss(np.array([0, 2] * 6), outputs) < 1
