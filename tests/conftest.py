@@ -21,6 +21,7 @@ from families import LAYERS, save_model, sentences
 from filelock import FileLock
 from hub import Hub
 from huggingface_hub import constants
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages.common import errors
@@ -39,6 +40,10 @@ WIDE = 64
 ROOT = Path(__file__).resolve().parent.parent
 ONLINE = dict(os.environ)
 """The environment as it came: what reaches the package index."""
+
+settings.register_profile("short", max_examples=40, derandomize=True, database=None, deadline=None)
+settings.register_profile("long", max_examples=1_000, database=None, deadline=None)
+settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -140,11 +140,13 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
         return dialect
     best = max(found, key=found.__getitem__)
     say_once(path, f"warning: {path.name}: its fields are separated by the {best}, read so")
-    return {"sep": DELIMITERS[best], "quoting": csv.QUOTE_MINIMAL}
+    return dialect | {"sep": DELIMITERS[best], "quoting": csv.QUOTE_MINIMAL}
 
 
 def fields(text: str, dialect: dict[str, Any]) -> Iterator[list[str]]:
     """The fields of each row, up to the first that the csv module refuses; an empty line has none."""
+    if "\n" in text:
+        text = text.replace("\r", " ")
     rows = csv.reader(
         io.StringIO(text, newline=""), delimiter=dialect["sep"], quoting=dialect.get("quoting", csv.QUOTE_MINIMAL)
     )

@@ -225,6 +225,8 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
             fields than the first, or lacks a wanted one.
     """
     text = content.read_text(path)
+    if "\n" in text:  # then a carriage return alone ends no row
+        text, dialect = text.replace("\r\n", "\n"), dialect | {"lineterminator": "\n"}
     dialect = content.with_delimiter(path, text, dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
     first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)

@@ -250,3 +250,17 @@ def test_names_of_columns_are_compared_without_spaces_at_their_ends(tmp_path):
     pd.DataFrame({"review": ["x"], " stars": ["1"]}).to_parquet(tmp_path / "d.parquet")
     for wanted in (WANTED, WANTED | {"label": " stars"}):
         assert formats.read(tmp_path / "d.parquet", wanted=wanted)["label"].tolist() == ["1"]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_carriage_return_within_a_line_ends_no_row(tmp_path, ends, delimiter):
+    lines = ["review,stars", "A fine\rfilm,5", '"Dull,\rslow",1']
+    path = write(tmp_path, "rows.csv", "".join(line.replace(",", delimiter) + ends for line in lines))
+    texts = ["A fine\rfilm", f"Dull{delimiter}\rslow"]
+    assert formats.read(path, wanted=WANTED).to_dict("list") == {"text": texts, "label": ["5", "1"]}
+
+
+def test_carriage_returns_alone_end_rows_where_nothing_else_does(tmp_path):
+    path = write(tmp_path, "rows.csv", "review,stars\rA fine film,5\rDull,1\r")
+    assert formats.read(path, wanted=WANTED)["label"].tolist() == ["5", "1"]
