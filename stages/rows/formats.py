@@ -6,6 +6,7 @@ Files may be compressed. Spaces at the ends of column names do not count.
 import csv
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -225,8 +226,10 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
             fields than the first, or lacks a wanted one.
     """
     text = content.read_text(path)
-    if "\n" in text:  # then a carriage return alone ends no row
-        text, dialect = text.replace("\r\n", "\n"), dialect | {"lineterminator": "\n"}
+    if "\n" in text and re.search(r"\r(?!\n)", text):  # a carriage return alone ends no row
+        if text[: text.index("\n")].endswith("\r"):
+            text = text.replace("\r\n", "\n")
+        dialect = dialect | {"lineterminator": "\n"}
     dialect = content.with_delimiter(path, text, dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
     first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)

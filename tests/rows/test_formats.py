@@ -264,3 +264,8 @@ def test_a_carriage_return_within_a_line_ends_no_row(tmp_path, ends, delimiter):
 def test_carriage_returns_alone_end_rows_where_nothing_else_does(tmp_path):
     path = write(tmp_path, "rows.csv", "review,stars\rA fine film,5\rDull,1\r")
     assert formats.read(path, wanted=WANTED)["label"].tolist() == ["5", "1"]
+
+
+def test_what_ends_a_line_within_a_quoted_text_stays_as_it_is(tmp_path):
+    path = write(tmp_path, "rows.csv", 'review,stars\n"A\r\nfine\rfilm",5\nDull,1\n')
+    assert formats.read(path, wanted=WANTED)["text"].tolist() == ["A\r\nfine\rfilm", "Dull"]
