@@ -32,7 +32,7 @@ from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, texts
-from stages.common.texts import clean, valid
+from stages.common.texts import clean, printable, valid
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
@@ -205,7 +205,8 @@ def write(table: pd.DataFrame, path: Path | None) -> None:
         PipelineError: the file's format cannot hold the values of a column that is carried through.
     """
     if path is None:
-        print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
+        content = table.to_csv(sep="\t", index=False, float_format="%.4f")
+        print(printable(content) if sys.stdout.isatty() else content, end="")
         return
     try:
         content = WRITERS[path.suffix](table)

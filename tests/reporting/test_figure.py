@@ -111,13 +111,33 @@ def test_the_confusion_matrix_has_a_row_for_every_class_and_names_that_are_no_fo
     names = ["1", "NA", "$\\broken{$", "never"]
     counts = pd.DataFrame([[3, 1, 0, 0], [0, 12, 0, 0], [2, 0, 5, 0], [0, 0, 0, 0]], index=names, columns=names)
     canvas = Figure()
-    axes = canvas.subplots()
-    figure.draw_confusion(axes, counts=counts)
+    with figure.as_written():
+        axes = canvas.subplots()
+        figure.draw_confusion(axes, counts=counts)
+        picture = figure.as_png(canvas)
     shares = [[3 / 4, 1 / 4, 0, 0], [0, 1, 0, 0], [2 / 7, 0, 5 / 7, 0], [0, 0, 0, 0]]
     assert axes.images[0].get_array().tolist() == shares, "of the rows of each class"
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [text.get_text() for text in axes.texts] == list(map(str, counts.to_numpy().ravel()))
-    assert figure.as_png(canvas).startswith(b"\x89PNG")
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_any_script_and_length_are_drawn_without_a_warning(plots, monkeypatch, capfd):
+    names = ["under_$50", "$50_$100\n\x1b[31m", "\U0001f600 / <b> \u05d0\u200f \u4e2d", "</script>" + "x" * 300]
+    monkeypatch.setitem(outputs.CLASSES, "multi_label", names[:2])
+    outputs.write_plots("multi_label", plots)
+    drawn("multi_label", plots)
+    counts = pd.DataFrame(1, index=names, columns=names)
+    with figure.as_written():
+        canvas = Figure(layout="constrained")
+        axes = canvas.subplots(2, 2).ravel()[0]
+        figure.draw_confusion(axes, counts=counts)
+        figure.as_png(canvas)
+    *shown, long = (label.get_text() for label in axes.get_xticklabels())
+    assert shown == ["under_$50", "$50_$100 \\x1b[31m", names[2]]
+    assert long == names[3][:29] + "…"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_many_classes_have_no_counts_in_their_cells():

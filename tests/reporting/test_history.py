@@ -103,7 +103,7 @@ def test_changed_parameters_and_metrics_are_listed_without_the_differences_betwe
     assert history.changed_metrics("HEAD", "main").splitlines() == [
         "| file | metric | main | now | change |",
         "|---|---|---:|---:|---:|",
-        "| metrics/evaluate.json | accuracy | 0.5 | 0.75 | +0.25 |",
+        "| `metrics/evaluate.json` | `accuracy` | 0.5 | 0.75 | +0.25 |",
         "",
         "Changes below 1e-05 are left out: 1.",
     ]
@@ -112,9 +112,9 @@ def test_changed_parameters_and_metrics_are_listed_without_the_differences_betwe
     assert history.changed_params("HEAD", "main").splitlines()[:3] == [
         "| parameter | main | now |",
         "|---|---|---|",
-        "| seed | 0 | 1 |",
+        "| `seed` | 0 | 1 |",
     ]
-    assert "| words | — | \\*a \\*a" in history.changed_params("HEAD", "main")
+    assert "| `words` | — | `*a *a" in history.changed_params("HEAD", "main")
     assert len(history.changed_params("HEAD", "main")) < 300
 
 
