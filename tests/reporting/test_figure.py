@@ -1,5 +1,8 @@
 """The summary figure: what is drawn for each kind of problem, from files alone."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -8,6 +11,8 @@ from reporting import outputs
 from stages.problems.kinds import PROBLEMS
 from stages.reporting import figure
 from stages.reporting.wording import METRICS
+from stages.scoring.kinds import SCORED
+from stages.scoring.plots import tables
 
 CAPTIONS = {
     "single_label": "Accuracy with 95 % intervals, ROC, reliability and confusion matrix of the tuned model",
@@ -174,3 +179,20 @@ def test_numbers_are_drawn_against_the_true_ones(plots):
         expected = zip(*(outputs.ANSWERS["regression"][name] for name in ("label", column)), strict=True)
         assert axes.collections[0].get_offsets().tolist() == list(map(list, expected))
         assert axes.get_title() == f"Numbers of {column}"
+
+
+def test_a_class_whose_name_would_end_a_script_is_drawn_and_is_safe_in_the_page_of_dvc(plots, monkeypatch):
+    seen, names = [], ["</script>", "<!--<script>"]
+    monkeypatch.setattr(figure, "draw_confusion", lambda axes, counts: seen.append(counts))
+    monkeypatch.setitem(outputs.CLASSES, "single_label", names)
+    labels, main = np.array([0, 1, 1, 0]), outputs.run("single_label").main
+    certain = np.eye(2)[labels]
+    given = {"uncalibrated": certain, "lengths": np.arange(4), "names": names, "most": 10}
+    models = {"bag_of_words": certain, "untrained": certain, "linear_probe": certain, "tuned": certain}
+    plots.mkdir()
+    for name, table in tables(SCORED["single_label"], main, labels, models, **given).items():
+        table.to_csv(plots / f"{name}.csv", index=False)
+    drawn("single_label", plots)
+    assert seen[0].to_numpy().tolist() == [[2, 0], [0, 2]]
+    for file in plots.iterdir():
+        assert not re.search("<(/?script|!--)", file.read_text())
