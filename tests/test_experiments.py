@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from reporting.rendered import HOSTILE, TAGS, Rendered
 
 from stages import experiments
 from stages.common import paths
@@ -51,6 +52,15 @@ def test_numbers_and_names_can_both_be_drawn(values):
     image = experiments.drawing(groups, "some.parameter", ACCURACY)
     assert image.startswith(b"\x89PNG")
     assert experiments.drawing(groups, "some.parameter", ACCURACY) == image
+
+
+@pytest.mark.parametrize("name", HOSTILE[:5])
+def test_what_an_experiment_or_a_value_is_called_is_no_markup(name):
+    groups = runs(value=[name] * 2, gain=[0.0, 0.1]).groupby("value")
+    sentences = experiments.spread_sentences(groups, ACCURACY)
+    page = Rendered("\n\n".join([experiments.comparison(groups, name, ACCURACY), *sentences]))
+    assert page.code == [name] * 3
+    assert set(page.tags) <= TAGS
 
 
 def test_experiments_are_compared_in_the_units_of_the_numbers():
