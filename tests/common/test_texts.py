@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reporting.rendered import HOSTILE, Rendered
 
@@ -14,8 +14,6 @@ FRAGMENTS = [*HOSTILE, "``", "\n\n", "\\|", "</td>", "[a]: b", "</SCRIPT"]
 CHARACTERS = list("`|\\\n <>$@#_*~&![]()-=:\ud800\u2028\x1b\u200f")
 TEXTS = st.lists(st.sampled_from(FRAGMENTS + CHARACTERS) | st.characters(), max_size=12).map("".join)
 """Any text, in most of which something could be markup."""
-
-ANY_TEXT = settings(max_examples=200, derandomize=True, database=None, deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,6 @@ def test_a_shortened_text_is_its_beginning_and_never_too_long(text):
         assert found == line if len(line) <= length else line.startswith(found.removesuffix("…").rstrip())
 
 
-@ANY_TEXT
 @given(text=TEXTS, other=TEXTS)
 def test_markdown_shows_a_text_as_it_is_wherever_it_stands(text, other):
     both = [printable(" ".join(one.split())) for one in (text, other)]
@@ -74,7 +71,6 @@ def test_a_text_is_a_code_span(text, markdown):
     assert literal(text) == markdown
 
 
-@ANY_TEXT
 @given(TEXTS)
 def test_nothing_that_controls_a_terminal_is_printed(text):
     shown = printable(text)
