@@ -23,10 +23,11 @@ from pandas.core.groupby import DataFrameGroupBy
 
 from stages.common import errors, files, paths
 from stages.common.rivals import BAG_OF_WORDS, LINEAR_PROBE, STRONGEST_RIVAL, TUNED, ZERO_SHOT
+from stages.common.texts import literal
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
-from stages.reporting.figure import as_png
+from stages.reporting.figure import as_png, as_written
 from stages.reporting.history import Experiment, finished, parameter
 from stages.reporting.markdown import paragraphs, table
 from stages.reporting.wording import METRICS, Metric
@@ -101,11 +102,10 @@ def outcome(experiment: Experiment, by: str | None) -> dict[str, object]:
 
 def comparison(groups: DataFrameGroupBy, by: str | None, metric: Metric) -> str:
     """A row for each group: its runs, every model's main score, the gain, the trained parameters."""
-    first = groups.first()
-    models = [name for name in MODELS if name in first]
+    models = [name for name in MODELS if name in groups.first()]
     lines = [
         [
-            f"{value:,}" if isinstance(value, int | float) else value,
+            shown(value),
             str(len(runs)),
             *(mean(runs[name], metric) for name in models[:-1]),
             mean(runs[TUNED], metric) + (interval(runs, metric) if len(runs) == 1 else ""),
@@ -114,7 +114,13 @@ def comparison(groups: DataFrameGroupBy, by: str | None, metric: Metric) -> str:
         ]
         for value, runs in groups
     ]
-    return table([by or "experiments", "runs", *models, metric.column_title("gain"), "trained parameters"], lines)
+    first = literal(by) if by else "experiments"
+    return table([first, "runs", *models, metric.column_title("gain"), "trained parameters"], lines)
+
+
+def shown(value: float | str) -> str:
+    """The value of a group as Markdown."""
+    return f"{value:,}" if isinstance(value, int | float) else literal(value)
 
 
 def mean(scores: pd.Series, metric: Metric) -> str:
@@ -140,12 +146,13 @@ def spread_sentences(groups: DataFrameGroupBy, metric: Metric) -> Iterator[str]:
         if len(runs) > 1:
             exceeds = "exceeds" if runs["gain"].mean() > 2 * runs["gain"].std() else "does not exceed"
             yield (
-                f"{value}: over {len(runs)} runs the gain over the strongest rival, "
+                f"{shown(value)}: over {len(runs)} runs the gain over the strongest rival, "
                 f"{metric.with_unit(gain(runs['gain'], metric))}, {exceeds} twice its standard deviation (no test); "
                 f"{(runs['gain'] > 0).sum()} of {len(runs)} runs gained."
             )
 
 
+@as_written()
 def drawing(groups: DataFrameGroupBy, by: str, metric: Metric) -> bytes:
     """Main scores against the parameter, as PNG; bars show the standard deviation between runs."""
     means, deviations = groups.mean().map(metric.scaled), groups.std().fillna(0).map(metric.scaled)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.common import errors, paths, texts
-from stages.common.texts import override, shortened
+from stages.common.texts import override, printable, shortened
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem, label_text
 from stages.rows import columns, formats
@@ -37,13 +37,13 @@ def main() -> None:
         path, _ = fetched.fetch_path(name, None, Path(scratch), Path(Path(name).anchor))
         table = formats.read_all(path, format=options.format)
     problem, text, label = roles(table, options, path)
-    print(f"{name}: {len(table):,} rows\n")
-    print(described(table).to_string(index=False))
+    print(printable(f"{name}: {len(table):,} rows\n"))
+    print(printable(described(table).to_string(index=False)))
     for line in (*about_texts(table, text), *about_labels(table, label, problem), *odd(table, text, label, problem)):
-        print(line)
+        print(printable(line))
     print("\nStart with:")
     for line in commands(name, options, text=text, label=label, problem=problem, table=table):
-        print(f"  {line}")
+        print(printable(f"  {line}"))
 
 
 def arguments() -> argparse.Namespace:

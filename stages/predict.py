@@ -15,6 +15,7 @@ models/abstention.json, whose thresholds say where to abstain from an answer.
 """
 
 import argparse
+import csv
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, texts
-from stages.common.texts import clean, valid
+from stages.common.texts import clean, printable, valid
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
@@ -205,7 +206,8 @@ def write(table: pd.DataFrame, path: Path | None) -> None:
         PipelineError: the file's format cannot hold the values of a column that is carried through.
     """
     if path is None:
-        print(table.to_csv(sep="\t", index=False, float_format="%.4f"), end="")
+        content = delimited(table, sep="\t", float_format="%.4f")
+        print(printable(content) if sys.stdout.isatty() else content, end="")
         return
     try:
         content = WRITERS[path.suffix](table)
@@ -217,6 +219,13 @@ def write(table: pd.DataFrame, path: Path | None) -> None:
     files.write_bytes(path, content)
 
 
+def delimited(table: pd.DataFrame, **options: str) -> str:
+    """The table as CSV, with `options` of `to_csv`. A carriage return ends a line for many a reader, so texts are in
+    quotes where one is among them; of itself Python quotes it from 3.13 on only."""
+    content = table.to_csv(index=False, **options)
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, **options) if "\r" in content else content
+
+
 def as_parquet(table: pd.DataFrame) -> bytes:
     """The table as a Parquet file."""
     content = io.BytesIO()
@@ -225,8 +234,8 @@ def as_parquet(table: pd.DataFrame) -> bytes:
 
 
 WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
-    ".csv": lambda table: table.to_csv(index=False).encode(),
-    ".tsv": lambda table: table.to_csv(sep="\t", index=False).encode(),
+    ".csv": lambda table: delimited(table).encode(),
+    ".tsv": lambda table: delimited(table, sep="\t").encode(),
     ".jsonl": lambda table: table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode(),
     ".parquet": as_parquet,
 }

@@ -22,6 +22,7 @@ import pandas as pd
 
 from stages.adapters.run import Run
 from stages.common import errors, files, paths, progress
+from stages.common.texts import literal
 from stages.evidence.change import Change
 from stages.params import Params
 from stages.problems.main_score import MainScore
@@ -144,14 +145,13 @@ def comment(findings: dict[str, str], change: Change | None, rev: str, *, main: 
         "How to reproduce": history.to_reproduce(),
         **{title: details(title, text) for title, text in long.items()},
     }
-    return fitting(parts, most=MOST_CHARACTERS, elsewhere=f"All is in {paths.REPORT}, and in `dvc metrics diff {rev}`.")
+    elsewhere = f"All is in {paths.REPORT}, and in {literal(f'dvc metrics diff {rev}')}."
+    return fitting(parts, most=MOST_CHARACTERS, elsewhere=elsewhere)
 
 
 def called(rev: str) -> str:
     """A revision's name in Markdown; of a commit, its first digits."""
-    if re.fullmatch("[0-9a-f]{40}", rev):
-        return rev[:7]
-    return rev if re.fullmatch(r"[\w./-]+", rev) else f"`{rev}`"
+    return rev[:7] if re.fullmatch("[0-9a-f]{40}", rev) else literal(rev)
 
 
 def save(run: Run, findings: str, *, baseline: dict, tuned: dict) -> None:

@@ -9,7 +9,7 @@ of a trial is that of `train.select_by` on the validation rows: the loss, or the
 """
 
 import argparse
-import io
+import shlex
 import warnings
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from stages.common import errors, files, paths
+from stages.common.texts import literal
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO, LOSS
 from stages.reporting import history
+from stages.reporting.figure import as_png, as_written
 from stages.reporting.history import Experiment
 from stages.reporting.markdown import table
 
@@ -148,26 +150,25 @@ def best(study: optuna.Study) -> str:
     done.sort(key=lambda trial: trial.value, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
     lines = [
         (
-            trial.user_attrs["experiment"],
+            literal(trial.user_attrs["experiment"]),
             f"{trial.value:.4f}",
-            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.params.values()),
+            *map(history.shown, trial.params.values()),
         )
         for trial in done[:SHOWN]
     ]
     return (
-        table(["experiment", f"validation {done[0].user_attrs['score']}", *done[0].params], lines)
-        + f"\n\ndvc exp apply {lines[0][0]} && dvc repro"
+        table(["experiment", f"validation {done[0].user_attrs['score']}", *map(literal, done[0].params)], lines)
+        + f"\n\ndvc exp apply {shlex.quote(done[0].user_attrs['experiment'])} && dvc repro"
     )
 
 
+@as_written()
 def drawing(study: optuna.Study) -> bytes:
     """Every trial as a line through its parameters, as PNG."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         axes = optuna.visualization.matplotlib.plot_parallel_coordinate(study)
-    content = io.BytesIO()
-    axes.figure.savefig(content, dpi=100, bbox_inches="tight", metadata={"Software": None})
-    return content.getvalue()
+    return as_png(axes.figure, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from reporting.rendered import HOSTILE, TAGS, Rendered
 
 from stages import experiments
 from stages.common import paths
@@ -22,7 +23,7 @@ def runs(**columns: list) -> pd.DataFrame:
 def test_runs_of_one_value_are_averaged_and_their_spread_is_given():
     groups = runs(value=[100, 300, 300], tuned=[0.7, 0.8, 0.9], gain=[0.0, 0.1, 0.2]).groupby("value")
     assert experiments.comparison(groups, "data.limit.train", ACCURACY).splitlines() == [
-        "| data.limit.train | runs | linear_probe | tuned | gain, points | trained parameters |",
+        "| `data.limit.train` | runs | linear_probe | tuned | gain, points | trained parameters |",
         "|---|---:|---:|---:|---:|---:|",
         "| 100 | 1 | 80.0 % | 70.0 % (65.0 to 75.0) | +0.0 | 9 |",
         "| 300 | 2 | 80.0 % ± 0.0 | 85.0 % ± 7.1 | +15.0 ± 7.1 | 9 |",
@@ -45,12 +46,21 @@ def test_a_single_run_has_no_spread():
     assert not list(experiments.spread_sentences(runs(value=["all"], gain=[0.1]).groupby("value"), ACCURACY))
 
 
-@pytest.mark.parametrize("values", [[100, 3000], ["lora", "ia3"]])
+@pytest.mark.parametrize("values", [[100, 3000], ["lora", "$\\broken{$ \U0001f600"]])
 def test_numbers_and_names_can_both_be_drawn(values):
     groups = runs(value=values, gain=[0.0, 0.1]).groupby("value")
     image = experiments.drawing(groups, "some.parameter", ACCURACY)
     assert image.startswith(b"\x89PNG")
     assert experiments.drawing(groups, "some.parameter", ACCURACY) == image
+
+
+@pytest.mark.parametrize("name", HOSTILE[:5])
+def test_what_an_experiment_or_a_value_is_called_is_no_markup(name):
+    groups = runs(value=[name] * 2, gain=[0.0, 0.1]).groupby("value")
+    sentences = experiments.spread_sentences(groups, ACCURACY)
+    page = Rendered("\n\n".join([experiments.comparison(groups, name, ACCURACY), *sentences]))
+    assert page.code == [name] * 3
+    assert set(page.tags) <= TAGS
 
 
 def test_experiments_are_compared_in_the_units_of_the_numbers():
@@ -60,7 +70,7 @@ def test_experiments_are_compared_in_the_units_of_the_numbers():
     assert experiments.comparison(groups, None, MAE).splitlines() == [
         "| experiments | runs | tuned | gain | trained parameters |",
         "|---|---:|---:|---:|---:|",
-        "| all | 2 | 2.6 ± 0.1414 | +0.4 ± 0.1414 | 9 |",
+        "| `all` | 2 | 2.6 ± 0.1414 | +0.4 ± 0.1414 | 9 |",
     ]
     (line,) = experiments.spread_sentences(groups, MAE)
     assert "the gain over the strongest rival, +0.4 ± 0.1414, exceeds twice its standard deviation (no test)" in line
@@ -112,6 +122,8 @@ def test_experiments_are_compared_by_the_main_score_that_they_share(monkeypatch)
     monkeypatch.setattr(experiments, "finished", lambda name: (one for one in found if one.name.startswith(name)))
     groups, main = experiments.grouped("f", None, PROBLEMS["single_label"])
     assert main == "f1_macro"
-    assert experiments.comparison(groups, None, METRICS[main]).splitlines()[2].startswith("| all | 2 | 80.0 % ± 0.0 |")
+    assert (
+        experiments.comparison(groups, None, METRICS[main]).splitlines()[2].startswith("| `all` | 2 | 80.0 % ± 0.0 |")
+    )
     with pytest.raises(PipelineError, match="with the same main score, found f1_macro, accuracy; give NAME"):
         experiments.grouped("", None, PROBLEMS["single_label"])

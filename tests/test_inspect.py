@@ -56,6 +56,16 @@ def test_columns_labels_lengths_and_odd_rows_are_named(told):
         assert f"\n{line}\n" in text
 
 
+def test_nothing_in_a_file_controls_the_terminal(told):
+    pd.DataFrame({"text": ["a\x1b[31m film", "b"], "la\x07bel": ["x\x9b0m", "y"]}).to_csv(
+        "data/raw/odd.csv", index=False
+    )
+    text = told("data/raw/odd.csv", "--text", "text", "--label", "la\x07bel")
+    assert "a\\x1b[31m film" in text
+    assert "x\\x9b0m 1" in text
+    assert not set("\x1b\x07\x9b") & set(text)
+
+
 def test_the_command_to_start_with_is_one_that_dvc_and_a_shell_take(told, tmp_path):
     add, run = told("data/raw/tickets.csv").splitlines()[-2:]
     assert add == "  git add data/raw/tickets.csv"

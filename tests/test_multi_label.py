@@ -199,9 +199,9 @@ def test_the_untouched_model_says_how_a_label_word_compares_with_the_others(insi
 def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     assert whole_run.read(paths.ADAPTER / "labels.json")["problem_type"] == "multi_label_classification"
     card = paths.CARD.read_text()
-    assert "# Multi-label text classifier: blame, praise, topic" in card
+    assert "# Multi-label text classifier: `blame`, `praise`, `topic`" in card
     chosen = whole_run.read(paths.ADAPTER / "run.json")["metrics"]["thresholds"]
-    assert f"exceeds their threshold: blame {chosen['blame']:.3f}, praise" in card
+    assert f"exceeds their threshold: `blame` {chosen['blame']:.3f}, `praise`" in card
     assert 'print(classify("A warm, funny and wise film.", top_k=None, truncation=True))' in card
     assert "| row F1 | " in card
     report = paths.REPORT.read_text()

@@ -114,7 +114,7 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     labels = whole_run.read(paths.ADAPTER / "labels.json")
     assert (labels["problem_type"], labels["num_labels"], labels["id2label"]) == ("regression", 1, {"0": "value"})
     card, report = paths.CARD.read_text(), paths.REPORT.read_text()
-    assert "# Text regression: stars" in card
+    assert "# Text regression: `stars`" in card
     assert "Validation MAE at the kept epoch: " in card
     assert "The `score` is the number itself." in card
     assert "| Spearman correlation | " in card

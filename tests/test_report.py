@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Project
+from huggingface_hub import ModelCard
 from reporting import outputs
+from reporting.rendered import FOUND_BY_GITHUB, HOSTILE, TAGS, Rendered
 
 from stages import report
 from stages.common import paths
+from stages.common.texts import printable
 
 HEAVY = ("torch", "sklearn", "scipy", "datasets", "transformers", "peft")
 """Libraries that take seconds to import."""
@@ -34,8 +37,61 @@ def made_up(tmp_path, monkeypatch):
     return enter
 
 
-def set_gate(folder: Path, **values: float) -> None:
-    """Change keys of the gate in params.yaml."""
+def made_hostile(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Rename classes, texts, slices, source and licence, each to one of `HOSTILE`; returns the classes and the rest."""
+    renamed = dict(zip(("1", "NA"), HOSTILE, strict=False))
+    others = list(HOSTILE[len(renamed) :])
+
+    def rename(values):
+        if isinstance(values, dict):
+            return {renamed.get(key, key): rename(value) for key, value in values.items()}
+        return values
+
+    evaluated = outputs.tuned_with_slices("single_label")
+    evaluated["slices"] = {others[0]: dict(zip(others[1:], evaluated["slices"]["lang"].values(), strict=False))}
+    (folder / paths.EVALUATE_METRICS).write_text(json.dumps(rename(evaluated)))
+    (folder / paths.DATA_METRICS).write_text(json.dumps(rename(outputs.data("single_label"))))
+    for path in (paths.TEST_PREDICTIONS, paths.SUSPECTS, *paths.EVALUATE_PLOTS.iterdir()):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        names = table.columns.intersection(["label", "tuned", "zero_shot", "likely", "answer", "class"])
+        table = table.assign(**{name: table[name].replace(renamed) for name in names})
+        if "text" in table:
+            table["text"] = [others[number % len(others)] for number in range(len(table))]
+        table.to_csv(path, index=False)
+    run = json.loads((folder / paths.ADAPTER / "run.json").read_text())
+    run["params"]["data"]["source"], run["base_model"]["license"] = f"path:{others[2]}", others[3]
+    (folder / paths.ADAPTER / "run.json").write_text(json.dumps(run))
+    return renamed, others
+
+
+def as_shown(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_that_data_say_becomes_markup_or_reaches_the_terminal(made_up, monkeypatch, capsys):
+    folder = made_up("single_label")
+    renamed, others = made_hostile(folder)
+    set_gate(folder, slices=["lang"], max_slice_drop=0.1)
+    report.main()
+    printed = capsys.readouterr()
+    assert not [one for one in printed.out + printed.err if one in "\x1b\x07\x9b\u202e"]
+
+    text, card = Rendered(paths.REPORT.read_text()), paths.CARD.read_text()
+    body = card.split("---\n", 2)[2]
+    assert text.tags.count("img") == 1
+    for page in (text, Rendered(body)):
+        assert set(page.tags) <= TAGS | {"img"}
+        assert not FOUND_BY_GITHUB.search(page.prose)
+    assert {as_shown(name) for name in (*renamed.values(), *others[:4])} <= set(text.code)
+    assert as_shown(f"{others[0]} = {others[2]}") in text.code
+    assert "Gate: failed: expected a drop in accuracy from all test rows to the slice " in text.prose
+    assert {as_shown(name) for name in (*renamed.values(), f"path:{others[2]}", others[3])} <= set(Rendered(body).code)
+    assert ModelCard(card).data.model_name == f"Text classifier: {', '.join(renamed.values())}"
+
+
+def set_gate(folder: Path, **values: float | list[str]) -> None:
+    """Change keys of params.yaml, of the gate above all."""
     text = (folder / paths.PARAMS).read_text()
     for key, value in values.items():
         text = re.sub(f"  {key}:.*", f"  {key}: {value}", text)
@@ -55,7 +111,7 @@ def test_the_report_writes_its_text_its_figure_and_the_card_and_nothing_else(pro
     assert capsys.readouterr().out.strip() in text
     assert "\n\nGate: passed.\n\n" in text
     assert "\n\nOne seed: with another the gain may differ. " in text
-    assert "\n| 110 | long long " in text
+    assert "\n| 110 | `long long " in text
     assert "\n\nSuspect labels, which linear probes trained on other rows contradict: train 1 of 3,000; " in text
     assert "\n\nEvery text was read to its end, " in text
     assert text.split("\n\n")[1] in paths.CARD.read_text()
@@ -190,12 +246,12 @@ def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_le
     assert "by the exact McNemar test on the same 24 test rows" in change
     assert gate.startswith("Gate: failed: expected a drop in accuracy of at most 0.02 (gate.max_drop), found ")
     assert params.splitlines()[2:] == [
-        "| lora.r | 8 | 1 |",
-        "| train.epochs | 12 | 1 |",
-        "| train.lr | 0.005 | 1e-05 |",
+        "| `lora.r` | 8 | 1 |",
+        "| `train.epochs` | 12 | 1 |",
+        "| `train.lr` | 0.005 | 1e-05 |",
     ]
     assert "\n\n<details><summary>Errors</summary>\n\nCompared with " in text
-    assert "\n| metrics/headline.json | tuned.accuracy | " in text
+    assert "\n| `metrics/headline.json` | `tuned.accuracy` | " in text
 
 
 def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist_an_error(copied):
@@ -206,7 +262,7 @@ def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist
     assert text.startswith(
         f"{report.MARKER}\n\n**Nothing to compare with**: {empty[:7]} has no accuracy.\n\nGate: passed."
     )
-    assert "\n| metrics/headline.json | tuned.accuracy | — | " in text
+    assert "\n| `metrics/headline.json` | `tuned.accuracy` | — | " in text
     done = copied.call("report", "--rev", "nowhere", check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

@@ -63,7 +63,7 @@ def test_the_best_trial_comes_first(select_by, main, title, first):
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, select_by)
     text = search.best(study)
     assert text.startswith(f"| experiment | validation {title} |")
-    assert text.splitlines()[2].startswith(f"| {first} |")
+    assert text.splitlines()[2].startswith(f"| `{first}` |")
     assert text.endswith(f"dvc exp apply {first} && dvc repro")
     with pytest.raises(PipelineError, match="found one from a different search space"):
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, select_by)
@@ -117,7 +117,7 @@ def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_t
     assert (copied.files("metrics"), copied.run("git", "status", "--short").stdout) == before
     again = copied.call(*arguments, "--plot", "trials.png").stdout
     assert "Running stage" not in again
-    assert again.splitlines()[2].startswith("| search-0 |")
+    assert again.splitlines()[2].startswith("| `search-0` |")
     assert (copied.folder / "trials.png").read_bytes().startswith(b"\x89PNG")
     assert "found none" in copied.call("experiments", "search", check=False).stderr
 

@@ -1,12 +1,14 @@
 """The model card that is saved with the adapter, with the hub's front matter."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from stages.adapters.run import Run
 from stages.common import paths
+from stages.common.texts import literal
 
 CLASSES = {"peft": "AutoPeftModelForSequenceClassification", "transformers": "AutoModelForSequenceClassification"}
 """The class that loads the model, by library."""
@@ -37,7 +39,7 @@ print(classify({example}, {options}))
 
 WHOLE = "The folder holds the whole model: it loads from any place, by its path alone."
 
-ON_HUB = "The folder holds the adapter alone: it loads from any place that can fetch `{name}` from the hub."
+ON_HUB = "The folder holds the adapter alone: it loads from any place that can fetch {name} from the hub."
 
 BASE_BESIDE = (
     "The folder holds the adapter alone, and its `adapter_config.json` names the base model by the path `{base}`, "
@@ -75,10 +77,10 @@ def model_card(
         folder: what the card describes: models/adapter, or its export, models/published or models/merged.
     """
     library = "transformers" if folder == paths.MERGED or run.method == "full" else "peft"
-    name = title(run, class_names)
+    names = class_names or [run.params["data"]["label"]]
     paragraphs = [
-        front_matter(run, name, library=library, scores=scores or {}),
-        f"# {name}",
+        front_matter(run, title(run, names), library=library, scores=scores or {}),
+        f"# {title(run, map(literal, names))}",
         origin(run),
         results,
         usage(run, library=library, folder=folder),
@@ -91,12 +93,10 @@ def model_card(
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
 
 
-def title(run: Run, class_names: list[str]) -> str:
-    """The task of the model, and its classes, its labels or the number that it predicts."""
-    if run.problem.numeric:
-        return f"Text regression: {run.params['data']['label']}"
+def title(run: Run, names: Iterable[str]) -> str:
+    """The task of the model, and the names of its classes, its labels or the number that it predicts."""
     kind = "Multi-label text classifier" if run.problem.several_answers else "Text classifier"
-    return f"{kind}: {', '.join(class_names)}"
+    return f"{'Text regression' if run.problem.numeric else kind}: {', '.join(names)}"
 
 
 def front_matter(run: Run, name: str, *, library: str, scores: dict[str, tuple[str, float]]) -> str:
@@ -138,9 +138,9 @@ def origin(run: Run) -> str:
     kept = f"the lowest {layers} layers of " if layers else ""
     score = run.metrics["validation"][run.main.key]
     return (
-        f"{made} {kept}`{base['source']}` (revision `{base['revision']}`, licence {base['license']}), trained on "
-        f"`{run.params['data']['source']}`. Validation {run.main.name} at the kept epoch: {score:.4f}. "
-        "All parameters and versions are in `run.json`."
+        f"{made} {kept}{literal(base['source'])} (revision {literal(str(base['revision']))}, licence "
+        f"{literal(base['license'])}), trained on {literal(run.params['data']['source'])}. "
+        f"Validation {run.main.name} at the kept epoch: {score:.4f}. All parameters and versions are in `run.json`."
     )
 
 
@@ -162,7 +162,9 @@ def place(run: Run, *, library: str, folder: Path) -> str:
     if library == "transformers":
         return WHOLE
     name = hub_name(run.base_model["source"])
-    return ON_HUB.format(name=name) if name and folder == paths.PUBLISHED else BASE_BESIDE.format(base=paths.BASE_MODEL)
+    if name and folder == paths.PUBLISHED:
+        return ON_HUB.format(name=literal(name))
+    return BASE_BESIDE.format(base=paths.BASE_MODEL)
 
 
 def reading(run: Run, class_names: list[str]) -> str:
@@ -171,7 +173,7 @@ def reading(run: Run, class_names: list[str]) -> str:
         return "The `score` is the number itself."
     if not run.thresholds:
         return ""
-    listed = ", ".join(f"{name} {at:.3f}" for name, at in zip(class_names, run.thresholds, strict=True))
+    listed = ", ".join(f"{literal(name)} {at:.3f}" for name, at in zip(class_names, run.thresholds, strict=True))
     return f"A text has the labels whose `score` exceeds their threshold: {listed}."
 
 

@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from stages.common.texts import printable
+
 OUTPUTS = ("data/", "metrics/", "models/")
 """The folders to which the stages write their outputs."""
 
@@ -48,5 +50,5 @@ def run(main: Callable[[], None]) -> None:
 
 def report(error: PipelineError) -> int:
     """Print the error's message; returns its exit status."""
-    print(f"error: {error}", file=sys.stderr)
+    print(printable(f"error: {error}"), file=sys.stderr)
     return error.exit_status

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from stages.common.texts import printable
+
 STEP = 0.1
 """Share of the work after which a line is printed where there is no terminal."""
 
@@ -19,7 +21,7 @@ SECONDS = 10
 
 def say(line: str) -> None:
     """Print a line, above the bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 @contextmanager

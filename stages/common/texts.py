@@ -1,23 +1,26 @@
-"""The text of a row: one text, or a pair of texts (entailment, paraphrase)."""
+"""The text of a row: one text, or a pair of texts (entailment, paraphrase); and how what data say is shown."""
 
 import difflib
+import itertools
 import re
 import shlex
 import unicodedata
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("text", "text_pair")
 """The text columns of a table; only pairs have the second."""
 
 
-def as_inputs(table: pd.DataFrame) -> list[str] | list[tuple[str, str]]:
+def as_inputs(table: "pd.DataFrame") -> list[str] | list[tuple[str, str]]:
     """Each row's text or pair, as a tokenizer takes them."""
     columns = [table[name].tolist() for name in COLUMNS if name in table]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def joined(table: pd.DataFrame) -> pd.Series:
+def joined(table: "pd.DataFrame") -> "pd.Series":
     """Each row's text, or both of its texts with a line break between them."""
     return table["text"] + "\n" + table["text_pair"] if "text_pair" in table else table["text"]
 
@@ -42,6 +45,37 @@ def shortened(text: str, length: int) -> str:
         return line
     words = line[: length - 1].rpartition(" ")[0]
     return f"{words} …" if len(words) > length // 2 else f"{line[: length - 1]}…"
+
+
+def literal(text: str) -> str:
+    """What a user's data or files say, as Markdown that shows it as it is, on one line: in a code span.
+
+    Within one, Markdown has no markup, and GitHub finds no mention, reference, link, emoji or formula (CommonMark
+    0.31.2, section 6.1; in a table, `reporting.markdown.table` escapes a `|`, there too). White space is collapsed;
+    for control characters see `printable`. A blank text stays empty.
+    """
+    line = printable(" ".join(text.split()))
+    if not line:
+        return ""
+    inside = set(map(len, re.findall("`+", line)))
+    ticks = "`" * next(length for length in itertools.count(1) if length not in inside)
+    space = " " if "`" in (line[0], line[-1]) else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line feed, line separators, what reorders the rest of a line (UAX #9), surrogates."""
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may get it: characters that would control it are shown by their number, such as `\\x1b`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def script_safe(name: str) -> str:
+    """A name as it may stand in the script of a page, as `dvc plots` writes it there: with a word joiner, which is not
+    seen, where it would end the script (HTML standard, 4.12.1.3)."""
+    return re.sub("<(?=!--|/?script)", "<\u2060", name, flags=re.IGNORECASE)
 
 
 def nearest(name: str, names: list[str]) -> str | None:

@@ -1,17 +1,21 @@
 """The summary figure: all models on the test rows at a glance. Nothing is computed: metrics and plots are drawn."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
+from stages.common.texts import printable, script_safe, shortened
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.reporting.wording import METRICS
@@ -24,6 +28,10 @@ MOST_COUNTS = 12
 """Maximum number of classes for which the cells of a confusion matrix have room for their counts."""
 
 
+LONGEST_NAME = 30
+"""How many characters of a class's name are drawn; longer ones leave a drawing no room."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """One part of the figure."""
@@ -32,6 +40,16 @@ class Drawing:
     draw: Callable[[Axes], None]
 
 
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Text is drawn as it is written: no formula between dollar signs. Of a character that the font does not have
+    matplotlib draws a symbol of its script, and warns; that is no news to whoever runs a stage."""
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+@as_written()
 def summary(problem: Problem, main: MainScore, *, baseline: dict, tuned: dict, plots: Path) -> tuple[bytes, str]:
     """The main scores with their intervals, and up to three further drawings that have files, as PNG; and the caption.
 
@@ -45,7 +63,7 @@ def summary(problem: Problem, main: MainScore, *, baseline: dict, tuned: dict, p
             caption=f"{capitalized(METRICS[main.key].name)} with 95 % intervals",
             draw=partial(draw_scores, scores=scores, main=main),
         ),
-        *further_drawings(problem, class_names=list(tuned.get("classes", {})), plots=plots),
+        *further_drawings(problem, class_names=list(map(script_safe, tuned.get("classes", {}))), plots=plots),
     ][:4]
     figure = Figure(figsize=(10, 8), layout="constrained")
     places = figure.subplots(2, 2).ravel()
@@ -58,10 +76,14 @@ def summary(problem: Problem, main: MainScore, *, baseline: dict, tuned: dict, p
     return as_png(figure), f"{caption}; {TUNED} is the kept adapter alone" if "seeds" in tuned else caption
 
 
-def as_png(figure: Figure) -> bytes:
-    """The same bytes for the same figure: without the version of the program that drew it."""
+def as_png(figure: Figure, **options: str) -> bytes:
+    """The same bytes for the same figure: without the version of the program that drew it.
+
+    Args:
+        options: of `savefig`.
+    """
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None}, **options)
     return content.getvalue()
 
 
@@ -164,7 +186,7 @@ def draw_f1(axes: Axes, *, scores: pd.DataFrame, noun: str) -> None:
     for name, color in COLORS.items():
         if name in scores:
             axes.plot(scores[name], places, "o", label=name, color=color)
-    axes.set_yticks(places, scores.index, parse_math=False)
+    axes.set_yticks(places, drawn_names(scores.index))
     axes.set(title=f"F1 by {noun}", xlabel="F1", xlim=(0, 1))
     axes.legend(frameon=False, labelcolor="linecolor", handletextpad=0)
 
@@ -174,13 +196,18 @@ def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
     places = range(len(counts))
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(places, counts.columns, parse_math=False, rotation=0 if len(counts) < 5 else 90)
-    axes.set_yticks(places, counts.index, parse_math=False)
+    axes.set_xticks(places, drawn_names(counts.columns), rotation=0 if len(counts) < 5 else 90)
+    axes.set_yticks(places, drawn_names(counts.index))
     if len(counts) <= MOST_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares.iat[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=color)
     axes.set(title="Confusion matrix of the tuned model, in rows", xlabel="answer", ylabel="true class")
+
+
+def drawn_names(names: pd.Index) -> list[str]:
+    """Names of classes at an axis: their beginnings, without characters that have no shape."""
+    return [shortened(printable(name), LONGEST_NAME) for name in names]
 
 
 def capitalized(name: str) -> str:

@@ -13,10 +13,11 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from stages.adapters.run import Run
-from stages.common import paths, texts
+from stages.common import paths, progress, texts
 from stages.common.errors import PipelineError
+from stages.common.texts import literal
 from stages.evidence.change import Change, between
-from stages.reporting.markdown import literal, paragraphs, table
+from stages.reporting.markdown import paragraphs, table
 
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
@@ -86,7 +87,7 @@ def read_text(files: "DVCFileSystem", path: Path) -> str | None:
         return files.read_text(str(path), encoding="utf-8")
     except Exception as error:  # every kind of remote fails in its own way
         if not isinstance(error, FileNotFoundError):
-            print(f"{path} cannot be read: {' '.join(str(error).split())}", file=sys.stderr)
+            progress.say(f"{path} cannot be read: {' '.join(str(error).split())}")
         return None
 
 
@@ -107,7 +108,7 @@ def changed_params(rev: str, name: str) -> str:
     """The parameters that changed since a revision, in a table.
 
     Args:
-        name: what the revision is called in it.
+        name: what the revision is called in it, as Markdown.
 
     Raises:
         PipelineError: DVC fails.
@@ -135,7 +136,7 @@ def changed_metrics(rev: str, name: str) -> str:
                 small += 1
                 continue
             step = "" if difference is None else f"{difference:+.4g}"
-            lines.append((path, literal(key), *map(shown, (values["old"], values["new"])), step))
+            lines.append((literal(path), literal(key), *map(shown, (values["old"], values["new"])), step))
     left_out = f"Changes below {SMALL:g} are left out: {small}." if small else ""
     found = table(("file", "metric", name, "now", "change"), lines, names=2) if lines else "No metric changed."
     return paragraphs(found, left_out)
@@ -145,7 +146,9 @@ def shown(value: Any) -> str:
     """A value of a parameter or metric as a cell; a missing one, or null, as a dash."""
     if value is None:
         return "—"
-    return f"{value:.5g}" if isinstance(value, float) else literal(texts.shortened(str(value), LONGEST))
+    if isinstance(value, int | float):
+        return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return literal(texts.shortened(str(value), LONGEST))
 
 
 def to_reproduce() -> str:

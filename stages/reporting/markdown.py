@@ -1,24 +1,20 @@
 """Markdown that reads well in a terminal, on a page and in a diff."""
 
-import re
 from collections.abc import Iterable, Sequence
-
-MARKUP = re.compile(r"[\\`*~<\[$]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
-"""Characters that could start markup, an entity or a formula within a line. `cell` escapes what would end a cell."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
-    """A table of cells that are already text: the first `names` columns hold names, the others numbers."""
+    """A table of cells that are Markdown: the first `names` columns hold names, the others numbers."""
     lines = [
-        f"| {' | '.join(columns)} |",
+        f"| {' | '.join(map(cell, columns))} |",
         "|" + "---|" * names + "---:|" * (len(columns) - names),
-        *(f"| {' | '.join(cell(text) for text in row)} |" for row in rows),
+        *(f"| {' | '.join(map(cell, row))} |" for row in rows),
     ]
     return "\n".join(lines)
 
 
 def cell(text: str) -> str:
-    """`text` as one cell of a table."""
+    """`text`, which is Markdown, as one cell of a table; a `|` is escaped in a code span too."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -47,8 +43,3 @@ def fitting(parts: dict[str, str], *, most: int, elsewhere: str) -> str:
     left_out = ", ".join(name for name in parts if name not in kept)
     note = f"Left out, as there is room for {most:,} characters only: {left_out}. {elsewhere}" if left_out else ""
     return paragraphs(*(parts[name] for name in kept), note)
-
-
-def literal(text: str) -> str:
-    """Text from a dataset, as Markdown that shows it unchanged."""
-    return MARKUP.sub(r"\\\g<0>", text)

@@ -7,9 +7,10 @@ import pandas as pd
 from stages.common import texts
 from stages.common.paths import ALL_SPLITS, SPLITS
 from stages.common.rivals import LINEAR_PROBE, STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
+from stages.common.texts import literal
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
-from stages.reporting.markdown import literal, paragraphs, table
+from stages.reporting.markdown import paragraphs, table
 from stages.reporting.verdict import named_slices
 from stages.reporting.wording import COMPARED, METRICS, column_title, further_metrics
 
@@ -252,7 +253,8 @@ def data_counts(data: dict, problem: Problem) -> str:
         data: metrics/data.json.
     """
     splits = [split for split in ALL_SPLITS if split in data]
-    lines = [(literal(name), *(count(data[split][name]) for split in splits)) for name in data["train"]]
+    shown = str if problem.numeric else literal  # of a regression, the names of statistics
+    lines = [(shown(name), *(count(data[split][name]) for split in splits)) for name in data["train"]]
     dropped = "; ".join(f"{reason.replace('_', ' ')} {found:,}" for reason, found in data["dropped"].items() if found)
     title = f"{problem.noun}s" if problem.numeric else f"rows, by {problem.noun}"
     return paragraphs(

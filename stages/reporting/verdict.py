@@ -6,10 +6,10 @@ import numpy as np
 
 from stages.common.paths import TEST_PREDICTIONS
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
+from stages.common.texts import literal
 from stages.evidence.change import Change
 from stages.problems.main_score import AUTO, MainScore
 from stages.problems.problem import Problem
-from stages.reporting.markdown import literal
 from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
 
@@ -199,7 +199,7 @@ def worst_slice(slices: dict[str, dict[str, dict]], main: MainScore) -> tuple[st
 
 
 def named_slices(slices: dict[str, dict[str, dict]]) -> dict[str, dict]:
-    """The scores of each slice, by `column = value`."""
+    """The scores of each slice, by `column = value` as Markdown."""
     return {
         literal(f"{column} = {value}"): scores
         for column, by_value in slices.items()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.common.rivals import BAG_OF_WORDS, LINEAR_PROBE, TUNED, TUNED_UNCALIBRATED, UNTRAINED, ZERO_SHOT
+from stages.common.texts import script_safe
 from stages.problems.main_score import MainScore
 from stages.scoring.scored import ScoredProblem
 
@@ -48,6 +49,7 @@ def tables(
             temperature scaling; lengths: of the texts in tokens, (rows,); names: of the classes.
         most: the number of points of a curve, at most.
     """
+    names = list(map(script_safe, names))
     shown = {name: predictions[name] for name in drawn(predictions)}
     answers = {name: problem.answers(shown[name], names) for name in shown if name != BAG_OF_WORDS}
     found = curves(problem, labels, shown, most)

@@ -64,10 +64,10 @@ def test_parts_have_a_blank_line_between_them_and_results_stand_before_the_use()
     parts = card.model_card(made(), CLASSES, results="## On the test rows").split("\n\n")
     assert parts[0].startswith("---\n")
     assert parts[1:4] == [
-        "# Text classifier: negative, positive",
-        f"A LoRA adapter (rank 8, top layers: 2) on `path:models/raw/tiny` (revision `{COMMIT}`, licence MIT), trained "
-        "on `path:data/raw/rows.csv`. Validation accuracy at the kept epoch: 0.7500. All parameters and versions are "
-        "in `run.json`.",
+        "# Text classifier: `negative`, `positive`",
+        f"A LoRA adapter (rank 8, top layers: 2) on `path:models/raw/tiny` (revision `{COMMIT}`, licence `MIT`), "
+        "trained on `path:data/raw/rows.csv`. Validation accuracy at the kept epoch: 0.7500. All parameters and "
+        "versions are in `run.json`.",
         "## On the test rows",
     ]
     assert parts[4].startswith("```python\n")
@@ -132,15 +132,15 @@ def test_several_labels_are_read_with_their_thresholds():
         "validation": {"accuracy": 0.5, "loss": 0.5},
     }
     text = card.model_card(made(data={"problem": "multi_label"}, metrics=metrics), ["blame", "praise"])
-    assert "\n# Multi-label text classifier: blame, praise\n" in text
-    assert "A text has the labels whose `score` exceeds their threshold: blame 0.250, praise 0.500." in text
+    assert "\n# Multi-label text classifier: `blame`, `praise`\n" in text
+    assert "A text has the labels whose `score` exceeds their threshold: `blame` 0.250, `praise` 0.500." in text
     assert 'classify("A warm, funny and wise film.", top_k=None, truncation=True)' in code(text)
 
 
 def test_a_number_is_read_as_it_is():
     metrics = {"main": "mae", "validation": {"mae": 0.5, "loss": 0.5}}
     text = card.model_card(made(data={"problem": "regression", "label": "stars"}, metrics=metrics), [])
-    assert "\n# Text regression: stars\n" in text
+    assert "\n# Text regression: `stars`\n" in text
     assert "Validation MAE at the kept epoch: 0.5000." in text
     assert "\n\nThe `score` is the number itself.\n\n" in text
 

@@ -21,6 +21,7 @@ def failing(error: Exception):
     ("error", "message", "status"),
     [
         (errors.PipelineError("expected a, found b"), "error: expected a, found b\n", 1),
+        (errors.PipelineError("found \x1b[31mred"), "error: found \\x1b[31mred\n", 1),
         (errors.ParamsError("two problems"), "error: two problems\n", 2),
         (
             FileNotFoundError(2, "No such file", "data/encoded/about.json"),

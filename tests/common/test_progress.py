@@ -40,6 +40,11 @@ def test_what_takes_seconds_or_is_hidden_prints_no_lines(clock, capsys):
     assert not capsys.readouterr().err
 
 
+def test_what_would_control_the_terminal_is_shown_by_its_number(capsys):
+    progress.say("warning: \x1b[31mred")
+    assert capsys.readouterr().err == "warning: \\x1b[31mred\n"
+
+
 def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True

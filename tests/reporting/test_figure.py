@@ -1,5 +1,8 @@
 """The summary figure: what is drawn for each kind of problem, from files alone."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -8,6 +11,8 @@ from reporting import outputs
 from stages.problems.kinds import PROBLEMS
 from stages.reporting import figure
 from stages.reporting.wording import METRICS
+from stages.scoring.kinds import SCORED
+from stages.scoring.plots import tables
 
 CAPTIONS = {
     "single_label": "Accuracy with 95 % intervals, ROC, reliability and confusion matrix of the tuned model",
@@ -111,13 +116,33 @@ def test_the_confusion_matrix_has_a_row_for_every_class_and_names_that_are_no_fo
     names = ["1", "NA", "$\\broken{$", "never"]
     counts = pd.DataFrame([[3, 1, 0, 0], [0, 12, 0, 0], [2, 0, 5, 0], [0, 0, 0, 0]], index=names, columns=names)
     canvas = Figure()
-    axes = canvas.subplots()
-    figure.draw_confusion(axes, counts=counts)
+    with figure.as_written():
+        axes = canvas.subplots()
+        figure.draw_confusion(axes, counts=counts)
+        picture = figure.as_png(canvas)
     shares = [[3 / 4, 1 / 4, 0, 0], [0, 1, 0, 0], [2 / 7, 0, 5 / 7, 0], [0, 0, 0, 0]]
     assert axes.images[0].get_array().tolist() == shares, "of the rows of each class"
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [text.get_text() for text in axes.texts] == list(map(str, counts.to_numpy().ravel()))
-    assert figure.as_png(canvas).startswith(b"\x89PNG")
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_any_script_and_length_are_drawn_without_a_warning(plots, monkeypatch, capfd):
+    names = ["under_$50", "$50_$100\n\x1b[31m", "\U0001f600 / <b> \u05d0\u200f \u4e2d", "</script>" + "x" * 300]
+    monkeypatch.setitem(outputs.CLASSES, "multi_label", names[:2])
+    outputs.write_plots("multi_label", plots)
+    drawn("multi_label", plots)
+    counts = pd.DataFrame(1, index=names, columns=names)
+    with figure.as_written():
+        canvas = Figure(layout="constrained")
+        axes = canvas.subplots(2, 2).ravel()[0]
+        figure.draw_confusion(axes, counts=counts)
+        figure.as_png(canvas)
+    *shown, long = (label.get_text() for label in axes.get_xticklabels())
+    assert shown == ["under_$50", "$50_$100 \\x1b[31m", names[2]]
+    assert long == names[3][:29] + "…"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_many_classes_have_no_counts_in_their_cells():
@@ -154,3 +179,20 @@ def test_numbers_are_drawn_against_the_true_ones(plots):
         expected = zip(*(outputs.ANSWERS["regression"][name] for name in ("label", column)), strict=True)
         assert axes.collections[0].get_offsets().tolist() == list(map(list, expected))
         assert axes.get_title() == f"Numbers of {column}"
+
+
+def test_a_class_whose_name_would_end_a_script_is_drawn_and_is_safe_in_the_page_of_dvc(plots, monkeypatch):
+    seen, names = [], ["</script>", "<!--<script>"]
+    monkeypatch.setattr(figure, "draw_confusion", lambda axes, counts: seen.append(counts))
+    monkeypatch.setitem(outputs.CLASSES, "single_label", names)
+    labels, main = np.array([0, 1, 1, 0]), outputs.run("single_label").main
+    certain = np.eye(2)[labels]
+    given = {"uncalibrated": certain, "lengths": np.arange(4), "names": names, "most": 10}
+    models = {"bag_of_words": certain, "untrained": certain, "linear_probe": certain, "tuned": certain}
+    plots.mkdir()
+    for name, table in tables(SCORED["single_label"], main, labels, models, **given).items():
+        table.to_csv(plots / f"{name}.csv", index=False)
+    drawn("single_label", plots)
+    assert seen[0].to_numpy().tolist() == [[2, 0], [0, 2]]
+    for file in plots.iterdir():
+        assert not re.search("<(/?script|!--)", file.read_text())

@@ -8,7 +8,9 @@ import subprocess
 
 import pytest
 from reporting import outputs
+from reporting.rendered import HOSTILE, TAGS, Rendered
 
+from stages import report
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.evidence.change import Change
@@ -103,7 +105,7 @@ def test_changed_parameters_and_metrics_are_listed_without_the_differences_betwe
     assert history.changed_metrics("HEAD", "main").splitlines() == [
         "| file | metric | main | now | change |",
         "|---|---|---:|---:|---:|",
-        "| metrics/evaluate.json | accuracy | 0.5 | 0.75 | +0.25 |",
+        "| `metrics/evaluate.json` | `accuracy` | 0.5 | 0.75 | +0.25 |",
         "",
         "Changes below 1e-05 are left out: 1.",
     ]
@@ -112,10 +114,22 @@ def test_changed_parameters_and_metrics_are_listed_without_the_differences_betwe
     assert history.changed_params("HEAD", "main").splitlines()[:3] == [
         "| parameter | main | now |",
         "|---|---|---|",
-        "| seed | 0 | 1 |",
+        "| `seed` | 0 | 1 |",
     ]
-    assert "| words | — | \\*a \\*a" in history.changed_params("HEAD", "main")
+    assert "| `words` | — | `*a *a" in history.changed_params("HEAD", "main")
     assert len(history.changed_params("HEAD", "main")) < 300
+
+
+@pytest.mark.parametrize("name", HOSTILE[:5])
+@pytest.mark.parametrize("changed", [history.changed_params, history.changed_metrics])
+def test_what_a_parameter_a_metric_or_a_revision_is_called_is_no_markup(name, changed, monkeypatch):
+    answer = json.dumps({f"{name}.yaml": {name: {"old": [name], "new": name}}})
+    monkeypatch.setattr(history, "dvc_output", lambda *arguments: answer)
+    page = Rendered(changed("HEAD", report.called(name)))
+    assert set(page.tags) <= TAGS
+    assert page.code[0] == name
+    assert page.code[-1] == name
+    assert any(f"{name}.yaml" in code for code in page.code)
 
 
 def test_how_to_reproduce_depends_on_what_is_committed(repository):

@@ -1,8 +1,6 @@
-"""Markdown: tables, paragraphs, and what a dataset says."""
+"""Markdown: tables, paragraphs, and what there is room for."""
 
-import pytest
-
-from stages.reporting.markdown import details, fitting, literal, paragraphs, table
+from stages.reporting.markdown import details, fitting, paragraphs, table
 
 
 def test_names_stand_on_the_left_and_numbers_on_the_right():
@@ -31,18 +29,3 @@ def test_parts_for_which_there_is_no_room_are_named_and_the_others_are_whole():
     )
     for most in (1000, 700, 500, 300):
         assert len(fitting(parts, most=most, elsewhere="All is there.")) <= most
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain, isn't it? 100% & more (yes) - card_payment", None),
-        ("![](http://example.org/x.png)", "!\\[](http://example.org/x.png)"),
-        ("<img src=x>", "\\<img src=x>"),
-        ("**bold** and _slanted_", "\\*\\*bold\\*\\* and \\_slanted\\_"),
-        ("`code` $x$ &lt;", "\\`code\\` \\$x\\$ \\&lt;"),
-        ("back\\slash", "back\\\\slash"),
-    ],
-)
-def test_what_a_dataset_says_is_no_markup(text, shown):
-    assert literal(text) == (shown or text)

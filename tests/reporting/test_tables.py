@@ -106,15 +106,15 @@ def test_the_most_confident_errors_are_shown_with_what_was_corrected_and_broken(
     lines = tables.errors(answers).splitlines()
     assert lines[0] == (
         "Compared with the untouched model (zero_shot), tuning corrected 1 of 4 test rows and broke 1. Most common "
-        "errors: bad taken for good, 1 row; good taken for bad, 1 row."
+        "errors: `bad` taken for `good`, 1 row; `good` taken for `bad`, 1 row."
     )
     assert lines[2] == "Wrong answers with the highest confidence:"
     assert lines[4:6] == ["| row | text | label | zero_shot | tuned | probability |", "|---|---|---|---|---|---:|"]
-    assert lines[6].startswith("| 110 | long long ")
-    assert lines[6].endswith("long … | good | bad | bad | 0.950 |")
-    assert lines[7] == "| 7 | broken \\| here | bad | bad | good | 0.800 |"
+    assert lines[6].startswith("| 110 | `long long ")
+    assert lines[6].endswith("long …` | `good` | `bad` | `bad` | 0.950 |")
+    assert lines[7] == "| 7 | `broken \\| here` | `bad` | `bad` | `good` | 0.800 |"
     assert lines[9] == "Corrected, with the highest confidence:"
-    assert lines[13:] == ["| 12 | fixed | bad | good | bad | 0.900 |"]
+    assert lines[13:] == ["| 12 | `fixed` | `bad` | `good` | `bad` | 0.900 |"]
 
 
 def test_without_errors_or_corrections_there_is_no_empty_table():
@@ -132,12 +132,12 @@ def test_common_errors_are_counted_and_without_a_zero_shot_model_the_untrained_o
     )
     text = tables.errors(answers.assign(row=["1", "2", "3"], text="x"))
     assert "the untouched model (untrained), tuning corrected 0 of 3 test rows and broke 3." in text
-    assert "Most common errors: a taken for b, 2 rows; a taken for c, 1 row." in text
+    assert "Most common errors: `a` taken for `b`, 2 rows; `a` taken for `c`, 1 row." in text
 
 
 def test_both_texts_of_a_pair_are_shown():
     answers = outputs.answers("single_label").assign(text="one", text_pair="other")
-    assert "| one other |" in tables.errors(answers)
+    assert "| `one other` |" in tables.errors(answers)
 
 
 def beginning(text: str) -> str:
@@ -148,22 +148,22 @@ def beginning(text: str) -> str:
 
 def test_an_english_text_is_cut_between_two_words():
     text = "Nothing more than an amiable but unfocused bagatelle that plays like a loosely connected string of"
-    assert beginning(f"{text} acting exercises.") == f"{text} …"
-    assert beginning("short  text\nof two lines") == "short text of two lines"
+    assert beginning(f"{text} acting exercises.") == f"`{text} …`"
+    assert beginning("short  text\nof two lines") == "`short text of two lines`"
 
 
 @pytest.mark.parametrize(
     "text", ["这部电影温暖、有趣又充满智慧。" * 20, "https://example.org/" + "path/" * 40, "a" * 101]
 )
 def test_a_text_without_spaces_is_cut_after_a_number_of_characters(text):
-    assert beginning(text) == text[:99] + "…"
+    assert beginning(text) == f"`{text[:99]}…`"
 
 
 def test_what_a_text_says_is_no_markup():
     answers = outputs.answers("single_label").assign(text="![](http://example.org) *so*", label="<b>", zero_shot="<b>")
     text = tables.errors(answers)
-    assert "| !\\[](http://example.org) \\*so\\* | \\<b> | \\<b> |" in text
-    assert "\\<b> taken for NA, 2 rows" in text
+    assert "| `![](http://example.org) *so*` | `<b>` | `<b>` |" in text
+    assert "`<b>` taken for `NA`, 2 rows" in text
 
 
 def test_the_largest_errors_are_shown_beside_what_the_probe_did():
@@ -173,9 +173,13 @@ def test_the_largest_errors_are_shown_beside_what_the_probe_did():
         "on 1. Largest errors:"
     )
     assert lines[2:4] == ["| row | text | number | answer |", "|---|---|---:|---:|"]
-    assert lines[4].startswith("| 110 | long long ")
-    assert lines[4].endswith(" … | 30 | 27 |")
-    assert lines[5:] == ["| 3 | last | 40 | 41.5 |", "| 12 | first | 10 | 11 |", "| 7 | second \\| here | 20 | 20 |"]
+    assert lines[4].startswith("| 110 | `long long ")
+    assert lines[4].endswith(" …` | 30 | 27 |")
+    assert lines[5:] == [
+        "| 3 | `last` | 40 | 41.5 |",
+        "| 12 | `first` | 10 | 11 |",
+        "| 7 | `second \\| here` | 20 | 20 |",
+    ]
 
 
 @pytest.mark.parametrize(("problem", "noun"), [(SINGLE, "class"), (SEVERAL, "label")])
@@ -184,8 +188,8 @@ def test_every_class_has_its_precision_recall_and_f1(problem, noun):
     assert tables.by_class({"a": scores, "*b": scores}, {"a": 1200, "*b": 3}, problem).splitlines() == [
         f"| tuned, by {noun} | test rows | precision | recall | F1 |",
         "|---|---:|---:|---:|---:|",
-        "| a | 1,200 | 0.500 | 1.000 | 0.667 |",
-        "| \\*b | 3 | 0.500 | 1.000 | 0.667 |",
+        "| `a` | 1,200 | 0.500 | 1.000 | 0.667 |",
+        "| `*b` | 3 | 0.500 | 1.000 | 0.667 |",
     ]
 
 
@@ -211,7 +215,7 @@ def test_every_row_of_the_source_is_accounted_for_in_words():
     data = json.loads((ROOT / "metrics/data.json").read_text())
     text = tables.data_counts(data, SINGLE)
     assert "| rows, by class | train | validation | test |" in text
-    assert "| negative | 1,512 | 252 | 1,065 |" in text
+    assert "| `negative` | 1,512 | 252 | 1,065 |" in text
     assert "Of 10,605 rows, these were left out: in no class 37; duplicate 2;" in text
     assert "conflicting labels" not in text
 
@@ -257,7 +261,7 @@ def test_the_most_suspect_labels_are_shown_and_how_often_the_tuned_model_agrees_
         "",
         "| row | split | text | label | likely | label quality |",
         "|---|---|---|---|---|---:|",
-        "| 910 | train | a \\| b | 1 | NA | 0.0012 |",
+        "| 910 | train | `a \\| b` | `1` | `NA` | 0.0012 |",
     ]
     agreeing = outputs.answers("single_label").assign(tuned=["1", "1", "NA", "1"])
     text = tables.suspect_labels(outputs.suspects("single_label"), agreeing, rows=rows, problem=SINGLE)
@@ -269,7 +273,7 @@ def test_of_many_suspect_labels_the_first_ten_are_shown_and_of_none_a_line():
     suspects, answers = outputs.suspects("multi_label"), outputs.answers("multi_label")
     text = tables.suspect_labels(pd.concat([suspects] * 5), answers, rows=rows, problem=SEVERAL)
     assert len(text.splitlines()) == 4 + 10
-    assert "| $praise" not in text
+    assert "| `$praise` |" in text
     assert tables.suspect_labels(suspects[:0], answers, rows=rows, problem=SEVERAL) == (
         "Suspect labels: train 0 of 3,000; validation 0 of 40; test 0 of 4."
     )
@@ -284,7 +288,7 @@ def test_the_tuned_model_agrees_that_a_number_is_suspect_where_its_own_is_closer
     agreeing = outputs.answers("regression").assign(tuned=["11", "40", "27", "41.5"])
     both = tables.suspect_labels(outputs.suspects("regression"), agreeing, rows=rows, problem=NUMBER)
     assert "on 2 of the 2 in test" in both
-    assert "| 910 | train | a \\| b | 12.5 | 55.12 | 0.0012 |" in text
+    assert "| 910 | train | `a \\| b` | 12.5 | 55.12 | 0.0012 |" in text
 
 
 @pytest.mark.parametrize(
@@ -299,6 +303,6 @@ def test_the_slices_are_shown_the_worst_first_beside_the_strongest_rival(name, w
     assert lines[0].startswith(
         f"| {title}, by slice | test rows | tuned (95 % interval, all slices together) | linear_pr"
     )
-    assert lines[2] == f"| lang = de\\* | 300 {worst}"
-    assert lines[3].startswith("| lang = en_GB | 1,700 |")
+    assert lines[2] == f"| `lang = de*` | 300 {worst}"
+    assert lines[3].startswith("| `lang = en_GB` | 1,700 |")
     assert tables.by_slice(outputs.tuned(name), outputs.run(name).main, "linear_probe") == ""

@@ -297,8 +297,8 @@ def test_the_calibration_error_is_shown_where_there_is_one():
 def test_the_worst_slice_is_named_and_proven_only_after_the_correction():
     found = verdict.slices_line(outputs.tuned_with_slices("single_label"), SINGLE)
     assert found == (
-        "Worst slice: lang = de\\*, accuracy 62.0% on 300 test rows, 92.0% on the others, p = 0.01. Proven to be worse "
-        "than the other rows: lang = de\\* (p-values corrected for 2 slices by Holm's method)."
+        "Worst slice: `lang = de*`, accuracy 62.0% on 300 test rows, 92.0% on the others, p = 0.01. Proven to be worse "
+        "than the other rows: `lang = de*` (p-values corrected for 2 slices by Holm's method)."
     )
     found = verdict.slices_line(outputs.tuned_with_slices("single_label", p_value=0.3), SINGLE)
     assert "62.0% on 300 test rows" in found
@@ -309,15 +309,15 @@ def test_the_worst_slice_is_named_and_proven_only_after_the_correction():
 def test_the_worst_slice_of_errors_is_that_with_the_largest():
     found = verdict.slices_line(outputs.tuned_with_slices("regression"), NUMBER)
     assert found.startswith(
-        "Worst slice: lang = de\\*, MAE 2.75 on 300 test rows, 2.45 on the others, p = 0.01. Proven"
+        "Worst slice: `lang = de*`, MAE 2.75 on 300 test rows, 2.45 on the others, p = 0.01. Proven"
     )
 
 
 @pytest.mark.parametrize(
     ("problem", "main", "said"),
     [
-        ("single_label", SINGLE, "a drop in accuracy from all test rows to the slice lang = de\\* of at most 0.2"),
-        ("regression", NUMBER, "a rise in MAE from all test rows to the slice lang = de\\* of at most 0.2"),
+        ("single_label", SINGLE, "a drop in accuracy from all test rows to the slice `lang = de*` of at most 0.2"),
+        ("regression", NUMBER, "a rise in MAE from all test rows to the slice `lang = de*` of at most 0.2"),
     ],
 )
 def test_the_gate_names_the_slice_that_falls_behind(problem, main, said):
