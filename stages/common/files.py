@@ -47,7 +47,7 @@ def readable(path: Path) -> Path:
     """
     found = kind(path)
     if found != FILE and not is_stream(path):
-        raise PipelineError(f"{path.name}: expected a file, found {found or 'none'}")
+        raise PipelineError(f"{path.name}: expected a file, found {found or 'none'}; name or put one there")
     if not os.access(path, os.R_OK):
         raise PipelineError(f"{path.name}: expected a file that can be read, found one without the permission")
     return path
@@ -111,9 +111,11 @@ def why_not(full: Path, *, folder: bool, read: Path | None) -> str:
         return ", a folder with other files"
     if read and there and read.exists() and full.samefile(read):
         return ", which is the input"
-    if kind(parent) != FOLDER or not os.access(parent, os.W_OK):
-        return f", where {parent} is {kind(parent) if kind(parent) != FOLDER else 'a folder without the permission'}"
-    return ""
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            return ""
+    except OSError as error:
+        return f", but {parent} can hold none ({error.strerror})"
 
 
 @contextmanager

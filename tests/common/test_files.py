@@ -99,7 +99,9 @@ def odd(tmp_path, monkeypatch) -> Path:
     ],
 )
 def test_what_is_no_file_is_named_and_not_read(odd, name, found):
-    with pytest.raises(PipelineError, match=re.escape(f": expected a file, found {found}") + "$"):
+    with pytest.raises(
+        PipelineError, match=re.escape(f": expected a file, found {found}; name or put one there") + "$"
+    ):
         files.readable(Path(name))
 
 
@@ -156,7 +158,7 @@ def test_no_folder_is_written_over_what_is_the_pipelines_own(odd, path):
         ("zero.csv", ", a device"),
         ("circle.csv", ", a circular symbolic link"),
         ("folder.csv", ", a folder"),
-        ("plain.csv/x.csv", "plain.csv is a file"),
+        ("plain.csv/x.csv", "plain.csv can hold none (Not a directory)"),
         ("out.txt", "out.txt"),
         ("data/predictions/test.csv", "where the pipeline has data/predictions/test.csv; choose another place"),
     ],
