@@ -182,3 +182,10 @@ def test_new_places_are_taken_and_links_followed(odd):
     assert files.destination("--output", Path("link.csv"), endings=(".csv",)) == odd / "plain.csv"
     assert files.destination("--output", Path("nothing.csv"), endings=(".csv",)) == odd / "absent.csv"
     assert files.destination("--output", Path("to_earlier")) == odd / "folder/earlier"
+
+
+def test_what_the_pipelines_own_links_lead_to_is_its_own_too(odd):
+    Path("elsewhere").mkdir()
+    Path("models/base").symlink_to("../elsewhere")
+    with pytest.raises(PipelineError, match="where the pipeline has models/base"):
+        files.destination("--output", Path("elsewhere/new"))
