@@ -2,6 +2,10 @@
 PYTHON ?= python3
 REV ?= main
 CPU ?= avx2
+VENV = test -x .venv/bin/python || $(PYTHON) -m venv .venv
+INSTALL = python -m pip install --quiet --disable-pip-version-check
+# one package of requirements.lock
+INSTALL_LOCKED = sed -n '/^$(1)==/,/[^\\]$$/p' requirements.lock > .venv/$(1).lock && $(INSTALL) -r .venv/$(1).lock
 PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # the CPU instructions that oneDNN and MKL, torch's libraries for matrix products, may use
 ISA_default = ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
@@ -9,7 +13,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-cpu lint bench clean help
+.PHONY: all costs report test test-cpu lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	dvc repro
@@ -38,6 +42,11 @@ lint: .venv/installed-dev  ## check style and formatting
 bench: .venv/installed-dev  ## compare the pipeline with a plain script (over an hour); writes benchmarks/RESULTS.md
 	python -m benchmarks.bench
 
+lock:  ## after a change of requirements*.txt: write requirements.lock; UPGRADE=--upgrade: with the newest versions
+	$(VENV)
+	$(call INSTALL_LOCKED,uv)
+	.ci/lock $(UPGRADE)
+
 clean:  ## remove the environment, downloads, tool caches and exports; keep data, models and DVC's cache
 	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -45,12 +54,14 @@ clean:  ## remove the environment, downloads, tool caches and exports; keep data
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements.lock requirements-cpu.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)
+	$(call INSTALL_LOCKED,pip)  # before 26.1 pip takes no hashes from a file of constraints
+	$(INSTALL) --no-deps -r requirements-cpu.lock 2> /dev/null || echo 'torch: no build for CPUs at hand; taking the default one'
+	$(INSTALL) -r requirements.txt -c requirements.lock
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt -c requirements.lock
 	touch $@

@@ -14,6 +14,8 @@ that takes both rows and seeds into account, train several seeds in one run (`tr
 """
 
 import argparse
+import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +23,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.core.groupby import DataFrameGroupBy
 
-from stages.common import errors, files, paths
+from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import BAG_OF_WORDS, LINEAR_PROBE, STRONGEST_RIVAL, TUNED, ZERO_SHOT
 from stages.common.texts import literal
-from stages.params import Params
+from stages.params import Params, check_parameter
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
 from stages.reporting.figure import as_png, as_written
@@ -34,6 +36,9 @@ from stages.reporting.wording import METRICS, Metric
 
 MODELS = (BAG_OF_WORDS, ZERO_SHOT, LINEAR_PROBE, TUNED)
 """The models that are compared: the strongest rival of each kind, and the tuned model."""
+
+BY_NAME = "name"
+"""What shows each experiment on its own, in place of a parameter."""
 
 
 def main() -> None:
@@ -54,6 +59,10 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.plot and not options.by:
         parser.error("--plot: expected --by PARAM with it, for the horizontal axis")
+    if options.by not in (None, BY_NAME):
+        check_parameter(options.by)
+    if options.plot:
+        options.plot = files.destination("--plot", options.plot, endings=(".png",))
     return options
 
 
@@ -63,12 +72,15 @@ def grouped(name: str, by: str | None, problem: Problem) -> tuple[DataFrameGroup
     Raises:
         PipelineError: there is no finished experiment whose name starts with `name`, or their main scores differ.
     """
+    found = list(finished(name))
     of_problem = [
         experiment
-        for experiment in finished(name)
+        for experiment in found
         if experiment.evaluated and experiment.params["data"]["problem"] == problem.name
     ]
-    runs = pd.DataFrame([outcome(experiment, by) for experiment in of_problem])
+    if left_out := [experiment.name for experiment in found if experiment not in of_problem]:
+        progress.say(f"left out, not evaluated or of another data.problem than {problem.name}: {', '.join(left_out)}")
+    runs = pd.DataFrame([outcome(experiment) for experiment in of_problem])
     if runs.empty:
         named = f" whose names start with {name!r}" if name else ""
         raise errors.PipelineError(f"expected finished experiments on the last commit{named}, found none: dvc exp run")
@@ -78,20 +90,49 @@ def grouped(name: str, by: str | None, problem: Problem) -> tuple[DataFrameGroup
             f"expected experiments with the same main score, found {', '.join([main_key, *others])}; give NAME, the "
             "start of the names of those to compare"
         )
-    if not pd.api.types.is_numeric_dtype(runs["value"]):
-        runs["value"] = runs["value"].map(str)
-    return runs.groupby("value"), main_key
+    runs["value"] = in_order(values(of_problem, by))
+    return runs.groupby("value", observed=True), main_key
 
 
-def outcome(experiment: Experiment, by: str | None) -> dict[str, object]:
-    """One experiment as a row: the value of the parameter `by`, main scores by model, gain over the strongest rival."""
+def values(experiments: list[Experiment], by: str | None) -> list[object]:
+    """Each experiment's value of the parameter `by`; null where it has none.
+
+    Raises:
+        PipelineError: no experiment has it.
+    """
+    if by in (None, BY_NAME):
+        return [experiment.name if by else "all" for experiment in experiments]
+    found = {}
+    for number, experiment in enumerate(experiments):
+        with contextlib.suppress(errors.PipelineError):
+            found[number] = parameter(experiment.params, by)
+    if not found:
+        raise errors.PipelineError(f"--by: expected a parameter that an experiment has, found {by}")
+    return [found.get(number) for number in range(len(experiments))]
+
+
+def in_order(values: list[object]) -> pd.Series | pd.Categorical:
+    """The values to group by: numbers or texts as they are; else as in params.yaml, numbers first."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values) or all(isinstance(value, str) for value in values):
+        return pd.Series(values)
+    labels = [as_yaml(value) for value in values]
+    first = dict.fromkeys(as_yaml(number) for number in sorted(numbers))
+    return pd.Categorical(labels, categories=[*first, *sorted({*labels} - {*first})], ordered=True)
+
+
+def as_yaml(value: object) -> str:
+    """A value as params.yaml has it, on one line."""
+    return value if isinstance(value, str) and texts.is_plain(value) else json.dumps(value, ensure_ascii=False)
+
+
+def outcome(experiment: Experiment) -> dict[str, object]:
+    """One experiment as a row: main scores by model, gain over the strongest rival, trained parameters."""
     baseline, trained, tuned = (
         experiment.metrics[str(path)] for path in (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
     )
     scores, main_key = baseline | {TUNED: tuned}, trained["main"]
-    values = {None: "all", "name": experiment.name}
     return {
-        "value": values[by] if by in values else parameter(experiment.params, by),
         "main": main_key,
         **{name: scores[name][main_key] for name in MODELS if name in scores},
         **tuned["interval"][main_key],
@@ -156,13 +197,16 @@ def spread_sentences(groups: DataFrameGroupBy, metric: Metric) -> Iterator[str]:
 def drawing(groups: DataFrameGroupBy, by: str, metric: Metric) -> bytes:
     """Main scores against the parameter, as PNG; bars show the standard deviation between runs."""
     means, deviations = groups.mean().map(metric.scaled), groups.std().fillna(0).map(metric.scaled)
+    if not pd.api.types.is_numeric_dtype(means.index):
+        means.index = means.index.astype(str)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name in MODELS:
         if name in means:
             axes.errorbar(means.index, means[name], deviations[name], marker="o", capsize=3, label=name)
     if pd.api.types.is_numeric_dtype(means.index):
-        axes.set(xscale="log", xticks=means.index, xticklabels=[f"{value:,}" for value in means.index])
+        scale = "log" if min(means.index) > 0 else "linear"
+        axes.set(xscale=scale, xticks=means.index, xticklabels=[f"{value:,}" for value in means.index])
         axes.minorticks_off()
     axes.set(xlabel=by, ylabel=", ".join(filter(None, (f"{metric.name} on the test rows", metric.mark))))
     axes.legend()

@@ -28,9 +28,6 @@ from stages.evidence.abstention import Abstention
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
 
-PROTECTED_FOLDERS = (paths.BASE_MODEL, paths.ADAPTER, paths.SEEDS)
-"""Folders that must not be overwritten, nor those in them."""
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.export", description="Write the tuned model to share it.")
@@ -39,16 +36,12 @@ def main() -> None:
     options = parser.parse_args()
     form = paths.PUBLISHED if options.adapter else paths.MERGED
     folder = options.output or form
-    if folder.exists() and (
-        not (folder / "run.json").exists()
-        or any(folder.resolve().is_relative_to(Path.cwd() / path) for path in PROTECTED_FOLDERS)
-    ):
-        raise errors.PipelineError(f"--output: expected a new folder or an earlier export, found {folder}")
+    place = files.destination("--output", folder)
     run = Run.load(paths.ADAPTER)
     base.quiet_transformers()
     baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
-    with files.replacing(folder) as fresh:
+    with files.replacing(place) as fresh:
         if options.adapter:
             publish(fresh, run.base_model)
         else:

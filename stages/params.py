@@ -194,6 +194,46 @@ def gate_without_slices(params: Params) -> list[str]:
     return [f"gate.max_slice_drop: expected null with data.slices: [], found {drop}; name a column in data.slices"]
 
 
+def check_parameter(name: str) -> None:
+    """Check that a dotted name is that of a parameter, or of a key within one, like `data.classes.good`.
+
+    Raises:
+        PipelineError: it is that of a section, or of nothing; the nearest one is named.
+    """
+    known = parameters([])
+    if any(name == one or name.startswith(f"{one}.") for one in known):
+        return
+    if within := [one for one in known if one.startswith(f"{name}.")]:
+        raise PipelineError(
+            f"expected a parameter of params.yaml, found the section {name}; it has {', '.join(within)}"
+        )
+    same_key = [one for one in known if one.endswith(f".{name}")]
+    near = next(iter(same_key), None) or texts.nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else f"its sections: {', '.join(valid_keys([]))}"
+    raise PipelineError(f"expected a parameter of params.yaml, found {name or 'nothing'}; {hint}")
+
+
+def parameters(section: list[str]) -> list[str]:
+    """The dotted names of all parameters at `section`; of a parameter, itself."""
+    inside = [name for key in valid_keys(section) for name in parameters([*section, key])]
+    return inside or [".".join(section)]
+
+
+def unfit(name: str, value: Any, params: Params) -> str | None:
+    """Why a parameter cannot have a value, whatever the others are; None: it can."""
+    values = at = params.model_dump()
+    *sections, last = name.split(".")
+    for section in sections:
+        at = at[section]
+    at[last] = value
+    try:
+        Params.model_validate(values)
+    except ValidationError as error:
+        of_type = [one for one in error.errors() if one["type"] != "contradiction"]
+        return next((line for line in describe(of_type) if line.startswith(f"{name}: ")), None)
+    return None
+
+
 def describe(problems: list[ErrorDetails]) -> list[str]:
     """One line for each key with a problem: what was expected, what was found."""
     by_key: dict[str, list[ErrorDetails]] = {}

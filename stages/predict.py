@@ -42,6 +42,9 @@ from stages.rows import formats
 BATCH_SIZE = 16
 """Default number of texts per batch: as many rows as fit a core's cache."""
 
+STREAMED = "csv"
+"""The format of a table that has no file name; its delimiter is looked for."""
+
 
 def main() -> None:
     options = parse_arguments()
@@ -68,7 +71,12 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m stages.predict", description="Classify texts with the tuned model."
     )
     parser.add_argument("texts", nargs="*", help="texts to classify; default: standard input, one per line")
-    parser.add_argument("--input", type=Path, help="a .csv, .tsv, .jsonl or .parquet file with a column of texts")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        help="a .csv, .tsv, .jsonl or .parquet file with a column of texts; or a stream, like - for standard input: "
+        "a text a line, or with --text a table",
+    )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"
     )
@@ -82,8 +90,12 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--text: expected --input FILE with it, which has that column")
     if options.batch_size < 1:
         parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
-    if options.output and options.output.suffix not in WRITERS:
-        parser.error(f"--output: expected a file ending in {', '.join(WRITERS)}, found {options.output}")
+    if options.input == Path("-"):
+        options.input = Path("/dev/stdin")
+    if options.input:
+        files.readable(options.input)
+    if options.output:
+        options.output = files.destination("--output", options.output, endings=WRITERS, read=options.input)
     return options
 
 
@@ -93,18 +105,25 @@ def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[pd
     Raises:
         PipelineError: there are no texts, the file cannot be read, or pairs are expected and an argument is not a pair.
     """
-    if options.input is None:
-        given = options.texts or sys.stdin.read().removesuffix("\n").split("\n")
+    streamed = options.input is not None and files.is_stream(options.input)
+    if options.input is None or (streamed and not options.text):
+        given = options.texts or lines(options.input)
         if not any(map(str.strip, given)):
             raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
         rows = [text.split("\t") if len(trained) > 1 else [text] for text in given]
         if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(trained)]:
             raise errors.PipelineError(f"expected pairs of texts with a TAB between them, found {odd[0]!r}")
         return pd.DataFrame(rows, columns=list(trained), dtype=object).map(valid), {role: role for role in trained}
-    table = formats.read_table(options.input)
+    table = formats.read_table(options.input, format=STREAMED if streamed else None)
     roles = text_columns(table, trained, named=options.text, file=options.input)
     formats.check_values(options.input, table, {column: role for role, column in roles.items()})
     return table.map(lambda value: valid(value) if isinstance(value, str) else value), roles
+
+
+def lines(stream: Path | None) -> list[str]:
+    """The lines of a stream; None: of standard input."""
+    text = stream.read_text(errors="surrogateescape") if stream else sys.stdin.read()
+    return text.removesuffix("\n").split("\n")
 
 
 def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | None, file: Path) -> dict[str, str]:

@@ -17,10 +17,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.common import errors, files, paths
 from stages.common.texts import literal
-from stages.params import Params
+from stages.params import Params, check_parameter, unfit
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO, LOSS
 from stages.reporting import history
@@ -36,7 +37,7 @@ def main() -> None:
     options = arguments()
     params = Params.load()
     select_by = params.train.select_by
-    space = dict(distribution(text, params) for text in options.space)
+    space = search_space(options.space, params)
     names = [f"{options.name}-{number}" for number in range(options.trials)]
     earlier = [experiment for experiment in history.finished(f"{options.name}-") if experiment.name in names]
     study = new_study(direction(params), seed=len(earlier))  # the seed of an earlier call would repeat its trials
@@ -59,20 +60,47 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=20, help="in total, earlier ones included (default: %(default)s)")
     parser.add_argument("--name", default="search", help="how the experiments' names start (default: %(default)s)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the trials as parallel coordinates")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.trials < 1:
+        parser.error(f"--trials: expected 1 or more, found {options.trials}")
+    if options.plot:
+        options.plot = files.destination("--plot", options.plot, endings=(".png",))
+    return options
+
+
+def search_space(space: list[str], params: Params) -> dict[str, BaseDistribution]:
+    """What to try for each parameter.
+
+    Raises:
+        PipelineError: a parameter is named twice; and see `distribution`.
+    """
+    found: dict[str, BaseDistribution] = {}
+    for text in space:
+        name, values = distribution(text, params)
+        if name in found:
+            raise errors.PipelineError(f"{name}: expected it once, found it twice; join its values: {name}=a,b,c")
+        found[name] = values
+    return found
 
 
 def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
     """A parameter's name and the values to try, from `PARAM=a,b,c` or `PARAM=low..high`.
 
     Raises:
-        PipelineError: `text` has neither form, or params.yaml has no such parameter.
+        PipelineError: `text` has neither form, params.yaml has no such parameter, or the parameter no such value.
     """
     name, _, values = text.partition("=")
+    check_parameter(name)
     history.parameter(params.model_dump(), name)
-    separator = ".." if ".." in values else ","
-    tried = [YAML(typ="safe").load(value) for value in values.split(separator)]
-    if separator == ",":
+    try:
+        tried = YAML(typ="safe", pure=True).load(f"[{values.replace('..', ',')}]")
+    except YAMLError:
+        tried = []
+    if not tried:
+        raise errors.PipelineError(f"{name}: expected {name}=a,b,c or {name}=low..high, found {text}")
+    if refused := list(filter(None, (unfit(name, value, params) for value in tried))):
+        raise errors.PipelineError(refused[0])
+    if ".." not in values:
         return name, CategoricalDistribution(tried)
     if len(tried) != 2 or not all(isinstance(value, int | float) for value in tried) or not 0 < tried[0] < tried[1]:
         raise errors.PipelineError(f"{name}: expected low..high with 0 < low < high, found {values}")

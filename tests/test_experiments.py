@@ -1,5 +1,7 @@
 """Experiments: grouped, averaged and drawn."""
 
+import sys
+
 import pandas as pd
 import pytest
 from reporting.rendered import HOSTILE, TAGS, Rendered
@@ -78,7 +80,7 @@ def test_experiments_are_compared_in_the_units_of_the_numbers():
 
 
 def experiment(
-    name: str, *, problem: str = "single_label", rank: int = 8, main: str = "accuracy", evaluated: bool = True
+    name: str, *, problem: str = "single_label", rank: object = 8, main: str = "accuracy", evaluated: bool = True
 ) -> Experiment:
     """A finished experiment."""
     tuned = {main: 0.9, "interval": {main: {"low": 0.8, "high": 1.0}}, "gain": {"strongest_rival": 0.1}}
@@ -115,6 +117,59 @@ def test_evaluated_experiments_on_the_problem_are_grouped_by_the_parameter(monke
     assert experiments.grouped("", None, PROBLEMS["single_label"])[0].size().to_dict() == {"all": 3}
     with pytest.raises(PipelineError, match="whose names start with 'x', found none"):
         experiments.grouped("x", None, PROBLEMS["multi_label"])
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        ([100, None, 3000, None], {"100": 1, "3000": 1, "null": 2}),
+        ([1e-5, 0.00001, 3e-4], {1e-5: 2, 3e-4: 1}),
+        ([10, 9, True, False, True], {"9": 1, "10": 1, "false": 1, "true": 2}),
+        ([True, False], {"false": 1, "true": 1}),
+        ([["q", "k"], ["q"], ["q", "k"]], {'["q", "k"]': 2, '["q"]': 1}),
+        ([{"a": 1}, None], {"null": 1, '{"a": 1}': 1}),
+        (["null", None, "4", 4], {"4": 1, '"4"': 1, '"null"': 1, "null": 1}),
+        ([None, None], {"null": 2}),
+        (["linear", "1 a"], {"1 a": 1, "linear": 1}),
+    ],
+)
+def test_every_run_is_in_the_group_of_its_value_whatever_that_is(monkeypatch, values, groups):
+    found = [experiment(f"e{number}", rank=value) for number, value in enumerate(values)]
+    monkeypatch.setattr(experiments, "finished", lambda name: iter(found))
+    by_rank, main = experiments.grouped("", "lora.r", PROBLEMS["single_label"])
+    assert by_rank.size().to_dict() == groups
+    assert list(by_rank.size().index) == list(groups)
+    assert len(experiments.comparison(by_rank, "lora.r", METRICS[main]).splitlines()) == 2 + len(groups)
+    assert experiments.drawing(by_rank, "lora.r", METRICS[main]).startswith(b"\x89PNG")
+
+
+def test_a_key_that_some_runs_lack_is_null_there_and_one_that_all_lack_is_refused(monkeypatch):
+    found = [experiment("a", rank={"x": 1}), experiment("b", rank=None)]
+    monkeypatch.setattr(experiments, "finished", lambda name: iter(found))
+    assert experiments.grouped("", "lora.r.x", PROBLEMS["single_label"])[0].size().to_dict() == {"1": 1, "null": 1}
+    with pytest.raises(PipelineError, match="expected a parameter that an experiment has, found"):
+        experiments.grouped("", "lora.r.y", PROBLEMS["single_label"])
+
+
+def test_runs_that_are_left_out_are_named(monkeypatch, capsys):
+    found = [experiment("a"), experiment("b", evaluated=False), experiment("c", problem="regression")]
+    monkeypatch.setattr(experiments, "finished", lambda name: iter(found))
+    assert experiments.grouped("", None, PROBLEMS["single_label"])[0].size().to_dict() == {"all": 1}
+    assert capsys.readouterr().err == "left out, not evaluated or of another data.problem than single_label: b, c\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--by", "lora"], "found the section lora; it has lora.top_layers, "),
+        (["--by", "lora.alhpa"], "found lora.alhpa; did you mean 'lora.alpha'"),
+        (["--by", "lora.r", "--plot", "metrics/summary.png"], "where the pipeline has metrics/summary.png"),
+    ],
+)
+def test_what_the_command_line_gets_wrong_is_said_before_dvc_is_asked(monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["experiments", *arguments])
+    with pytest.raises(PipelineError, match=message):
+        experiments.arguments()
 
 
 def test_experiments_are_compared_by_the_main_score_that_they_share(monkeypatch):

@@ -385,6 +385,25 @@ def test_the_only_column_of_texts_needs_no_name(tmp_path):
         predict.text_columns(table, {"text": "review", "text_pair": "text_pair"}, named=None, file=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "content", "read"),
+    [
+        (None, "one\ntwo, and\n", ["one", "two, and"]),
+        ("body", "id,body\n1,one\n2,'two'\n", ["one", "'two'"]),
+        ("body", 'id\tbody\n1\tone\n2\t"two"\n', ["one", "two"]),
+        ("body", "id;body\n1;one\n", ["one"]),
+    ],
+)
+def test_predict_reads_open_streams_to_their_end(text, content, read, monkeypatch):
+    there, here = os.pipe()
+    os.write(here, content.encode())
+    os.close(here)
+    monkeypatch.setattr(sys, "argv", ["predict", "--input", f"/dev/fd/{there}", *(["--text", text] if text else [])])
+    table, roles = predict.read_texts(predict.parse_arguments(), {"text": "text"})
+    os.close(there)
+    assert table[roles["text"]].tolist() == read
+
+
 def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(saved_model):
     names = ["text", "label", "good"]
     model = load_base(saved_model("llama"), labels=labels_of(names, 0), seed=1)
@@ -420,7 +439,7 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
     ("command", "message"),
     [
         (["predict"], "expected texts as arguments, on standard input or in --input FILE, found none"),
-        (["predict", "--input", "absent.csv"], "absent.csv: expected csv, found: [Errno 2] No such file"),
+        (["predict", "--input", "absent.csv"], "absent.csv: expected a file, found none"),
         (
             ["predict", "--input", "metrics/plots/confusion.csv"],
             "confusion.csv: expected the column 'text' of the training, or else one column of texts, found model, ",
@@ -438,6 +457,9 @@ def test_predict_takes_lines_and_leaves_blank_ones_out(project):
         (["export", "--output", "stages"], "--output: expected a new folder or an earlier export, found stages"),
         (["export", "--output", "models/base"], "--output: expected a new folder or an earlier export"),
         (["export", "--output", "models/seeds"], "--output: expected a new folder or an earlier export"),
+        (["export", "--output", "."], "--output: expected a new folder or an earlier export, found ., where"),
+        (["predict", "--output", "metrics/plots/length.csv", "text"], "found metrics/plots/length.csv, where the"),
+        (["predict", "--input", "/dev/zero"], "zero: expected a file, found a device"),
         (["predict", "--input", "a.csv", "text"], "expected texts or --input, found both"),
     ],
 )

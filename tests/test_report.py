@@ -233,8 +233,8 @@ def test_experiments_are_shown_by_the_parameter_that_tells_them_apart(trained_le
 
 def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_less):
     trained_less.commit("Train less")
-    for name in ("Makefile", "requirements.txt"):
-        shutil.copy(ROOT / name, trained_less.folder)
+    for path in (ROOT / "Makefile", *ROOT.glob("requirements*")):
+        shutil.copy(path, trained_less.folder)
     (trained_less.folder / ".venv").mkdir()
     (trained_less.folder / ".venv/installed").touch()
     done = trained_less.run("make", "report", "REV=HEAD~1", check=False)

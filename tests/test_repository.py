@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from huggingface_hub import constants
+from packaging.utils import canonicalize_name
 from pip._internal.models.index import PyPI
 
 from stages import train
@@ -206,6 +207,20 @@ def test_no_file_names_the_host_of_a_registry():
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
     for path in filter(Path.is_file, (ROOT / name for name in listed if name)):
         assert not any(host.encode() in path.read_bytes() for host in hosts), path
+
+
+def test_the_lock_has_every_requirement_at_its_version_and_every_package_has_hashes():
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.findall(r"^([\w.-]+)==([\w.+-]+).*((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", lock, re.MULTILINE)
+    assert len(entries) == sum(not line.startswith(("#", " ")) for line in lock.splitlines()), "one without hashes"
+    assert sum(hashes.count("--hash=") for *_, hashes in entries) == lock.count("--hash=")
+    locked = {(canonicalize_name(name), version) for name, version, _ in entries}
+    wanted = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt"))
+    pinned = re.findall(r"^(\w[\w.-]*)==([^ \n]+)", wanted, re.MULTILINE)
+    assert len(pinned) == len(re.findall(r"^\w", wanted, re.MULTILINE)), "one without a version"
+    assert {(canonicalize_name(name), version) for name, version in pinned} <= locked, "make lock"
+    build = re.search(r"^torch==(\S+)\+cpu --hash=sha256:", (ROOT / "requirements-cpu.lock").read_text(), re.MULTILINE)
+    assert ("torch", build[1]) in locked, "make lock, where pip has torch's build for CPUs"
 
 
 def test_the_readmes_commands_exist():

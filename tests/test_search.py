@@ -1,6 +1,7 @@
 """The search: trials are experiments, scored on the validation rows."""
 
 import io
+import re
 import shutil
 import sys
 
@@ -27,6 +28,7 @@ PARAMS = Params.model_validate(tiny_params())
         ("lora.r=2..32", ("lora.r", IntDistribution(2, 32, log=True))),
         ("train.lr=1e-4..3e-3", ("train.lr", FloatDistribution(1e-4, 3e-3, log=True))),
         ("train.scheduler=linear,cosine", ("train.scheduler", CategoricalDistribution(["linear", "cosine"]))),
+        ("train.balance=null,weights", ("train.balance", CategoricalDistribution([None, "weights"]))),
     ],
 )
 def test_a_parameter_is_tried_at_values_or_over_a_range(text, expected):
@@ -36,14 +38,39 @@ def test_a_parameter_is_tried_at_values_or_over_a_range(text, expected):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lora.rank=4,8", "expected a parameter of params.yaml, found lora.rank"),
+        ("lora.rank=4,8", "expected a parameter of params.yaml, found lora.rank; did you mean 'lora.r"),
+        ("lr=1e-4..1e-2", "expected a parameter of params.yaml, found lr; did you mean 'train.lr'?"),
+        ("lora=1,2", "expected a parameter of params.yaml, found the section lora; it has lora.top_layers, "),
+        ("data.limit=1,2", "found the section data.limit; it has data.limit.train, "),
+        ("=1,2", "expected a parameter of params.yaml, found nothing; its sections: seed, "),
+        ("data.classes.good=1,2", "expected a parameter of params.yaml, found data.classes.good"),
+        ("lora.r", "lora.r: expected lora.r=a,b,c or lora.r=low..high, found lora.r"),
+        ("lora.r=", "lora.r: expected lora.r=a,b,c or lora.r=low..high, found lora.r="),
+        ("lora.r=[4", "lora.r: expected lora.r=a,b,c or lora.r=low..high, found lora.r=[4"),
         ("lora.r=8..4", "lora.r: expected low..high with 0 < low < high, found 8..4"),
-        ("train.lr=a..b", "train.lr: expected low..high with 0 < low < high, found a..b"),
+        ("train.scheduler=linear..cosine", "expected low..high with 0 < low < high, found linear..cosine"),
+        ("train.lr=a..b", "train.lr: expected number or 'auto', found 'a'"),
+        ("lora.r=4,0", "lora.r: expected greater than or equal to 1, found 0"),
+        ("peft.method=lora,loar", "found 'loar'"),
     ],
 )
 def test_a_wrong_space_is_one_clear_line(text, message):
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises(PipelineError, match=f".*{re.escape(message)}"):
         search.distribution(text, PARAMS)
+
+
+def test_a_wrong_space_starts_no_experiment(tmp_path, monkeypatch):
+    YAML().dump(tiny_params(), tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search.history, "finished", lambda name: pytest.fail("asked DVC"))
+    for space, message in (
+        (["train.lr=1e-4..1e-2", "lora"], "found the section lora"),
+        (["lora.r=4,8", "lora.r=16"], "lora.r: expected it once"),
+        (["lora.r=4,8", "--plot", "params.yaml"], "--plot: expected a file ending in .png, found params.yaml"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["search", *space])
+        with pytest.raises(PipelineError, match=message):
+            search.main()
 
 
 @pytest.mark.parametrize(

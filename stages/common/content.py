@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.common import progress
+from stages.common import files, progress
 
 ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 """The extensions of compressed files; the bytes at the beginning decide whether a file is one."""
@@ -42,9 +42,10 @@ def unpacked(path: Path) -> bytes:
     """The content of a file, decompressed if it is compressed.
 
     Raises:
+        PipelineError: it is no file, like a folder or a named pipe.
         ValueError: it is damaged, or an archive of files.
     """
-    content = path.read_bytes()
+    content = files.readable(path).read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
             return gzip.decompress(content)

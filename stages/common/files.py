@@ -1,11 +1,21 @@
-"""Outputs appear whole or not at all: written under a temporary name, then moved into place."""
+"""Outputs appear whole or not at all: written under a temporary name, then moved into place.
 
+And what a path that a user names leads to: `readable` is a plain file, `destination` a place where a command may write.
+"""
+
+import errno
 import json
+import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stages.common import paths
+from stages.common.errors import PipelineError
 
 if TYPE_CHECKING:
     import pandas as pd  # takes most of a second, and `fetch` has no table
@@ -15,6 +25,97 @@ DIGITS = 5
 
 PLOT_DIGITS = 4
 """Significant digits of a number that is drawn."""
+
+FILE, FOLDER = "a file", "a folder"
+
+KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: FOLDER,
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What a path may lead to, by the file type of its mode."""
+
+
+def readable(path: Path) -> Path:
+    """The path, if reading it gives the content of a file, and ends; an open stream (see `is_stream`) does, too.
+
+    Raises:
+        PipelineError: it is something else, or the file may not be read.
+    """
+    found = kind(path)
+    if found != FILE and not is_stream(path):
+        raise PipelineError(f"{path.name}: expected a file, found {found or 'none'}; name or put one there")
+    if not os.access(path, os.R_OK):
+        raise PipelineError(f"{path.name}: expected a file that can be read, found one without the permission")
+    return path
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path names what a process has open already: standard input, or a shell's `<(command)`."""
+    return re.fullmatch(r"/dev/stdin|(/dev|/proc/self)/fd/\d+", str(path)) is not None
+
+
+def members(folder: Path) -> list[Path]:
+    """The files below a folder, in sorted order; hidden ones are left out.
+
+    Raises:
+        PipelineError: see `readable`.
+    """
+    found = (path for path in sorted(folder.rglob("*")) if not path.name.startswith("."))
+    return [readable(path) for path in found if kind(path) != FOLDER]
+
+
+def kind(path: Path) -> str | None:
+    """What a path leads to, in words; None: nothing is there."""
+    try:
+        found = KINDS[stat.S_IFMT(path.stat().st_mode)]
+    except (FileNotFoundError, NotADirectoryError):
+        return "a symbolic link to nothing" if path.is_symlink() else None
+    except OSError as error:
+        return "a circular symbolic link" if error.errno == errno.ELOOP else f"none ({error.strerror})"
+    return "a symbolic link to a folder" if found == FOLDER and path.is_symlink() else found
+
+
+def destination(option: str, path: Path, *, endings: Collection[str] = (), read: Path | None = None) -> Path:
+    """The place where a command may write what `option` names, links followed; to be asked before any work.
+
+    Args:
+        endings: the extensions of a file; none: it is a folder, new or an earlier export.
+        read: a file that the command reads.
+
+    Raises:
+        PipelineError: the path has another ending; is in or over what belongs to the pipeline (`paths.OWN`); is the
+            file `read`; is something else than a file or an earlier export; or no folder can hold it.
+    """
+    full = Path(os.path.realpath(path))
+    expected = f"a file ending in {', '.join(endings)}" if endings else "a new folder or an earlier export"
+    found = why_not(full, folder=not endings, read=read)
+    if found or (endings and path.suffix not in endings):
+        raise PipelineError(f"{option}: expected {expected}, found {path}{found}")
+    return full
+
+
+def why_not(full: Path, *, folder: bool, read: Path | None) -> str:
+    """What stands against writing to a path without links, to be put after its name; empty: nothing does."""
+    for own in (*paths.OWN, *(paths.OWN_FOLDERS if folder else ())):
+        for place in (own.absolute(), Path(os.path.realpath(own))):
+            if full.is_relative_to(place) or place.is_relative_to(full):
+                return f", where the pipeline has {own}; choose another place"
+    there, parent = kind(full), next(place for place in full.parents if kind(place))
+    if there not in (None, FOLDER if folder else FILE):
+        return f", {there}"
+    if folder and there and not (full / "run.json").is_file():
+        return ", a folder with other files"
+    if read and there and read.exists() and full.samefile(read):
+        return ", which is the input"
+    try:
+        with tempfile.TemporaryDirectory(dir=parent):
+            return ""
+    except OSError as error:
+        return f", but {parent} can hold none ({error.strerror})"
 
 
 @contextmanager

@@ -49,3 +49,12 @@ CARD = Path("metrics/card.md")
 DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
 """Verified archives, kept between runs and outside DVC, so that a rerun downloads nothing. A run in a copy of the
 repository uses the archives of the original, which DVC_ROOT names."""
+
+OWN = (
+    *(path for path in list(vars().values()) if isinstance(path, Path) and path not in (MERGED, PUBLISHED, DOWNLOADS)),
+    *map(Path, (".git", ".dvc", "stages", "dvc.yaml", "dvc.lock")),
+)
+"""What belongs to the stages, the code, Git and DVC: no command writes there what a user names."""
+
+OWN_FOLDERS = tuple(map(Path, ("data", "metrics", "tests", "docs", "benchmarks", ".github", ".ci")))
+"""Folders in which a user may put a file, but no further folder."""

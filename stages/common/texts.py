@@ -94,11 +94,15 @@ WORDS_OF_YAML = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off"
 def override(key: str, value: str | list[str]) -> str:
     """The argument of `dvc exp run` that sets a key of params.yaml to a text or a list of texts, quoted for a shell."""
     if isinstance(value, str):
-        plain = PLAIN_VALUE.fullmatch(value) and value.lower() not in WORDS_OF_YAML
-        written = value if plain else quoted(value)
+        written = value if is_plain(value) else quoted(value)
     else:
         written = f"[{','.join(map(quoted, value))}]"
     return f"-S {shlex.quote(f'{key}={written}')}"
+
+
+def is_plain(value: str) -> bool:
+    """Whether a text needs no quotes in YAML and in an argument of `-S`."""
+    return PLAIN_VALUE.fullmatch(value) is not None and value.lower() not in WORDS_OF_YAML
 
 
 def quoted(value: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, List
 
-from stages.common import content, texts
+from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -74,14 +74,14 @@ def files_of(path: Path) -> list[Path]:
     """The file itself, or the files below a folder in sorted order.
 
     Raises:
-        PipelineError: the folder has none.
+        PipelineError: the folder has none, or something else than files.
     """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if not files:
+    found = files.members(path)
+    if not found:
         raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
-    return files
+    return found
 
 
 def read_file(
@@ -178,11 +178,11 @@ def read_folders(path: Path) -> pd.DataFrame:
     One file in another encoding is no reason to refuse thousands: its invalid bytes become U+FFFD, and a message says
     so.
     """
-    files = text_files(path)
-    if not files:
+    found = text_files(path)
+    if not found:
         raise PipelineError(f"{path.name}: expected a folder of .txt files for each class, found none")
     rows, odd = [], {}
-    for file in files:
+    for file in found:
         inside = file.relative_to(path)
         try:
             packed = content.unpacked(file)
@@ -299,7 +299,8 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
 
 def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
-    file = pq.ParquetFile(pa.BufferReader(content.unpacked(path)) if content.is_compressed(path) else path)
+    packed = content.is_compressed(path) or files.is_stream(path)  # Parquet is read from its end
+    file = pq.ParquetFile(pa.BufferReader(content.unpacked(path)) if packed else files.readable(path))
     names = file.schema_arrow.names
     if wanted is not None:
         found = dict(zip(trimmed(names, wanted), names, strict=True))

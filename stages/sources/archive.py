@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from stages.common import files
 from stages.common.errors import PipelineError
 
 MEMBER_SEPARATOR = "//"
@@ -79,8 +80,9 @@ def members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], BinaryIO
     """The names of the regular files inside, and a function that opens one; an archive's links are left out."""
     try:
         if archive.is_dir():
-            paths = {path.relative_to(archive).as_posix(): path for path in archive.rglob("*") if path.is_file()}
-            yield list(paths), lambda name: paths[name].open("rb")
+            found = (path for path in archive.rglob("*") if files.kind(path) != files.FOLDER)
+            paths = {path.relative_to(archive).as_posix(): path for path in found}
+            yield list(paths), lambda name: files.readable(paths[name]).open("rb")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
                 yield [info.filename for info in zipped.infolist() if not info.is_dir()], zipped.open

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stages.common import paths
+from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.sources import hub, package
 from stages.sources.archive import MEMBER_SEPARATOR, extract, split_member
@@ -77,7 +77,7 @@ def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Pat
     path = fixed
     if not path.is_relative_to(home) or ".." in path.parts:
         raise PipelineError(f"path:{name}: expected a path below {home}/, which DVC watches; put the files there")
-    if not path.exists():
+    if files.kind(path) is None:
         raise PipelineError(
             f"path:{name}: expected a file or folder, found none; put it there, and for a run in a copy of the "
             f"repository (`dvc exp run --temp`) track it: dvc add {name}"
@@ -87,5 +87,7 @@ def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Pat
             f"path:{name}: expected a folder, found a symbolic link, whose changes DVC does not see; copy the files, "
             "or link each of them"
         )
+    if (found := files.kind(path)) not in (files.FILE, files.FOLDER):
+        raise PipelineError(f"path:{name}: expected a file or folder, found {found}; put a copy of the file there")
     stated = hub.stated_license(path if path.is_dir() else path.parent)
     return extract(path, within, into) if within else path, stated

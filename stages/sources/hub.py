@@ -118,8 +118,8 @@ def check(path: Path, repository: str) -> None:
 def stated_license(folder: Path) -> str:
     """The licence that the card in a repository's folder states in its front matter."""
     try:
-        card = metadata_load(folder / CARD) or {}
-    except (FileNotFoundError, ValueError, yaml.YAMLError):
+        card = (metadata_load(folder / CARD) if (folder / CARD).is_file() else None) or {}
+    except (ValueError, yaml.YAMLError):
         card = {}
     stated = card.get("license_name") or card.get("license") or "not stated"
     return ", ".join(stated) if isinstance(stated, list) else str(stated)

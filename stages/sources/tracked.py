@@ -22,7 +22,7 @@ def command(path: Path) -> str | None:
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
     if listed.returncode or not lost:
         return None
-    size = sum(other.stat().st_size for other in lost)
+    size = sum(other.lstat().st_size for other in lost)
     return f"{'dvc' if size > LARGE else 'git'} add {shlex.quote(str(path))}"
 
 

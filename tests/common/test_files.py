@@ -1,11 +1,16 @@
 """Outputs appear whole or not at all."""
 
 import json
+import os
+import re
+import socket
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from stages.common import files
+from stages.common import files, paths
+from stages.common.errors import PipelineError
 
 
 def test_a_folder_is_replaced_when_the_block_succeeds(tmp_path):
@@ -51,3 +56,136 @@ def test_numbers_that_are_not_finite_are_never_written(tmp_path, value):
         files.write_json(tmp_path / "metrics.json", {"accuracy": value})
     assert (tmp_path / "metrics.json").read_text() == '{\n  "accuracy": 0.5\n}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch) -> Path:
+    """A folder with everything that a name may lead to, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    Path("plain.csv").write_text("text\na\n")
+    Path("folder/earlier").mkdir(parents=True)
+    Path("folder/earlier/run.json").touch()
+    os.mkfifo("pipe.csv")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.csv")
+    for link, target in (
+        ("link", "plain.csv"),
+        ("nothing", "absent.csv"),
+        ("circle", "circle.csv"),
+        ("zero", "/dev/zero"),
+    ):
+        Path(f"{link}.csv").symlink_to(target)
+    Path("folder.csv").mkdir()
+    Path("models/adapter").mkdir(parents=True)
+    Path("to_adapter").symlink_to("models/adapter")
+    Path("to_earlier").symlink_to("folder/earlier")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("pipe.csv", "a named pipe"),
+        ("socket.csv", "a socket"),
+        ("zero.csv", "a device"),
+        ("/dev/null", "a device"),
+        ("nothing.csv", "a symbolic link to nothing"),
+        ("circle.csv", "a circular symbolic link"),
+        ("folder.csv", "a folder"),
+        ("to_adapter", "a symbolic link to a folder"),
+        ("absent.csv", "none"),
+        ("plain.csv/x", "none"),
+        ("x" * 300, "none (File name too long)"),
+    ],
+)
+def test_what_is_no_file_is_named_and_not_read(odd, name, found):
+    with pytest.raises(
+        PipelineError, match=re.escape(f": expected a file, found {found}; name or put one there") + "$"
+    ):
+        files.readable(Path(name))
+
+
+def test_files_links_to_files_and_open_streams_are_read(odd):
+    assert files.readable(Path("link.csv")).read_text() == "text\na\n"
+    read, write = os.pipe()
+    os.write(write, b"text")
+    os.close(write)
+    assert files.readable(Path(f"/dev/fd/{read}")).read_text() == "text"
+    os.close(read)
+
+
+@pytest.mark.parametrize("name", ["pipe.csv", "socket.csv", "zero.csv", "nothing.csv", "circle.csv", "to_adapter"])
+def test_a_folder_with_something_else_than_files_is_refused(odd, name):
+    Path("plain.csv").rename("folder/earlier/plain.csv")
+    assert [str(path) for path in files.members(Path("folder"))] == [
+        f"folder/earlier/{n}" for n in ("plain.csv", "run.json")
+    ]
+    Path(name).rename(Path("folder/earlier", name))
+    with pytest.raises(PipelineError, match=f"{name}: expected a file, found a"):
+        files.members(Path("folder"))
+
+
+OWN = (
+    "models/adapter models/adapter/x models/base data/raw/x data/prepared models . .. / stages stages/x .git .dvc/tmp/x"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*OWN.split(), "to_adapter", "to_adapter/x", "metrics", "metrics/plots/x", "models/../stages", "nothing/../.git"],
+)
+def test_no_command_writes_into_or_over_the_pipelines_own_files(odd, name):
+    for endings in ((), ("", ".git")):
+        with pytest.raises(
+            PipelineError, match=rf"^--output: expected a .*, found {re.escape(name)}, where the pipeline has"
+        ):
+            files.destination("--output", Path(name), endings=endings)
+
+
+@pytest.mark.parametrize("path", [*paths.OWN, *paths.OWN_FOLDERS], ids=str)
+def test_no_folder_is_written_over_what_is_the_pipelines_own(odd, path):
+    with pytest.raises(PipelineError, match="where the pipeline has"):
+        files.destination("--output", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("plain.csv", ", which is the input"),
+        ("link.csv", ", which is the input"),
+        ("pipe.csv", ", a named pipe"),
+        ("socket.csv", ", a socket"),
+        ("zero.csv", ", a device"),
+        ("circle.csv", ", a circular symbolic link"),
+        ("folder.csv", ", a folder"),
+        ("plain.csv/x.csv", "plain.csv can hold none (Not a directory)"),
+        ("out.txt", "out.txt"),
+        ("data/predictions/test.csv", "where the pipeline has data/predictions/test.csv; choose another place"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused(odd, name, found):
+    with pytest.raises(PipelineError, match=re.escape(found) + "$"):
+        files.destination("--output", Path(name), endings=(".csv",), read=Path("plain.csv"))
+
+
+@pytest.mark.parametrize(("name", "found"), [("folder", ", a folder with other files"), ("plain.csv", ", a file")])
+def test_only_an_earlier_export_is_replaced_by_an_export(odd, name, found):
+    with pytest.raises(PipelineError, match=f"expected a new folder or an earlier export, found {name}{found}$"):
+        files.destination("--output", Path(name))
+
+
+def test_new_places_are_taken_and_links_followed(odd):
+    for name in ("new", "models/merged", "models/mine", "folder/new", "/tmp/absent/new"):
+        assert files.destination("--output", Path(name)) == Path(name).absolute()
+    for name in ("plain.csv", "metrics/new.csv", "data/new.csv", "docs/new.csv"):
+        assert files.destination("--output", Path(name), endings=(".csv",)) == Path(name).absolute()
+    assert files.destination("--output", Path("link.csv"), endings=(".csv",)) == odd / "plain.csv"
+    assert files.destination("--output", Path("nothing.csv"), endings=(".csv",)) == odd / "absent.csv"
+    assert files.destination("--output", Path("to_earlier")) == odd / "folder/earlier"
+
+
+def test_what_the_pipelines_own_links_lead_to_is_its_own_too(odd):
+    Path("elsewhere").mkdir()
+    Path("models/base").symlink_to("../elsewhere")
+    with pytest.raises(PipelineError, match="where the pipeline has models/base"):
+        files.destination("--output", Path("elsewhere/new"))

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 
 import pandas as pd
 import pyarrow as pa
@@ -86,6 +87,14 @@ def test_files_of_classes_that_are_named_in_another_order_agree(tmp_path):
     write_classes(tmp_path / "a.parquet", [1, 0])
     write_classes(tmp_path / "b.parquet", [1, 0], names=("good", "bad"))
     assert formats.read(tmp_path, wanted=WANTED)["label"].tolist() == ["good", "bad", "bad", "good"]
+
+
+def test_a_folder_of_text_files_with_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good/a.txt").write_text("a")
+    os.mkfifo(tmp_path / "good/b.txt")
+    with pytest.raises(PipelineError, match=r"^b\.txt: expected a file, found a named pipe; "):
+        formats.read_all(tmp_path)
 
 
 def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):

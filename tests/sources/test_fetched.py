@@ -1,6 +1,7 @@
 """Archives are verified first, then read; nothing in them is trusted. Files of the user's own lie where DVC watches."""
 
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from conftest import build_tar, build_wheel
 
 from stages.common.errors import PipelineError
+from stages.rows import formats
 from stages.sources import archive, fetched
 
 
@@ -43,6 +45,41 @@ def test_a_folder_of_a_package_arrives_whole(index, tmp_path):
         "a/b.txt",
         "config.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (lambda path: Path(path).symlink_to("/dev/zero"), "a device"),
+        (lambda path: Path(path).symlink_to("absent"), "a symbolic link to nothing"),
+        (lambda path: Path(path).symlink_to(Path(path).name), "a circular symbolic link"),
+    ],
+)
+def test_what_is_no_file_is_refused_as_a_source_and_within_one(tmp_path, make, found):
+    data = tmp_path / "data/raw"
+    (data / "folder").mkdir(parents=True)
+    (data / "folder/a.csv").write_text("text,label\na,b\n")
+    make("data/raw/odd.csv")
+    make("data/raw/folder/odd.csv")
+    with pytest.raises(
+        PipelineError, match=rf"path:data/raw/odd\.csv: expected a file or folder, found {found}; put a"
+    ):
+        fetch(tmp_path, source="path:data/raw/odd.csv")
+    folder = fetch(tmp_path, source="path:data/raw/folder").path
+    with pytest.raises(PipelineError, match=rf"^odd\.csv: expected a file, found {found}; name"):
+        formats.read_all(folder)
+    with pytest.raises(PipelineError, match=rf"^odd\.csv: expected a file, found {found}; name"):
+        fetch(tmp_path, source="path:data/raw/folder/*.csv")
+    assert fetch(tmp_path, source="path:data/raw/folder/a*.csv").path.name == "folder"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("README.md"), os.mkdir])
+def test_a_card_that_is_no_file_states_no_licence(tmp_path, make):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/a.csv").touch()
+    make("data/raw/README.md")
+    assert fetch(tmp_path, source="path:data/raw/a.csv").license == "not stated"
 
 
 def test_a_second_fetch_needs_no_index(index, tmp_path, monkeypatch):
