@@ -31,7 +31,7 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     (base / "config.json").stat()
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, **changes)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # the last two: a value of an unexpected type
         reason = str(error).splitlines()[0]
         raise PipelineError(
             f"{base}: expected a model that transformers {transformers.__version__} knows, found: {reason}; "
