@@ -50,8 +50,8 @@ def load_tokenizer(
         max_length: None: as many tokens as the model takes, which may be infinitely many.
 
     Raises:
-        PipelineError: there is no fast tokenizer, it has neither a pad nor an end token, `max_length` leaves no room
-            for a text or exceeds what the model takes, or the tokenizer cannot express the template.
+        PipelineError: there is no fast tokenizer, it has no special token, `max_length` leaves no room for a text or
+            exceeds what the model takes, or the tokenizer cannot express the template.
     """
     config = load_config(base)
     try:
@@ -70,15 +70,31 @@ def load_tokenizer(
             f"{base}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}; "
             "choose another model.source"
         )
-    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.vocab_size:
-        if tokenizer.eos_token is None:
-            raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = padding(tokenizer, config, base)
     tokenizer = with_template(tokenizer, written_out(template, tokenizer, pairs), pairs)
     tokenizer.model_max_length = max_tokens(config)
     if max_length is not None:
         limit(tokenizer, max_length, around=tokenizer.num_special_tokens_to_add(pair=pairs))
     return tokenizer
+
+
+def padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, base: Path) -> str:
+    """The token to pad with: the model's own pad token, from which some count the positions (RoBERTa), the tokenizer's,
+    one whose name says so, the end token, or any other special token: the first of these that has an embedding.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    named = [token for token, added in tokenizer.added_tokens_decoder.items() if "pad" in added.content.lower()]
+    wanted = config.pad_token_id, tokenizer.pad_token_id, *named, tokenizer.eos_token_id, *sorted(special)
+    found = [token for token in wanted if token in special and token < config.vocab_size]
+    if not found:
+        raise PipelineError(
+            f"{base}: expected a tokenizer with a special token to pad with, found none; give it a pad_token that the "
+            "model has an embedding for"
+        )
+    return tokenizer.convert_ids_to_tokens(found[0])
 
 
 def written_out(template: str | None, tokenizer: PreTrainedTokenizerBase, pairs: bool) -> str:
