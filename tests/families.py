@@ -325,7 +325,7 @@ def spaced_tokenizer() -> PreTrainedTokenizerFast:
 
 
 BETWEEN_CLS_AND_SEP = processors.TemplateProcessing(
-    single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
 )
 
 
