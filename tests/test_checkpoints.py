@@ -1,6 +1,7 @@
 """Checkpoints as hubs have them: in shards, in 16 bits, with tied heads, without some special tokens."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -102,6 +103,14 @@ def test_a_checkpoint_that_does_not_name_its_special_tokens_gives_the_same_answe
     classifier = load_base(base, labels=labels | {"pad_token_id": read.pad_token_id}, seed=1)
     found = inference.logits(classifier, unlabelled(tokens, read.pad_token_id), batch_size=3, progress="test")
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_models_own_pad_token_goes_before_the_tokenizers_as_positions_are_counted_from_it(saved_model, tmp_path):
+    base = shutil.copytree(saved_model("xlm-roberta"), tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    own, tokenizer.pad_token = tokenizer.pad_token, tokenizer.eos_token
+    tokenizer.save_pretrained(base)
+    assert template.load_tokenizer(base, template="{text}").pad_token == own
 
 
 def test_a_tokenizer_without_any_special_token_is_refused(saved_model, tmp_path):
