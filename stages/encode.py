@@ -298,7 +298,7 @@ def encode_batch(
 def run_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
     """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
     batch = rows.batch(indices)
-    return model(**{name: to_device(batch[name]) for name in ("input_ids", "attention_mask")})
+    return model(**{name: to_device(tensor) for name, tensor in batch.items() if name not in ("labels", "states")})
 
 
 if __name__ == "__main__":

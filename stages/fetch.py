@@ -17,6 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from stages.common import errors, files, paths, progress
+from stages.common.texts import shortened
 from stages.params import Params
 from stages.sources import fetched
 from stages.sources.archive import digest, listing
@@ -41,6 +42,7 @@ def main() -> None:
                 f"{model.source}: expected a .gguf file or a folder with config.json, found neither; "
                 f"name one within it in model.file, which is {model.wanted or 'null'}"
             )
+        check_tokens(folder, model.source)
         files.write_json(folder / "source.json", provenance(model, found, folder))
     size = sum(path.stat().st_size for path in paths.BASE_MODEL.iterdir()) / 1e6
     progress.say(f"fetch: {paths.BASE_MODEL}: {model.source}, {size:,.0f} MB, licence {found.license}")
@@ -90,7 +92,7 @@ def copy_model(model: Path, folder: Path) -> None:
     kept = [name for name in found if any(fnmatch(name, pattern) for pattern in MODEL_FILES)]
     weights = {name for name in kept if name.endswith(".safetensors")}
     index = model / "model.safetensors.index.json"
-    needed = set(read_json(index)["weight_map"].values()) if index.is_file() else weights or {"model.safetensors"}
+    needed = set(read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
     if missing := sorted(needed - weights):
         raise errors.PipelineError(
             f"{model.name}: expected {listing(missing)}, found {listing(found)}; pickled weights are not loaded"
@@ -128,6 +130,33 @@ def refuse_remote_code(folder: Path) -> None:
                     f"{name}: it refers to custom code (auto_map), which is never run, and transformers does not "
                     f"support {config.get('model_type') or config.get('tokenizer_class')!r}; choose another model"
                 ) from None
+
+
+def check_tokens(folder: Path, source: str) -> None:
+    """Check that the model has an embedding for every token that can occur.
+
+    A special token occurs only where the tokenizer itself puts it around a text: a pad token without an embedding, for
+    example, does no harm.
+
+    Raises:
+        PipelineError: it has not.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        embeddings = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().vocab_size
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception:  # of many kinds; `encode`, which needs both, says what is wrong
+        return
+    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special} - around
+    vocabulary = sorted((token, name) for name, token in tokenizer.get_vocab().items())
+    if beyond := [name for token, name in vocabulary if token >= embeddings and token not in special]:
+        raise errors.PipelineError(
+            f"{source}: expected an embedding for each of the tokenizer's {len(vocabulary)} tokens, found {embeddings} "
+            f"embeddings: {shortened(', '.join(beyond), 100)} {'have' if len(beyond) > 1 else 'has'} none; call the "
+            "model's resize_token_embeddings(len(tokenizer)) and save it again, or save the tokenizer without them"
+        )
 
 
 def read_json(path: Path) -> dict:

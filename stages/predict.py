@@ -199,16 +199,18 @@ def answers(
         sure: if given, the columns `abstain` and, with more than two classes, `set` are added.
     """
     fitted = template.token_rows(tokenizer, inputs, stride)
-    tokens = [row for rows in fitted for row in rows]
-    logits = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
+    rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
+    lengths = np.array([len(row) for row in rows["input_ids"]])
+    logits = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
-        batch = tokenizer.pad({"input_ids": [tokens[index] for index in indices]}, return_tensors="pt")
+        given = {name: [values[index] for index in indices] for name, values in rows.items()}
+        batch = tokenizer.pad(given, return_tensors="pt")
         logits[indices] = inference.array(model(**batch.to(device())).logits)
 
-    batches = store.by_length(np.array([len(row) for row in tokens]), batch_size)
+    batches = store.by_length(lengths, batch_size)
     parallel.each_batch(model, compute, batches, progress="predict")
-    pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted)]))
+    pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted["tokens"])]))
     predictions = problem.decide(problem.outputs(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     answered = {problem.answer: problem.answers(predictions, names)} | problem.confidence(predictions)

@@ -178,6 +178,10 @@ def build(
         head="label_words" if params.lora.head_init in ("auto", "label_words") else "random",
         words=params.encode.label_words,
     )
+    if plain.unnamed_head:
+        progress.say(
+            "train: the base model's head does not name its classes (LABEL_0, LABEL_1), so its last layer starts anew"
+        )
     if params.precision != "float32":
         precision.attend_in_float32(plain)
     before = plain.num_parameters()

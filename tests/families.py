@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -35,6 +36,7 @@ from transformers import (
     GPT2LMHeadModel,
     GPT2Model,
     GPTNeoXForCausalLM,
+    JambaForCausalLM,
     LlamaForCausalLM,
     LlamaModel,
     MistralForCausalLM,
@@ -49,13 +51,14 @@ from transformers import (
     Qwen3ForCausalLM,
     RobertaForMaskedLM,
     XLMRobertaForMaskedLM,
+    Zamba2ForCausalLM,
     set_seed,
 )
 
 from stages import encode
 from stages.adapters import methods
 from stages.backbone import prefix, store
-from stages.backbone.base import load_config, quiet_transformers
+from stages.backbone.base import load_config, quiet_transformers, why_unsupported
 from stages.classifier import inference
 from stages.classifier.label_words import has_label_word_head
 from stages.classifier.labels import label_arguments
@@ -85,6 +88,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             measured = measure(save_model(name, Path(folder, "base")), Path(folder))
         print(measured.line(name))
+    print(others())
 
 
 HEAD = f"""\
@@ -103,13 +107,44 @@ code makes of a tiny random model of each family, {LAYERS} layers high, with LoR
 - **loss**: before and after {STEPS} steps of LoRA.
 - **reload**: largest difference of the logits after loading the saved adapter with plain PEFT.
 
-A family that is not listed is tried by `encode` on two short rows, and run whole where the split would change its
-output. What transformers has no sequence classification head for (Granite, Mamba), encoders with a decoder (T5, BART)
-and models of several parts (those with a vision part) are refused. XLNet, Funnel and FNet let padding into their
-answers, which then depend on the batch: choose another. Batches hold no token types, so every text counts as a first.
-
 | family | class in transformers | split | head | stored states | batch | loss | reload |
 |---|---|---|---|---|---|---|---|"""
+
+
+REFUSED = """
+## Refused
+
+`encode` ends with the reason in one line, before anything is computed.
+
+| reason | families (`model_type`) |
+|---|---|"""
+
+UNTESTED = """
+## Not tested
+
+`encode` tries these on two short rows, and runs them whole where the split would change their output: {}.
+
+A model whose code is not in transformers itself is refused by `fetch`: code from a repository is never run.
+"""
+
+
+def others() -> str:
+    """The families of text models in transformers that are refused, by reason, and those that are not tested."""
+    mappings = (
+        transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_MASKED_LM_MAPPING,
+    )
+    tested = {family.model.config_class.model_type for family in MODELS.values()}
+    refused, untested = {}, set()
+    for kind in {kind for mapping in mappings for kind in mapping}:
+        try:
+            reason = why_unsupported(kind())
+        except StrictDataclassClassValidationError:  # it has no valid defaults
+            continue
+        (refused.setdefault(reason.partition(" (")[0], set()) if reason else untested).add(kind.model_type)
+    lines = [f"| {reason} | {', '.join(sorted(names))} |" for reason, names in sorted(refused.items())]
+    return "\n".join([REFUSED, *lines, UNTESTED.format(", ".join(sorted(untested - tested)))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +360,7 @@ def spaced_tokenizer() -> PreTrainedTokenizerFast:
 
 
 BETWEEN_CLS_AND_SEP = processors.TemplateProcessing(
-    single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
 )
 
 
@@ -398,6 +433,21 @@ MODELS = {
     "gpt_neox (Pythia)": Family(GPTNeoXForCausalLM, byte_level_tokenizer, SIZES | {"max_position_embeddings": 128}),
     "bloom": Family(BloomForCausalLM, byte_level_tokenizer, {"hidden_size": 32, "n_layer": LAYERS, "n_head": 4}),
     "mixtral": Family(MixtralForCausalLM, spaced_tokenizer, DECODER | {"num_local_experts": 4}),
+    "jamba (state space and attention)": Family(
+        JambaForCausalLM,
+        byte_level_tokenizer,
+        DECODER
+        | {name: 2 for name in ("attn_layer_period", "expert_layer_period", "num_experts")}
+        | {"attn_layer_offset": 1, "mamba_d_state": 4, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    ),
+    "zamba2 (state space and attention)": Family(
+        Zamba2ForCausalLM,
+        byte_level_tokenizer,
+        DECODER
+        | {"layers_block_type": ["mamba", "hybrid"] * (LAYERS // 2), "hybrid_layer_ids": [1, 3], "num_mem_blocks": 1}
+        | {"mamba_d_state": 4, "mamba_headdim": 8, "n_mamba_heads": 8, "chunk_size": 8, "adapter_rank": 4}
+        | {"use_mamba_kernels": False},
+    ),
     "opt": Family(
         OPTForCausalLM,
         padded_byte_level_tokenizer,

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from families import LAYERS, MODELS, SPLIT, labels_of, measure, sentences, unlabelled
+from families import LAYERS, MODELS, SPLIT, labels_of, measure, others, sentences, unlabelled
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BartConfig,
     BloomConfig,
     Gemma3Config,
     LlamaConfig,
     MambaConfig,
+    PerceiverConfig,
     RobertaConfig,
     T5Config,
     ViTConfig,
@@ -23,13 +25,11 @@ from transformers import (
     XLNetModel,
 )
 
-from stages import encode
 from stages.backbone import prefix
 from stages.backbone.base import keep_lowest_layers, load_config
 from stages.classifier import inference
 from stages.classifier.label_words import label_word_rows
 from stages.classifier.model import load_base
-from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.encoding import template
 
@@ -73,12 +73,13 @@ def test_the_table_in_the_docs_has_every_family():
     assert lines == list(MODELS)
 
 
-def test_a_model_whose_states_have_another_shape_is_run_whole(tmp_path, monkeypatch, capsys):
+def test_the_tables_in_the_docs_have_every_other_family_and_the_reason_for_which_it_is_refused():
+    assert others() in (ROOT / "docs/families.md").read_text()
+
+
+def test_a_model_whose_states_have_another_shape_is_run_whole():
     config = XLNetConfig(vocab_size=50, d_model=32, n_layer=LAYERS, n_head=4, d_inner=48)
-    XLNetModel(config).save_pretrained(tmp_path)
-    monkeypatch.setattr(paths, "BASE_MODEL", tmp_path)
-    assert encode.load_frozen_blocks(LAYERS // 2) == (None, 0)
-    assert "xlnet's layers cannot be run separately" in capsys.readouterr().err
+    assert not prefix.splits(XLNetModel(config), LAYERS // 2)
 
 
 def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
@@ -100,9 +101,12 @@ def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        (T5Config(), "found t5, an encoder with a decoder"),
-        (ViTConfig(), "found vit, for which it has no sequence classification head"),
-        (MambaConfig(), "found mamba, for which it has no sequence classification head"),
+        (T5Config(), "found t5, an encoder with a decoder, of which no lower layers can be run once for all"),
+        (BartConfig(), "found bart, an encoder with a decoder, of which no lower layers can be run once for all"),
+        (XLNetConfig(), "found xlnet, whose answer for a text depends on the padding beside it"),
+        (PerceiverConfig(), "found perceiver, whose layers are not a stack of blocks"),
+        (ViTConfig(), "found vit, for which transformers has no sequence classification head"),
+        (MambaConfig(), "found mamba, for which transformers has no sequence classification head"),
         (Gemma3Config(), r"found gemma3, a model with several parts \(text_config, vision_config\)"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
@@ -132,7 +136,7 @@ def test_a_model_that_brings_its_own_code_is_refused(tmp_path):
 def test_a_head_for_another_number_of_classes_is_refused(saved_model, tmp_path):
     AutoModelForSequenceClassification.from_pretrained(saved_model("llama"), num_labels=5).save_pretrained(tmp_path)
     labels = labels_of(["bad", "good"], pad_token_id=0)
-    with pytest.raises(PipelineError, match=r"or with one for the data's 2 classes, found one for another number"):
+    with pytest.raises(PipelineError, match="the data's 2 classes bad, good, found one for 5: LABEL_0, LABEL_1"):
         load_base(tmp_path, labels=labels, seed=1)
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from conftest import copy_project, tiny_params
 from ruamel.yaml import YAML
+from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages import fetch
@@ -124,6 +125,7 @@ def index(path):
         (point, "model.safetensors: expected weights in safetensors, found a truncated file or another format"),
         (index, "tiny: expected model-00002-of-00002.safetensors, found config.json, "),
         (lambda path: path.rename(path.with_name("pytorch_model.bin")), "pickled weights are not loaded"),
+        (lambda path: path.rename(path.with_name("model-fp16.safetensors")), "tiny: expected model.safetensors, found"),
         (lambda path: path.with_name("config.json").write_text("{"), "config.json: expected JSON, found: Expecting"),
         (
             lambda path: path.with_name("config.json").write_text("[]"),
@@ -132,11 +134,33 @@ def index(path):
         (lambda path: path.with_name("config.json").unlink(), "expected a .gguf file or a folder with config.json"),
         (lambda path: shutil.rmtree(path.parent), "expected a file or folder, found none; put it there"),
     ],
-    ids=["cut", "pointer", "shard", "pickle", "json", "list", "config", "folder"],
+    ids=["cut", "pointer", "shard", "pickle", "variant", "json", "list", "config", "folder"],
 )
 def test_a_model_that_is_not_whole_is_refused(raw, tmp_path, damage, message):
     damage(raw / "model.safetensors")
     assert message in refused(tmp_path)
+
+
+@pytest.mark.parametrize("added", [["<user>", "<url>"], ["zyx"]])
+def test_a_tokenizer_with_more_tokens_than_the_model_has_embeddings_is_refused(raw, tmp_path, added):
+    tokenizer = AutoTokenizer.from_pretrained(raw)
+    embeddings = len(tokenizer)
+    tokenizer.add_tokens(added)
+    tokenizer.save_pretrained(raw)
+    expected = f"each of the tokenizer's {len(tokenizer)} tokens, found {embeddings} embeddings: {', '.join(added)} ha"
+    assert expected in refused(tmp_path)
+
+
+def test_a_special_token_without_an_embedding_is_refused_only_where_it_stands_around_a_text(raw, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(raw)
+    tokenizer.add_special_tokens({"pad_token": "[NEW]"})
+    tokenizer.save_pretrained(raw)
+    fetch.main()
+    shutil.rmtree(tmp_path / "models/base")
+    end = {"single": "$A [NEW]", "special_tokens": [("[NEW]", tokenizer.pad_token_id)]}
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**end)
+    tokenizer.save_pretrained(raw)
+    assert "embeddings: [NEW] has none; call the model's resize_token_embeddings" in refused(tmp_path)
 
 
 def test_a_gguf_file_that_is_none_is_refused(raw, tmp_path):

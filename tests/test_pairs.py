@@ -6,11 +6,21 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import whole_run
-from families import BAD, GOOD
+from conftest import tiny_params
+from datasets import ClassLabel, Dataset
+from families import BAD, GOOD, LAYERS, described, labels_of
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from stages import predict
+from stages import encode, predict
+from stages.backbone import prefix, store
+from stages.classifier import inference
+from stages.classifier.model import load_base
 from stages.common import errors, paths
+from stages.encoding import template, tokens
+from stages.params import Params
+from stages.problems.kinds import PROBLEMS
 from stages.rows import formats
 
 TEMPLATE = "First: {text}\nSecond: {text_pair}\nThe same:"
@@ -102,3 +112,52 @@ def test_line_separators_in_a_carried_text_leave_its_row_whole(ending, tmp_path)
     table = pd.DataFrame({"text": ["a\rb", "e\nf", "g\x85h\u2028i\x0c", 'j",\t']})
     predict.write(table, tmp_path / f"answers{ending}")
     assert formats.read_table(tmp_path / f"answers{ending}")["text"].tolist() == table["text"].tolist()
+
+
+@pytest.mark.parametrize("top_layers", [2, "all"])
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_an_encoder_is_told_which_text_is_which_wherever_it_reads_pairs(
+    family, top_layers, saved_model, tmp_path, monkeypatch
+):
+    base, names, problem = saved_model(family), ["False", "True"], PROBLEMS["single_label"]
+    monkeypatch.setattr(paths, "BASE_MODEL", base)
+    table = pairs(9)
+    both, labels = list(zip(table["one"], table["two"], strict=True)), labels_of(names, pad_token_id=0)
+    typed = AutoTokenizer.from_pretrained(base, model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    set_seed(1)
+    plain = AutoModelForSequenceClassification.from_pretrained(base, **labels).eval()
+    with torch.inference_mode():
+        batch = typed(both, padding=True, return_tensors="pt")
+        expected = plain(**batch).logits.numpy()
+        assert np.abs(plain(batch["input_ids"], batch["attention_mask"]).logits.numpy() - expected).max() > 1e-3
+
+    rows = {"row": range(9), "text": table["one"], "text_pair": table["two"], "label": table["same"].astype(int)}
+    prepared = Dataset.from_dict({name: list(values) for name, values in rows.items()})
+    prepared.cast_column("label", ClassLabel(names=names)).to_parquet(tmp_path / "train.parquet")
+    tokenizer = template.load_tokenizer(base, template=None, max_length=64, pairs=True)
+    split = tokens.tokenize(tmp_path / "train.parquet", tokenizer, scratch=tmp_path / "scratch")
+    store.save_tokens(
+        tmp_path / "train", tokens.chunks(split, tokenizer, stride=None, problem=problem, class_names=names)
+    )
+    lower, depth = encode.load_frozen_blocks(top_layers)
+    about = described(depth=depth, class_names=names)
+    assert depth == (LAYERS - 2 if (family, top_layers) == ("bert", 2) else 0)
+    if lower:
+        encode.encode_states(lower, tmp_path, about, Params.model_validate(tiny_params()))
+    model = load_base(base, labels=labels, seed=1)
+    prefix.splice(model, depth)
+    found = inference.logits(model, store.load_rows(tmp_path / "train", about), batch_size=4, progress="test")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    tokenizer.save_pretrained(tmp_path / "saved")
+    answers = predict.answers(
+        load_base(base, labels=labels, seed=1),
+        tokenizer=AutoTokenizer.from_pretrained(tmp_path / "saved"),
+        inputs=both,
+        batch_size=4,
+        stride=None,
+        problem=problem,
+        thresholds=[],
+    )
+    probabilities = torch.from_numpy(expected).softmax(dim=1).numpy()
+    np.testing.assert_allclose(answers[names].to_numpy(), probabilities, atol=1e-5)

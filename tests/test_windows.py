@@ -97,6 +97,6 @@ def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
 def test_a_stride_without_room_for_more_text_is_refused(saved_model):
     tokenizer = template.load_tokenizer(saved_model("llama"), template=TEMPLATE, max_length=LENGTH)
     room = LENGTH - len(tokenizer("")["input_ids"])
-    assert len(template.token_rows(tokenizer, ["good film " * 50], room - 1)[0]) > 1
+    assert len(template.token_rows(tokenizer, ["good film " * 50], room - 1)["tokens"][0]) > 1
     with pytest.raises(errors.PipelineError, match=rf"encode.stride: expected less than the {room} tokens .* {room}$"):
-        template.token_rows(tokenizer, ["good film " * 50], room)
+        template.token_rows(tokenizer, ["good film " * 50], room)["tokens"]

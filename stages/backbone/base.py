@@ -9,6 +9,10 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, 
 
 from stages.common.errors import PipelineError
 
+READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "xlnet", "yoso")
+"""Families in which a text's answer depends on how far its batch is padded: they mix tokens without regard to the mask,
+or their head reads the last position."""
+
 
 def quiet_transformers() -> None:
     """Silence transformers' warnings and progress bars: a fresh head has no saved weights, as intended.
@@ -31,7 +35,7 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     (base / "config.json").stat()
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, **changes)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # the last two: a value of an unexpected type
         reason = str(error).splitlines()[0]
         raise PipelineError(
             f"{base}: expected a model that transformers {transformers.__version__} knows, found: {reason}; "
@@ -59,7 +63,8 @@ def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
             f"model.layers: expected at most the model's {config.num_hidden_layers} layers, or null for all of them, "
             f"found {layers}"
         )
-    kinds = getattr(config, "layer_types", None)
+    computed = isinstance(getattr(type(config), "layer_types", None), property)  # from the number of layers (Jamba)
+    kinds = None if computed else getattr(config, "layer_types", None)
     return {"num_hidden_layers": layers} | ({"layer_types": kinds[:layers]} if kinds else {})
 
 
@@ -68,7 +73,11 @@ def why_unsupported(config: PreTrainedConfig) -> str | None:
     if "text_config" in config.sub_configs:
         return f"a model with several parts ({', '.join(config.sub_configs)})"
     if config.is_encoder_decoder:
-        return "an encoder with a decoder"
+        return "an encoder with a decoder, of which no lower layers can be run once for all"
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return "for which it has no sequence classification head"
+        return "for which transformers has no sequence classification head"
+    if config.model_type in READ_PADDING:
+        return "whose answer for a text depends on the padding beside it"
+    if not hasattr(config, "num_hidden_layers"):
+        return "whose layers are not a stack of blocks"
     return None

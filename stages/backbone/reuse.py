@@ -138,10 +138,7 @@ def keys(rows: store.Rows, batch: np.ndarray) -> list[bytes]:
     width = rows.width(batch)
     padded = bool((rows.lengths[batch] < width).any())
     head = np.array([width, padded, min(len(batch) * width, FEW)], dtype=np.int32).tobytes()
-    return [
-        hashlib.sha256(head + rows.tokens[rows.offsets[index] : rows.offsets[index + 1]].tobytes()).digest()
-        for index in batch
-    ]
+    return [hashlib.sha256(head + rows.bytes_of(index)).digest() for index in batch]
 
 
 def save(folder: Path, made_by: dict) -> None:

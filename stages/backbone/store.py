@@ -3,6 +3,7 @@
 A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` says where each row starts:
 
     tokens.bin   (tokens,) int32, without a header, so that tokens can be appended
+    types.bin    (tokens,) int8, the token types, likewise; absent where all are 0
     offsets.npy  (rows + 1,) int64; row i is tokens[offsets[i] : offsets[i + 1]]
     labels.npy   (rows,) int64, indices into the class names; (rows, labels) float32, 1 for the labels of a row;
                  or (rows,) float32, numbers
@@ -70,6 +71,7 @@ class Rows:
     states: np.ndarray | None
     pad_token_id: int
     windows: np.ndarray | None = None
+    token_types: np.ndarray | None = None
     multiple: int = 1
     """The rows of a batch are padded to a multiple of this number of tokens."""
 
@@ -114,12 +116,17 @@ class Rows:
         """Tokens to which a batch of these rows is padded."""
         return math.ceil(self.lengths[indices].max() / self.multiple) * self.multiple
 
+    def bytes_of(self, index: int) -> bytes:
+        """What the model reads of a row: its tokens, and their types where there are any."""
+        span = slice(self.offsets[index], self.offsets[index + 1])
+        return b"".join(part[span].tobytes() for part in (self.tokens, self.token_types) if part is not None)
+
     def batch(self, indices: list[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """The rows at `indices` as the model takes them, padded on the right.
 
         Returns:
-            `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,) or (batch, labels), and
-            `states` (batch, tokens, hidden) in the stored dtype, where states are stored.
+            `input_ids` and `attention_mask` (batch, tokens), `labels` (batch,) or (batch, labels), and where they are
+            stored, `token_type_ids` (batch, tokens) and `states` (batch, tokens, hidden) in the stored dtype.
         """
         lengths = self.lengths[indices]
         shape = len(lengths), self.width(indices)
@@ -128,12 +135,16 @@ class Rows:
             "attention_mask": np.zeros(shape, dtype=np.int64),
             "labels": self.labels[indices],
         }
+        if self.token_types is not None:
+            batch["token_type_ids"] = np.zeros(shape, dtype=np.int64)
         if self.states is not None:
             batch["states"] = np.zeros((*shape, self.states.shape[1]), dtype=self.states.dtype)
         for place, (index, length) in enumerate(zip(indices, lengths, strict=True)):
             span = slice(self.offsets[index], self.offsets[index + 1])
             batch["input_ids"][place, :length] = self.tokens[span]
             batch["attention_mask"][place, :length] = 1
+            if self.token_types is not None:
+                batch["token_type_ids"][place, :length] = self.token_types[span]
             if self.states is not None:
                 batch["states"][place, :length] = self.states[span]
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
@@ -162,6 +173,8 @@ class Chunk:
     """The labels of each text, (texts,) or (texts, labels)."""
     source_rows: np.ndarray
     """The number of each text's row in its source, (texts,)."""
+    token_types: np.ndarray | None = None
+    """The type of each token, (tokens,); None: all are 0."""
 
 
 def save_tokens(folder: Path, chunks: Iterable[Chunk]) -> int:
@@ -171,6 +184,9 @@ def save_tokens(folder: Path, chunks: Iterable[Chunk]) -> int:
     with (folder / "tokens.bin").open("wb") as file:
         for chunk in chunks:
             chunk.tokens.astype(np.int32).tofile(file)
+            if chunk.token_types is not None:
+                with (folder / "types.bin").open("ab") as types:
+                    chunk.token_types.astype(np.int8).tofile(types)
             lengths.append(chunk.lengths)
             counts.append(chunk.counts)
             labels.append(np.repeat(chunk.labels, chunk.counts, axis=0))
@@ -222,7 +238,7 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     Args:
         precision: of the matrix products on the batches, see `stages.backbone.precision`.
     """
-    states, windows = folder / "states.npy", folder / "windows.npy"
+    states, windows, types = folder / "states.npy", folder / "windows.npy", folder / "types.bin"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
@@ -231,5 +247,6 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
         states=np.load(states, mmap_mode="r") if states.exists() else None,
         pad_token_id=about.pad_token_id,
         windows=np.load(windows) if windows.exists() else None,
+        token_types=np.memmap(types, np.int8, mode="r") if types.exists() else None,
         multiple=multiple_of_tokens(precision),
     )

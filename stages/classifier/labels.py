@@ -7,14 +7,15 @@ from stages.problems.problem import Problem
 
 
 def label_arguments(problem: Problem, class_names: list[str], pad_token_id: int) -> dict:
-    """The keyword arguments with which `from_pretrained` makes a head for these classes."""
-    labels = {
+    """The keyword arguments with which `from_pretrained` makes a head for these classes, whatever the base's
+    configuration says of the task that it was tuned for before."""
+    return {
         "num_labels": len(class_names),
         "id2label": dict(enumerate(class_names)),
         "label2id": {name: index for index, name in enumerate(class_names)},
         "pad_token_id": pad_token_id,
+        "problem_type": problem.transformers_type,
     }
-    return labels | ({"problem_type": problem.transformers_type} if problem.transformers_type else {})
 
 
 def load_labels(folder: Path) -> dict:

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from stages.backbone.base import load_config
-from stages.classifier import label_words, last_token
+from stages.classifier import label_words, last_token, saved_head
 from stages.common.errors import PipelineError
 
 
@@ -22,7 +22,8 @@ def load_base(
 ) -> PreTrainedModel:
     """The base model with a classification head.
 
-    `fresh_modules` of the returned model names the modules whose weights the base lacks.
+    `fresh_modules` of the returned model names the modules whose weights the base lacks. `unnamed_head`: it was saved
+    with a head, but does not say which output is which class, so that the head's last layer is one of these modules.
 
     Args:
         labels: see `label_arguments`; also the changes of `stages.backbone.base.keep_lowest_layers`.
@@ -32,25 +33,52 @@ def load_base(
         words: each class's word; None: the class's own name.
 
     Raises:
-        PipelineError: the base was saved with a classification head of another size.
+        PipelineError: the base was saved with a classification head for other classes.
     """
     config = load_config(base, **labels)
     transformers.set_seed(seed)
     model, loading = AutoModelForSequenceClassification.from_pretrained(
         base, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    if loading["mismatched_keys"]:
-        raise PipelineError(
-            f"{base}: expected a model without a head, or with one for the data's {config.num_labels} classes, found "
-            "one for another number; choose as model.source the model that it was tuned from"
-        )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
+    mismatched = {key.rpartition(".")[0]: saved[0] for key, saved, _ in loading["mismatched_keys"]}
+    model.unnamed_head = not use_saved_head(model, base, mismatched)
     if is_causal(config):
         last_token.mlp_at_last_token_only(model)
     if head == "label_words" and label_words.has_label_word_head(model):
         model.score.weight.data.copy_(label_words.label_word_head(model, base, words))
     return model
+
+
+def use_saved_head(model: PreTrainedModel, base: Path, mismatched: dict[str, int]) -> bool:
+    """Match the head that the base was saved with, if it was, to the classes, in place; returns whether that can be.
+
+    Args:
+        mismatched: for each module whose weights have another size in the base, how many rows they have there.
+
+    Raises:
+        PipelineError: the head is for other classes, or other weights do not have the size that the configuration says.
+    """
+    last = saved_head.last_layer(model)
+    (name,) = [name for name, part in model.named_modules() if part is last]
+    if wrong := sorted(mismatched.keys() - {name}):
+        raise PipelineError(
+            f"{base}: expected weights of the sizes in config.json, found others for {', '.join(wrong)}; "
+            "fetch or copy the model again"
+        )
+    outputs = mismatched.get(name, last.out_features)
+    if name in model.fresh_modules or outputs == model.config.num_labels == 1:
+        return True
+    named = load_config(base).id2label
+    saved = [str(named[index]) for index in sorted(named)]
+    if len(saved) != outputs:
+        saved = [f"LABEL_{index}" for index in range(outputs)]
+    if saved_head.match(model, saved):
+        return True
+    saved_head.renew(last, deviation=getattr(model.config, "initializer_range", 0.02))
+    model.fresh_modules = sorted({*model.fresh_modules, name})
+    return False
 
 
 def is_causal(config: PreTrainedConfig) -> bool:

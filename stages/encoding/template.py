@@ -11,7 +11,14 @@ from typing import Literal
 import torch
 from tokenizers import Regex, Tokenizer, normalizers, processors
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from stages.backbone.base import load_config
 from stages.common.errors import PipelineError
@@ -27,6 +34,9 @@ CLEANING = (
     normalizers.Strip(),
 )
 """The same cleaning as `texts.clean`, for texts that were not cleaned before."""
+
+INPUTS = {"tokens": "input_ids", "token_types": "token_type_ids"}
+"""What the stored rows hold, and the names by which models take it."""
 
 TRUNCATION_SIDES = {"head": "right", "tail": "left", "windows": "right"}
 """The side at which a long text is cut, by the part that is kept; windows start at the text's beginning."""
@@ -44,14 +54,15 @@ def load_tokenizer(
 
     The template becomes the tokenizer's post-processor, as token ids, so it is saved and loaded with the tokenizer, and
     truncation to `max_length` tokens cuts only the text, whose head or tail is kept. Padding is on the right. Token
-    type ids, which the stored rows do not have, are left out.
+    types are given where the tokenizer itself joins the texts of a pair, for a model that tells a first text from a
+    second (BERT); everywhere else all of them are 0, which models assume.
 
     Args:
         max_length: None: as many tokens as the model takes, which may be infinitely many.
 
     Raises:
-        PipelineError: there is no fast tokenizer, it has neither a pad nor an end token, `max_length` leaves no room
-            for a text or exceeds what the model takes, or the tokenizer cannot express the template.
+        PipelineError: there is no fast tokenizer, it has no special token, `max_length` leaves no room for a text or
+            exceeds what the model takes, or the tokenizer cannot express the template.
     """
     config = load_config(base)
     try:
@@ -59,7 +70,6 @@ def load_tokenizer(
             base,
             padding_side="right",
             truncation_side=TRUNCATION_SIDES[truncation],
-            model_input_names=["input_ids", "attention_mask"],
             trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError) as error:
@@ -70,15 +80,34 @@ def load_tokenizer(
             f"{base}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}; "
             "choose another model.source"
         )
-    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.vocab_size:
-        if tokenizer.eos_token is None:
-            raise PipelineError(f"{base}: expected a tokenizer with a pad or an end token, found neither")
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer = with_template(tokenizer, written_out(template, tokenizer, pairs), pairs)
+    tokenizer.pad_token = padding(tokenizer, config, base)
+    template = written_out(template, tokenizer, pairs)
+    typed = pairs and template == TEXT_ALONE and getattr(config, "type_vocab_size", 0) > 1
+    tokenizer.model_input_names = ["input_ids", "attention_mask", *(["token_type_ids"] if typed else [])]
+    tokenizer = with_template(tokenizer, template, pairs)
     tokenizer.model_max_length = max_tokens(config)
     if max_length is not None:
         limit(tokenizer, max_length, around=tokenizer.num_special_tokens_to_add(pair=pairs))
     return tokenizer
+
+
+def padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, base: Path) -> str:
+    """The token to pad with: the model's own pad token, from which some count the positions (RoBERTa), the tokenizer's,
+    one whose name says so, the end token, or any other special token: the first of these that has an embedding.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    named = [token for token, added in tokenizer.added_tokens_decoder.items() if "pad" in added.content.lower()]
+    wanted = config.pad_token_id, tokenizer.pad_token_id, *named, tokenizer.eos_token_id, *sorted(special)
+    found = [token for token in wanted if token in special and token < config.vocab_size]
+    if not found:
+        raise PipelineError(
+            f"{base}: expected a tokenizer with a special token to pad with, found none; give it a pad_token that the "
+            "model has an embedding for"
+        )
+    return tokenizer.convert_ids_to_tokens(found[0])
 
 
 def written_out(template: str | None, tokenizer: PreTrainedTokenizerBase, pairs: bool) -> str:
@@ -112,8 +141,9 @@ def limit(tokenizer: PreTrainedTokenizerBase, max_length: int, *, around: int) -
 
 def token_rows(
     tokenizer: PreTrainedTokenizerBase, inputs: list[str] | list[tuple[str, str]], stride: int | None
-) -> list[list[list[int]]]:
-    """The tokens of each text or pair in rows of at most `model_max_length`, each within the template.
+) -> dict[str, list[list[list[int]]]]:
+    """The tokens of each text or pair in rows of at most `model_max_length`, each within the template; and likewise the
+    token types, where the tokenizer gives any. The keys are those of `INPUTS`.
 
     Args:
         stride: tokens that the neighbouring windows of a long text share; None: one row per text, truncated.
@@ -122,7 +152,8 @@ def token_rows(
         PipelineError: `stride` is not below the number of tokens that the template leaves for the text.
     """
     if stride is None:
-        return [[tokens] for tokens in tokenizer(inputs, truncation=True)["input_ids"]]
+        rows = stored(tokenizer(inputs, truncation=True))
+        return {name: [[row] for row in values] for name, values in rows.items()}
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if stride >= room:
         raise PipelineError(
@@ -130,10 +161,21 @@ def token_rows(
             f"found {stride}"
         )
     windows = tokenizer(inputs, truncation=True, stride=stride, return_overflowing_tokens=True)
-    rows = [[] for _ in inputs]
-    for text, tokens in zip(windows["overflow_to_sample_mapping"], windows["input_ids"], strict=True):
-        rows[text].append(tokens)
+    rows = {name: [[] for _ in inputs] for name in stored_names(tokenizer)}
+    for name, values in stored(windows).items():
+        for text, row in zip(windows["overflow_to_sample_mapping"], values, strict=True):
+            rows[name][text].append(row)
     return rows
+
+
+def stored_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The keys of `INPUTS` for which the tokenizer gives anything."""
+    return [name for name, given in INPUTS.items() if given in tokenizer.model_input_names]
+
+
+def stored(encoded: BatchEncoding) -> dict[str, list[list[int]]]:
+    """What the stored rows hold of a tokenizer's output, by the keys of `INPUTS`."""
+    return {name: encoded[given] for name, given in INPUTS.items() if given in encoded}
 
 
 def max_tokens(config: PreTrainedConfig) -> float:
@@ -160,7 +202,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
     plain = pairs and template == TEXT_ALONE
     probes = list(PROBES) if pairs else [text for text, _ in PROBES]
     formatted = probes if plain else [template.format(text=text, text_pair=pair) for text, pair in PROBES]
-    expected = tokenizer(formatted)["input_ids"]
+    expected = stored(tokenizer(formatted))
     for lead in ([], [normalizers.Prepend(" ")]):
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         own = [backend.normalizer] if backend.normalizer else []
@@ -174,7 +216,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
             model_input_names=tokenizer.model_input_names,
             **tokenizer.special_tokens_map,
         )
-        if templated(probes)["input_ids"] == expected:
+        if stored(templated(probes)) == expected:
             return templated
     raise PipelineError(
         f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "

@@ -21,7 +21,8 @@ CHUNK = 1_000
 
 
 def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) -> Dataset:
-    """A prepared split with the column `tokens`: the ids of each whole text, or pair, within the template.
+    """A prepared split with the column `tokens`: the ids of each whole text, or pair, within the template; and with
+    their `token_types`, where the tokenizer gives any.
 
     Args:
         split: a Parquet file that `prepare` wrote.
@@ -31,14 +32,15 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
 
     def tokens_of(batch: Mapping[str, list]) -> dict[str, list[list[int]]]:
         inputs = texts.as_inputs(pd.DataFrame({name: batch[name] for name in texts.COLUMNS if name in batch}))
-        return {"tokens": tokenizer(inputs, verbose=False)["input_ids"]}
+        return template.stored(tokenizer(inputs, verbose=False))
 
     rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
+    columns = {name: List(Value("int32")) for name in template.stored_names(tokenizer)}
     return rows.map(
         tokens_of,
         batched=True,
         batch_size=CHUNK,
-        features=Features(rows.features | {"tokens": List(Value("int32"))}),
+        features=Features(rows.features | columns),
         new_fingerprint=f"{split.stem}-tokens",  # the default pickles the tokenizer, in vain: no cache is kept
     )
 
@@ -69,22 +71,29 @@ def chunks(
         stride: see `template.token_rows`.
     """
     for table in tokenized.with_format("arrow").iter(CHUNK):
-        by_text = pa.array(rows_of_texts(table, tokenizer, stride), pa.list_(pa.list_(pa.int32())))
-        rows = by_text.flatten()
+        by_text = {
+            name: pa.array(values, pa.list_(pa.list_(pa.int32())))
+            for name, values in rows_of_texts(table, tokenizer, stride).items()
+        }
         yield Chunk(
-            tokens=rows.flatten().to_numpy(),
-            lengths=pc.list_value_length(rows).to_numpy(),
-            counts=pc.list_value_length(by_text).to_numpy(),
+            **{name: values.flatten().flatten().to_numpy() for name, values in by_text.items()},
+            lengths=pc.list_value_length(by_text["tokens"].flatten()).to_numpy(),
+            counts=pc.list_value_length(by_text["tokens"]).to_numpy(),
             labels=problem.array(table["label"].to_pylist(), class_names),
             source_rows=table["row"].to_numpy(),
         )
 
 
-def rows_of_texts(table: pa.Table, tokenizer: PreTrainedTokenizerBase, stride: int | None) -> list[list[list[int]]]:
-    """For each text its rows: the whole text, or what `template.token_rows` makes of a long one."""
-    rows = [[whole] for whole in table["tokens"].to_pylist()]
-    if long := [text for text, (whole,) in enumerate(rows) if len(whole) > tokenizer.model_max_length]:
-        inputs = texts.as_inputs(table.drop_columns(["label", "tokens"]).take(long).to_pandas())
-        for text, kept in zip(long, template.token_rows(tokenizer, inputs, stride), strict=True):
-            rows[text] = kept
+def rows_of_texts(
+    table: pa.Table, tokenizer: PreTrainedTokenizerBase, stride: int | None
+) -> dict[str, list[list[list[int]]]]:
+    """For each text its rows, as `template.token_rows` returns them; only long texts are tokenized again."""
+    rows = {
+        name: [[whole] for whole in table[name].to_pylist()] for name in template.INPUTS if name in table.column_names
+    }
+    if long := [text for text, (whole,) in enumerate(rows["tokens"]) if len(whole) > tokenizer.model_max_length]:
+        inputs = texts.as_inputs(table.drop_columns(["label", *rows]).take(long).to_pandas())
+        for name, kept in template.token_rows(tokenizer, inputs, stride).items():
+            for text, row in zip(long, kept, strict=True):
+                rows[name][text] = row
     return rows

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from stages.backbone import parallel, store
 from stages.classifier import inference, label_words
+from stages.classifier.saved_head import last_layer
 from stages.problems.kinds import of_model
 
 MAX_ROWS = 3_000
@@ -129,11 +130,3 @@ def scale(model: PeftModel | PreTrainedModel, divisor: float) -> None:
     last.weight.data /= divisor
     if last.bias is not None:
         last.bias.data /= divisor
-
-
-def last_layer(model: PeftModel | PreTrainedModel) -> nn.Linear:
-    """The head's last layer, which gives the logits."""
-    whole = model.get_base_model() if isinstance(model, PeftModel) else model
-    return [
-        part for part in whole.modules() if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels
-    ][-1]

@@ -1,5 +1,7 @@
 """Encoded rows on disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,17 @@ def test_a_batch_holds_its_rows_padded_on_the_right(tmp_path, dtype, torch_dtype
     assert batch["labels"].tolist() == [1, 0]
     assert batch["states"].dtype == torch_dtype
     assert batch["states"][..., 3].tolist() == [[9, 10, 0], [5, 6, 7]]
+
+
+def test_a_batch_holds_the_types_of_its_tokens_where_there_are_any(tmp_path):
+    assert "token_type_ids" not in written(tmp_path / "plain", about()).batch([0])
+    chunks = [chunk_of(ROWS[:2], [0, 1]), chunk_of(ROWS[2:], [1])]
+    typed = [replace(chunks[0], token_types=np.array([0, 0, 1, 1])), replace(chunks[1], token_types=np.array([0, 1]))]
+    store.save_tokens(tmp_path / "typed", typed)
+    rows = store.load_rows(tmp_path / "typed", about())
+    assert rows.batch([2, 0])["token_type_ids"].tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert rows.batch([2, 0])["token_type_ids"].dtype == torch.int64
+    assert len({rows.bytes_of(0), replace(rows, token_types=1 - rows.token_types).bytes_of(0)}) == 2
 
 
 def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):

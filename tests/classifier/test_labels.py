@@ -10,9 +10,9 @@ from stages.common import files
 @pytest.mark.parametrize(
     ("problem", "names", "kind"),
     [
-        ("single_label", ["bad", "good"], {}),
-        ("multi_label", ["warm", "funny", "wise"], {"problem_type": "multi_label_classification"}),
-        ("regression", ["value"], {"problem_type": "regression"}),
+        ("single_label", ["bad", "good"], None),
+        ("multi_label", ["warm", "funny", "wise"], "multi_label_classification"),
+        ("regression", ["value"], "regression"),
     ],
 )
 def test_arguments_name_the_classes_both_ways_and_survive_the_disk(problem, names, kind, tmp_path):
@@ -22,7 +22,7 @@ def test_arguments_name_the_classes_both_ways_and_survive_the_disk(problem, name
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
         "pad_token_id": 3,
-        **kind,
+        "problem_type": kind,
     }
     files.write_json(tmp_path / "labels.json", arguments)
     assert load_labels(tmp_path) == arguments

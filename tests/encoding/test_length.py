@@ -80,6 +80,6 @@ def test_the_tokens_of_windows_are_those_that_the_tokenizer_makes(saved_model, l
     made = template.load_tokenizer(saved_model("llama"), template="Review: {text}\nSentiment:", max_length=limit)
     texts = [" ".join(["good"] * count) for count in (1, 5, 20, 21, 22, 23, 24, 25, 60, 100, 101)]
     whole = [len(tokens) for tokens in made(texts)["input_ids"]]
-    found = template.token_rows(made, texts, stride)
+    found = template.token_rows(made, texts, stride)["tokens"]
     counted = lengths(whole, others=[], around=made.num_special_tokens_to_add()).in_windows(limit, stride)
     assert counted == sum(len(row) for rows in found for row in rows)

@@ -106,6 +106,22 @@ def test_pairs_without_a_template_stand_as_the_tokenizer_puts_them(saved_model):
     assert tokenizer([("good", "bad")])["input_ids"] == plain([("good", "bad")])["input_ids"]
 
 
+@pytest.mark.parametrize("form", [None, "{text}"])
+@pytest.mark.parametrize(("family", "typed"), [("bert", True), ("albert", True), ("distilbert", False)])
+def test_a_model_that_tells_a_first_text_from_a_second_is_told_which_is_which_also_after_saving(
+    family, form, typed, saved_model, tmp_path
+):
+    plain = AutoTokenizer.from_pretrained(saved_model(family), model_input_names=["input_ids", "token_type_ids"])
+    template.load_tokenizer(saved_model(family), template=form, max_length=9, pairs=True).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    pairs = [("good film", "bad"), ("good film " * 9, "bad " * 9)]
+    expected = plain(pairs, truncation=True, max_length=9)
+    assert expected["token_type_ids"][1] == [0] * 5 + [1] * 4
+    found = loaded(pairs, truncation=True)
+    assert found["input_ids"] == expected["input_ids"]
+    assert found.get("token_type_ids") == (expected["token_type_ids"] if typed else None)
+
+
 def test_a_max_length_without_room_for_a_pair_is_refused(saved_model):
     options = {"template": PAIRS[0], "pairs": True}
     tokenizer = template.load_tokenizer(saved_model("llama"), max_length=60, **options)

@@ -80,7 +80,7 @@ def test_a_long_text_becomes_several_rows_where_there_are_windows(saved_model, s
     assert chunk.lengths.max() == 64
     assert chunk.labels.tolist() == [0, 1, 0]
     rows = [row.tolist() for row in np.split(chunk.tokens, np.cumsum(chunk.lengths)[:-1])]
-    assert rows == [row for text in template.token_rows(tokenizer, texts, 8) for row in text]
+    assert rows == [row for text in template.token_rows(tokenizer, texts, 8)["tokens"] for row in text]
 
 
 def test_both_texts_of_a_pair_are_tokenized_together(saved_model, split, tmp_path):
