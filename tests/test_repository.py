@@ -68,6 +68,7 @@ PACKAGES = (
     "encoding",
     "classifier",
     "adapters",
+    "resuming",
     "training",
     "scoring",
     "evidence",
