@@ -23,6 +23,7 @@ from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO
 from stages.reporting.params import Gate
+from stages.resuming.params import Checkpoints
 from stages.rows.params import Data
 from stages.scoring.params import Baseline, Evaluate
 from stages.sources import presets
@@ -54,6 +55,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    checkpoints: Checkpoints
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:

@@ -30,6 +30,8 @@ from stages.common import errors, files, paths, progress
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
+from stages.resuming import places
+from stages.resuming.checkpoints import Checkpoints
 from stages.training import first_token, fused, head, quantized, recipe, trainer
 from stages.training.callbacks import selection_score
 from stages.training.params import Train
@@ -54,29 +56,41 @@ def main() -> None:
     about, rows = load_rows(params)
     main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
     options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
-    with (
-        files.replacing(paths.SEEDS) as others,
-        files.replacing(paths.ADAPTER) as adapter,
-        files.replacing(paths.TRAIN_CURVES) as curves,
-    ):
+    with places.place("train", settings=recorded(params), inputs=inputs(), days=params.checkpoints.days) as place:
         metrics = {
-            seed: train(
-                params,
-                options,
-                main_score,
-                about,
-                rows,
-                seed=seed,
-                adapter=others / f"{seed}",
-                curves=curves / f"{seed}",
-            )
+            seed: trained(params, options, main_score, about, rows, seed=seed, home=place / f"seed-{seed}")
             for seed in options.seeds
         }
         kept = best_seed(metrics, options, main_score)
-        lift(others / f"{kept}", adapter)
-        lift(curves / f"{kept}", curves)
-        files.write_text(others / "README.md", "The adapters of the seeds that were not kept; none with one seed.\n")
-    save_metrics(metrics, kept)
+        publish(place, options.seeds, kept)
+        save_metrics(metrics, kept)
+
+
+def trained(
+    params: Params,
+    options: Train,
+    main_score: MainScore,
+    about: store.About,
+    rows: dict[str, store.Rows],
+    *,
+    seed: int,
+    home: Path,
+) -> dict[str, Any]:
+    """Train with one seed, or go on with it, unless an interrupted run has done so; returns the metrics.
+
+    Args:
+        options: the section `train` without any `auto`.
+        home: of what is kept; `adapter`, `curves` and metrics.json in its folder `done` are there once all are.
+    """
+    done = home / "done"
+    if done.exists():
+        progress.say(f"train: seed {seed} was trained by an interrupted run")
+    else:
+        checkpoints = Checkpoints(home, seconds=60 * params.checkpoints.minutes)
+        with files.replacing(done) as folder:
+            metrics = train(params, options, main_score, about, rows, seed=seed, checkpoints=checkpoints, folder=folder)
+            files.write_json(folder / "metrics.json", metrics)
+    return json.loads((done / "metrics.json").read_text())
 
 
 def train(
@@ -85,16 +99,12 @@ def train(
     main_score: MainScore,
     about: store.About,
     rows: dict[str, store.Rows],
+    *,
     seed: int,
-    adapter: Path,
-    curves: Path,
+    checkpoints: Checkpoints,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Train with one seed and save the adapter; returns its metrics.
-
-    Args:
-        options: the section `train` without any `auto`.
-        adapter, curves: the folders to write.
-    """
+    """Train with one seed and save the adapter and the curves in folders of these names; returns the metrics."""
     problem = PROBLEMS[about.problem]
     unit = problem.unit(rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in rows.items()}
@@ -111,11 +121,12 @@ def train(
     if "saved" not in starts and first_token.can_learn(model, method=params.peft.method, init=params.lora.head_init):
         starts["mean_probe"] = partial(first_token.start, rows=rows, **settings)
     settings |= {"problem": problem, "main": main_score, "unit": unit, "rates": recipe.rates(params.train, options.lr)}
-    metrics = {"seed": seed} | counts | trainer.fit(model, rows, curves, starts=starts, **settings)
+    settings |= {"starts": starts, "checkpoints": checkpoints}
+    metrics = {"seed": seed} | counts | trainer.fit(model, rows, folder / "curves", **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
-    adapter.mkdir()
-    save(model, about, params, metrics, adapter)
+    (folder / "adapter").mkdir()
+    save(model, about, params, metrics, folder / "adapter")
     return metrics
 
 
@@ -124,11 +135,18 @@ def best_seed(metrics: dict[int, dict[str, Any]], options: Train, main_score: Ma
     return max(metrics, key=lambda seed: selection_score(metrics[seed]["validation"], options.select_by, main_score))
 
 
-def lift(folder: Path, into: Path) -> None:
-    """Move what `folder` holds into the folder `into`."""
-    for path in folder.iterdir():
-        path.rename(into / path.name)
-    folder.rmdir()
+def publish(place: Path, seeds: list[int], kept: int) -> None:
+    """Copy the adapters and curves of all seeds from where they were made to where DVC expects them."""
+    with (
+        files.replacing(paths.SEEDS) as others,
+        files.replacing(paths.ADAPTER) as adapter,
+        files.replacing(paths.TRAIN_CURVES) as curves,
+    ):
+        for seed in seeds:
+            made = place / f"seed-{seed}" / "done"
+            shutil.copytree(made / "adapter", adapter if seed == kept else others / f"{seed}", dirs_exist_ok=True)
+            shutil.copytree(made / "curves", curves if seed == kept else curves / f"{seed}", dirs_exist_ok=True)
+        files.write_text(others / "README.md", "The adapters of the seeds that were not kept; none with one seed.\n")
 
 
 def save_metrics(metrics: dict[int, dict[str, Any]], kept: int) -> None:
@@ -215,13 +233,23 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
     run = Run(
         depth=about.depth,
         max_length=about.max_length,
-        params=params.model_dump(include=RECORDED, exclude=NOT_RECORDED),
+        **recorded(params),
         base_model=json.loads((paths.BASE_MODEL / "source.json").read_text()),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
         metrics=metrics,
     )
     files.write_text(folder / "README.md", card.model_card(run, about.class_names))
     run.save(folder)
+
+
+def recorded(params: Params) -> dict[str, dict[str, Any]]:
+    """The parameters and the versions of packages that decide what comes out."""
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"params": params.model_dump(include=RECORDED, exclude=NOT_RECORDED), "packages": packages}
+
+
+def inputs() -> list[Path]:
+    """What a training reads."""
+    return [paths.BASE_MODEL, *(paths.ENCODED / name for name in ("about.json", "tokenizer", "train", "validation"))]
 
 
 def ordered(config: dict) -> dict:

@@ -69,6 +69,7 @@ PACKAGES = (
     "encoding",
     "classifier",
     "adapters",
+    "resuming",
     "training",
     "scoring",
     "evidence",

@@ -17,6 +17,7 @@ from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
+from stages.resuming.checkpoints import Checkpoints
 from stages.training import fused, head, trainer
 from stages.training.callbacks import Best
 
@@ -50,7 +51,8 @@ def fitted(rows, base, curves, precision="float32", main="accuracy", rates=None,
     }
     problem = PROBLEMS["single_label"]
     settings |= {"starts": starts, "problem": problem, "main": problem.main_scores[main]}
-    return model, trainer.fit(model, rows, curves, **settings)
+    checkpoints = Checkpoints(curves.parent / f"{curves.name}-checkpoints", seconds=1e9)
+    return model, trainer.fit(model, rows, curves, checkpoints=checkpoints, **settings)
 
 
 def weights(model):

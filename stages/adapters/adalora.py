@@ -54,6 +54,17 @@ class RankAllocation(TrainerCallback):
     their final values for the last half.
     """
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: the importance of each rank so far, and which ranks are on."""
+        allocator = self.model.base_model.rankallocator
+        importance = {name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
+        return {"importance": importance, "rank_pattern": self.model.active_peft_config.rank_pattern}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        vars(self.model.base_model.rankallocator).update(state["importance"])
+        self.model.active_peft_config.rank_pattern = state["rank_pattern"]
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: PeftModel, **kwargs: Any
     ) -> None:
@@ -62,6 +73,7 @@ class RankAllocation(TrainerCallback):
         Raises:
             PipelineError: there are too few steps for the `tinit` and `tfinal` of `peft.options`.
         """
+        self.model = model
         config, steps = model.active_peft_config, state.max_steps
         config.total_step, config.tinit, config.tfinal = steps, config.tinit or steps // 10, config.tfinal or steps // 2
         if config.tinit + config.tfinal >= steps:

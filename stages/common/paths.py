@@ -46,6 +46,9 @@ SUMMARY = Path("metrics/summary.png")
 REPORT = Path("metrics/report.md")
 CARD = Path("metrics/card.md")
 
+CHECKPOINTS = Path(".cache/checkpoints")
+"""What interrupted stages have left, to go on from."""
+
 DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
 """Verified archives, kept between runs and outside DVC, so that a rerun downloads nothing. A run in a copy of the
 repository uses the archives of the original, which DVC_ROOT names."""

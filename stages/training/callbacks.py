@@ -50,6 +50,14 @@ class Best(TrainerCallback):
         self.scores: dict[str, Any] = {}
         self.floor = -math.inf  # the main score of the start
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold."""
+        return {name: vars(self)[name] for name in ("scores", "epoch", "weights", "floor", "waited")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        vars(self).update(state)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -107,6 +115,14 @@ class Curves(TrainerCallback):
         """Args: main: the key of the main score; start: the scores on the validation rows before the first step."""
         self.main, self.offset, self.logged = main, 0, [(0, {f"eval_{name}": value for name, value in start.items()})]
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold."""
+        return {"offset": self.offset, "logged": self.logged}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        vars(self).update(state)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -157,6 +173,7 @@ class Steps(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.shown.total = state.max_steps
+        self.shown.update(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.shown.update(1)

@@ -22,6 +22,7 @@ from stages.common import progress
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
+from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
 from stages.training.callbacks import Best, Curves, put, without_prefix
 from stages.training.params import Train
@@ -38,6 +39,7 @@ def fit(
     rows: dict[str, store.Rows],
     curves: Path,
     *,
+    checkpoints: Checkpoints,
     starts: dict[str, head.Start],
     problem: Problem,
     main: MainScore,
@@ -54,6 +56,7 @@ def fit(
     Args:
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
+        checkpoints: what an interrupted run has left is taken up.
         starts: what the run may start from, by name; tried in this order, each on what the one before left.
         main: the main score.
         options: without any `auto`, see `recipe.resolve`.
@@ -65,6 +68,7 @@ def fit(
         PipelineError: the loss is not finite.
     """
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
+    of_method = methods.callbacks(model)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
     with tempfile.TemporaryDirectory() as scratch:
         trainer = RowTrainer(
@@ -75,10 +79,14 @@ def fit(
             data_collator=partial(collate, rows=rows),
             compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
             compute_loss_func=loss_function(model, rows["train"].labels, options),
-            callbacks=methods.callbacks(model),
+            callbacks=of_method,
         )
-        chosen_start, scores = start(trainer, starts, best)
+        trainer.checkpoints = checkpoints
+        chosen_start, scores = checkpoints.before or start(trainer, starts, best)
         logged = Curves(main.key, start=scores[chosen_start])
+        for callback in (logged, best):
+            trainer.add_callback(callback)
+        checkpoints.attach(trainer, parts=[*of_method, logged, best], before=(chosen_start, scores))
         rate = train(trainer, logged, best, rates=rates, options=options)
     logged.save(curves)
     chosen = {"head_init": chosen_start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
@@ -91,12 +99,12 @@ def train(trainer: "RowTrainer", curves: Curves, best: Best, *, rates: tuple[flo
 
     Leaves the trainer's model with the best weights.
     """
-    for callback in (curves, best):
-        trainer.add_callback(callback)
-    for rate in rates:
+    for call, rate in enumerate(rates):
+        if call < trainer.checkpoints.call:
+            continue
         trainer.restart(rate, options)
         with callbacks.bar(trainer):
-            trainer.train()
+            trainer.checkpoints.train(call)
         put(trainer.model, best.weights)
         if best.epoch:
             break
@@ -247,6 +255,12 @@ class RowTrainer(Trainer):
                 "lower train.lr or lora.alpha, lengthen train.warmup, or set precision: float32"
             )
         return result
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.checkpoints.save()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.checkpoints.put_weights(self.model)
 
     def restart(self, rate: float, options: Train) -> None:
         """Prepare the next run of `train`, with a new optimizer at this peak learning rate.

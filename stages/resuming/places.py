@@ -1,0 +1,56 @@
+"""Where a stage keeps what it has done so far, so that it goes on there after it was interrupted.
+
+The folder's name is a fingerprint of all that the stage's results depend on: what other parameters, other inputs or
+another version of the code have left is not taken up.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.common import paths
+
+CODE = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> Iterator[Path]:
+    """Yield the folder of a stage, which may hold what an earlier run left; it is removed if the block succeeds.
+
+    Args:
+        settings: the parameters and versions on which the results depend, as JSON can hold them.
+        inputs: the files and folders that the stage reads.
+        days: what other runs left longer ago is removed.
+    """
+    clear(days)
+    folder = paths.CHECKPOINTS / f"{stage}-{fingerprint(settings, inputs)[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
+    """The sha256, in hexadecimal, of the settings, the names and contents of the inputs, and the code in stages/."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in (*sorted(CODE.rglob("*.py")), *(file for given in inputs for file in files_of(given))):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder in sorted order."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def clear(days: float) -> None:
+    """Remove what runs left that did not write for so many days."""
+    for folder in paths.CHECKPOINTS.glob("*"):
+        if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > days * 86_400:
+            shutil.rmtree(folder, ignore_errors=True)
