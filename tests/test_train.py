@@ -155,7 +155,7 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     settings = {"options": params.train, "seed": SEED, "precision": params.precision, "rates": (params.train.lr,)}
     problem = PROBLEMS["single_label"]
     settings |= {"starts": starts, "problem": problem, "main": problem.main_scores["accuracy"]}
-    scores = trainer.fit(model, rows, tmp_path, **settings)
+    scores = trainer.fit(model, rows, tmp_path, checkpoints=Checkpoints(tmp_path / "none", seconds=1e9), **settings)
     assert scores["recipe"]["head_init"] == "probe"
     assert scores["start"]["probe"]["log_loss"] < scores["start"]["random"]["log_loss"]
     torch.testing.assert_close(head.copied(model)[0], probe[0], atol=1e-4, rtol=0)
