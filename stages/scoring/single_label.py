@@ -93,7 +93,7 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
 
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
         """Log loss."""
-        return metrics.log_loss(labels, outputs)
+        return metrics.log_loss(labels, outputs, labels=range(outputs.shape[1]))
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Of each class, as many labels are suspect as are estimated to be wrong, those with the lowest quality first
