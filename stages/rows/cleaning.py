@@ -100,7 +100,7 @@ def contradictions(rows: pd.DataFrame, same_text: pd.Series, place: str) -> str:
     named = "row " + rows["row"].astype(str) + " (" + rows["label"].astype(str) + ")"
     by_text = named.groupby(same_text, sort=False).agg(" and ".join)
     return (
-        f"warning: {len(by_text):,} texts{place} have more than one label, and are left out; correct them: "
+        f"warning: texts{place} with more than one label are left out, {len(by_text):,} in all; correct them: "
         f"{texts.shortened('; '.join(by_text), 300)}"
     )
 

@@ -53,7 +53,7 @@ def test_contradictory_labels_are_told_with_the_numbers_of_their_rows(column, la
     assert cleaning.clean_rows(rows, dropped, place=" of train")["row"].tolist() == [2]
     assert dropped["conflicting_labels"] == 3
     assert capsys.readouterr().err == (
-        f"warning: 1 texts of train have more than one label, and are left out; correct them: {named}\n"
+        f"warning: texts of train with more than one label are left out, 1 in all; correct them: {named}\n"
     )
 
 
@@ -61,7 +61,7 @@ def test_a_long_list_of_contradictions_is_cut_and_without_one_nothing_is_said(ca
     repeated = [f"text {number // 2}" for number in range(400)]
     cleaning.clean_rows(table(repeated, ["x", "y"] * 200), Counter())
     line = capsys.readouterr().err
-    assert "200 texts have more than one label, and are left out; correct them: row 1 (x) and row 2 (y); row 3" in line
+    assert "texts with more than one label are left out, 200 in all; correct them: row 1 (x) and row 2 (y); row 3" in line
     assert line.endswith(" …\n")
     assert len(line) < 400
     cleaning.clean_rows(table(repeated, ["x"] * 400), Counter())
