@@ -224,9 +224,11 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
         ValueError: the first line is a row, and has more or fewer fields than there are `names`; or a row has more
             fields than the first, or lacks a wanted one.
     """
-    text = content.read_text(path)
+    text = content.with_line_feeds(content.read_text(path))
     dialect = content.with_delimiter(path, text, dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
+    if content.LONE_RETURN.search(text):  # for pandas an end of a row, unless another one is named
+        options["lineterminator"] = "\n"
     first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)
     headless = is_row(first, wanted, names)
     with warnings.catch_warnings():

@@ -61,7 +61,7 @@ def test_a_long_list_of_contradictions_is_cut_and_without_one_nothing_is_said(ca
     repeated = [f"text {number // 2}" for number in range(400)]
     cleaning.clean_rows(table(repeated, ["x", "y"] * 200), Counter())
     line = capsys.readouterr().err
-    assert "texts with more than one label are left out, 200 in all; correct them: row 1 (x) and row 2 (y); row 3" in line
+    assert "are left out, 200 in all; correct them: row 1 (x) and row 2 (y); row 3" in line
     assert line.endswith(" …\n")
     assert len(line) < 400
     cleaning.clean_rows(table(repeated, ["x"] * 400), Counter())
