@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from pandas.core.groupby import DataFrameGroupBy
 
 from stages.common import errors, files, paths, progress, texts
-from stages.common.rivals import BAG_OF_WORDS, LINEAR_PROBE, STRONGEST_RIVAL, TUNED, ZERO_SHOT
+from stages.common.rivals import BAG_OF_CHARACTERS, BAG_OF_WORDS, LINEAR_PROBE, STRONGEST_RIVAL, TUNED, ZERO_SHOT
 from stages.common.texts import literal
 from stages.params import Params, check_parameter
 from stages.problems.kinds import PROBLEMS
@@ -34,7 +34,7 @@ from stages.reporting.history import Experiment, finished, parameter
 from stages.reporting.markdown import paragraphs, table
 from stages.reporting.wording import METRICS, Metric
 
-MODELS = (BAG_OF_WORDS, ZERO_SHOT, LINEAR_PROBE, TUNED)
+MODELS = (BAG_OF_WORDS, BAG_OF_CHARACTERS, ZERO_SHOT, LINEAR_PROBE, TUNED)
 """The models that are compared: the strongest rival of each kind, and the tuned model."""
 
 BY_NAME = "name"

@@ -17,8 +17,10 @@ models/abstention.json, whose thresholds say where to abstain from an answer.
 import argparse
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,9 @@ from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
 from stages.rows import formats
+
+LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+"""All that some reader of lines takes for the end of one."""
 
 BATCH_SIZE = 16
 """Default number of texts per batch: as many rows as fit a core's cache."""
@@ -221,13 +226,14 @@ def answers(
 
 
 def write(table: pd.DataFrame, path: Path | None) -> None:
-    """Write the table to a file by its extension, or to standard output as tab-separated values.
+    """Write the table to a file by its extension, or to standard output as tab-separated values, each row on a line.
 
     Raises:
         PipelineError: the file's format cannot hold the values of a column that is carried through.
     """
     if path is None:
-        content = delimited(table, sep="\t", float_format="%.4f")
+        on_a_line = table.map(lambda value: LINE_BREAKS.sub(" ", value) if isinstance(value, str) else value)
+        content = on_a_line.to_csv(sep="\t", index=False, float_format="%.4f")
         print(printable(content) if sys.stdout.isatty() else content, end="")
         return
     try:
@@ -240,11 +246,11 @@ def write(table: pd.DataFrame, path: Path | None) -> None:
     files.write_bytes(path, content)
 
 
-def delimited(table: pd.DataFrame, **options: str) -> str:
-    """The table as CSV, with `options` of `to_csv`. A carriage return ends a line for many a reader, so texts are in
-    quotes where one is among them; of itself Python quotes it from 3.13 on only."""
-    content = table.to_csv(index=False, **options)
-    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, **options) if "\r" in content else content
+def as_csv(table: pd.DataFrame, delimiter: str = ",") -> bytes:
+    """The table as text; all fields are quoted if one holds a carriage return, which the csv module leaves bare."""
+    bare = table.map(lambda value: isinstance(value, str) and "\r" in value).any(axis=None)
+    quoting = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+    return table.to_csv(sep=delimiter, index=False, quoting=quoting).encode()
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
@@ -255,8 +261,8 @@ def as_parquet(table: pd.DataFrame) -> bytes:
 
 
 WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
-    ".csv": lambda table: delimited(table).encode(),
-    ".tsv": lambda table: delimited(table, sep="\t").encode(),
+    ".csv": as_csv,
+    ".tsv": partial(as_csv, delimiter="\t"),
     ".jsonl": lambda table: table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode(),
     ".parquet": as_parquet,
 }

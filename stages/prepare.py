@@ -80,7 +80,10 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
     """From the rows of the source to those of each split; counts the dropped rows, by reason, in `dropped`."""
     if data.classes:
         tables = {split: cleaning.classify(table, data.classes, dropped) for split, table in tables.items()}
-    tables = {split: cleaning.clean_rows(table, dropped) for split, table in tables.items()}
+    tables = {
+        split: cleaning.clean_rows(table, dropped, place=f" of {split}" if len(tables) > 1 else "")
+        for split, table in tables.items()
+    }
     cut = splits.split(tables, data)
     splits.check_leak(cut, data)
     return splits.limit(splits.drop_near_duplicates(cut, data.near_duplicate, dropped), data, dropped)

@@ -24,6 +24,9 @@ BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 """The separators of fields that are looked for."""
 
+LONE_RETURN = re.compile(r"\r(?!\n)")
+"""A carriage return that is no part of a line's end."""
+
 FIRST_LINES = 50
 """Rows that have to agree on a delimiter."""
 
@@ -62,6 +65,18 @@ def unpacked(path: Path) -> bytes:
     if content.startswith(b"PK\x03\x04"):
         raise ValueError(f"a zip archive; name the file in it, like {path.name}//NAME, or unpack it")
     return content
+
+
+def with_line_feeds(text: str) -> str:
+    """The text of a table whose rows end in line feeds. A carriage return within a row stays, unless the first row and
+    most others end in one, as in old files of the Mac."""
+    lone = len(LONE_RETURN.findall(text))
+    if not lone:
+        return text
+    first = re.search(r"\r\n?|\n", text)[0]
+    if first == "\r" and lone > text.count("\n"):
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n") if first == "\r\n" else text
 
 
 def is_compressed(path: Path) -> bool:
@@ -146,11 +161,8 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
 
 def fields(text: str, dialect: dict[str, Any]) -> Iterator[list[str]]:
     """The fields of each row, up to the first that the csv module refuses; an empty line has none."""
-    if "\n" in text:
-        text = text.replace("\r", " ")
-    rows = csv.reader(
-        io.StringIO(text, newline=""), delimiter=dialect["sep"], quoting=dialect.get("quoting", csv.QUOTE_MINIMAL)
-    )
+    lines = io.StringIO(LONE_RETURN.sub(" ", text), newline="")
+    rows = csv.reader(lines, delimiter=dialect["sep"], quoting=dialect.get("quoting", csv.QUOTE_MINIMAL))
     with contextlib.suppress(csv.Error):
         yield from rows
 

@@ -1,11 +1,15 @@
 """The names of the models that are compared: keys of metrics/baseline.json, columns of answers, names of curves."""
 
+from collections.abc import Container
+
 MAJORITY = "majority"
 """The class shares of the training rows, whatever the text."""
 MEDIAN = "median"
 """For regression: the median of the training rows, whatever the text."""
 BAG_OF_WORDS = "bag_of_words"
 """A linear model on TF-IDF weights."""
+BAG_OF_CHARACTERS = "bag_of_characters"
+"""The same on strings of characters, in place of `BAG_OF_WORDS` where the texts have no words that a pattern finds."""
 UNTRAINED = "untrained"
 """The model before tuning, with a random head or the head that it was saved with."""
 ZERO_SHOT = "zero_shot"
@@ -21,3 +25,8 @@ TUNED_UNCALIBRATED = "tuned_uncalibrated"
 """The tuned model without temperature scaling."""
 STRONGEST_RIVAL = "strongest_rival"
 """The rival over which the gain is smallest."""
+
+
+def bag(names: Container[str]) -> str:
+    """Which of the two bags is among the names of the models; each run has one."""
+    return BAG_OF_CHARACTERS if BAG_OF_CHARACTERS in names else BAG_OF_WORDS

@@ -1,15 +1,17 @@
 """The prompt template, a part of the tokenizer, which puts every text into the template.
 
 The template, as token ids, is the tokenizer's post-processor; the cleaning of white space is its normalizer. Both are
-saved and loaded with the tokenizer, so everyone who uses the adapter has them, without this project's code.
+saved and loaded with the tokenizer, so everyone who uses the adapter has them, without this project's code. So is the
+rule that special tokens written out in a text, like `</s>`, are plain text; in the template they are what they mean.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Literal
 
 import torch
-from tokenizers import Regex, Tokenizer, normalizers, processors
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     AutoModel,
@@ -207,6 +209,9 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         own = [backend.normalizer] if backend.normalizer else []
         backend.normalizer = normalizers.Sequence([*CLEANING, *lead, *own])
+        split_special_pieces(
+            backend, [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        )
         if not plain:
             backend.post_processor = post_processor(tokenizer, template, pairs)
         templated = PreTrainedTokenizerFast(
@@ -214,6 +219,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
             padding_side=tokenizer.padding_side,
             truncation_side=tokenizer.truncation_side,
             model_input_names=tokenizer.model_input_names,
+            split_special_tokens=True,
             **tokenizer.special_tokens_map,
         )
         if stored(templated(probes)) == expected:
@@ -222,6 +228,25 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
         f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "
         "start the part after a text with a line break"
     )
+
+
+def split_special_pieces(backend: Tokenizer, special: list[str]) -> None:
+    """Let the tokenizer split special tokens that are written out in a text, where its model has them as pieces.
+
+    `split_special_tokens` is enough for most models; but those of type Unigram and WordLevel find the whole string
+    among their pieces. There a pre-tokenizer sets its first character apart.
+    """
+    backend.encode_special_tokens = True
+    whole = [
+        token
+        for token in special
+        if len(token) > 1
+        and backend.token_to_id(token) in backend.encode(f"{token} a{token}a", add_special_tokens=False).ids
+    ]
+    if whole:
+        firsts = "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in whole)
+        own = [backend.pre_tokenizer] if backend.pre_tokenizer else []
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*own, pre_tokenizers.Split(Regex(firsts), "isolated")])
 
 
 def post_processor(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> processors.TemplateProcessing:

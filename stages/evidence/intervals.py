@@ -1,12 +1,12 @@
 """Confidence intervals of scores: the same for every model and problem."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import sklearn
 
-from stages.evidence.significance import BOUNDS, resampled, wilson
+from stages.evidence.significance import BOUNDS, over_draws, resampled, wilson
 from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
 
@@ -22,15 +22,11 @@ def intervals(
     The intervals are percentiles over bootstrap resamples of the rows (Efron 1979); that of the main score comes from
     `main_interval`. A resample without the classes that some metric needs is left out.
     """
-    with sklearn.config_context(
-        assume_finite=True, skip_parameter_validation=True
-    ):  # `scored.score` checks the same rows
-        drawn = [
-            problem.scores(labels[rows], predictions[rows])
-            for rows in resampled(len(labels), resamples)
-            if problem.complete(labels[rows], predictions[rows])
-        ]
-    table = pd.DataFrame(drawn).quantile(BOUNDS)
+    drawn = []
+    for counts in resampled(len(labels), resamples):
+        kept = [problem.complete(labels[times > 0], predictions[times > 0]) for times in counts]
+        drawn.append(pd.DataFrame(problem.scores_of_draws(labels, predictions, counts[kept])))
+    table = pd.concat(drawn).quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
     return result | {main.key: main_interval(main, labels=labels, predictions=predictions)}
 
@@ -44,8 +40,6 @@ def main_interval(main: MainScore, *, labels: np.ndarray, predictions: Any) -> d
         values = main.of_rows(labels, predictions)
         if values.dtype == bool:
             return wilson(values)
-        drawn = [values[rows].mean() for rows in resampled(len(values), RESAMPLES)]
-    else:
-        drawn = [main.value(labels[rows], predictions[rows]) for rows in resampled(len(labels), RESAMPLES)]
+    drawn = over_draws(partial(main.values, labels, predictions), len(labels), RESAMPLES)
     low, high = np.quantile(drawn, BOUNDS)
     return {"low": float(low), "high": float(high)}

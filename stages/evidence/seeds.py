@@ -4,12 +4,12 @@ Another sample of rows and another seed would both give another gain. That is th
 several readers judge the same cases: here the seeds are the readers and the rows are the cases.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from stages.evidence.permutation import AT_ONCE
 from stages.evidence.significance import BOUNDS, strongest
 from stages.problems.main_score import MainScore, RowMean
 
@@ -47,7 +47,7 @@ def rows_of(main: MainScore, labels: np.ndarray, predictions: Any) -> np.ndarray
     """What each row adds to the main score, (rows,); its mean is the score, or near it."""
     if isinstance(main, RowMean):
         return main.of_rows(labels, predictions).astype(float)
-    return pseudo_values(main.value, labels, predictions)
+    return pseudo_values(main, labels, predictions)
 
 
 def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
@@ -83,14 +83,12 @@ def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
     return {"gain": gain, "gain_low": float(low), "gain_high": float(high), "p_value": float(p_value)}
 
 
-def pseudo_values(value: Callable[[np.ndarray, Any], float], labels: np.ndarray, predictions: Any) -> np.ndarray:
+def pseudo_values(main: MainScore, labels: np.ndarray, predictions: Any) -> np.ndarray:
     """Each row's share of a score that is not a mean over rows, (rows,): n value - (n - 1) value without the row.
 
     These are the jackknife's pseudo-values (Tukey 1958); of a mean over rows, they are the rows' own values.
-
-    Args:
-        value: the score of labels and predictions.
     """
     rows = np.arange(len(labels))
-    without = np.array([value(labels[rows != row], predictions[rows != row]) for row in rows])
-    return len(rows) * value(labels, predictions) - (len(rows) - 1) * without
+    left_out = np.array_split(rows, 1 + len(rows) ** 2 // AT_ONCE)
+    without = [main.values(labels, predictions, (rows != some[:, None]).astype(float)) for some in left_out]
+    return len(rows) * main.value(labels, predictions) - (len(rows) - 1) * np.concatenate(without)

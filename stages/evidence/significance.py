@@ -1,6 +1,6 @@
 """Whether one model is better than another on the same rows: the same test for every model and problem."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,14 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resampl
         `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided: of
         `sign_test`, or where the score is no mean over the rows, or a few rows decide it, of `permutation.p_value`.
     """
+    rows = len(labels)
     if isinstance(main, RowMean):
         difference = main.sign * (main.of_rows(labels, tuned).astype(float) - main.of_rows(labels, rival))
-        found, drawn = difference.mean(), [difference[rows].mean() for rows in resampled(len(labels), resamples)]
+        found, drawn = difference.mean(), over_draws(lambda counts: counts @ difference / rows, rows, resamples)
     else:
-        found, *drawn = (
-            main.sign * (main.value(labels[rows], tuned[rows]) - main.value(labels[rows], rival[rows]))
-            for rows in (np.arange(len(labels)), *resampled(len(labels), resamples))
+        found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
+        drawn = main.sign * over_draws(
+            lambda counts: main.values(labels, tuned, counts) - main.values(labels, rival, counts), rows, resamples
         )
     low, high = np.quantile(drawn, BOUNDS)
     if isinstance(main, RowMean) and not main.few_rows_decide:
@@ -72,7 +73,15 @@ def wilson(correct: np.ndarray) -> dict[str, float]:
     return {"low": float(interval.low), "high": float(interval.high)}
 
 
+def over_draws(values: Callable[[np.ndarray], np.ndarray], rows: int, resamples: int) -> np.ndarray:
+    """What `values` makes of each resample, (resamples,), from the blocks of `resampled`."""
+    return np.concatenate([values(counts) for counts in resampled(rows, resamples)])
+
+
 def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
-    """Row indices drawn with replacement, (rows,), `resamples` times; the same in every run."""
-    generator = np.random.default_rng(0)
-    return (generator.integers(rows, size=rows) for _ in range(resamples))
+    """How often each row is among `rows` rows drawn with replacement, in blocks of (draws, rows) float; `resamples`
+    draws in all, the same in every run."""
+    generator, most = np.random.default_rng(0), max(1, permutation.AT_ONCE // rows)
+    for start in range(0, resamples, most):
+        drawn = (generator.integers(rows, size=rows) for _ in range(min(most, resamples - start)))
+        yield np.array([np.bincount(each, minlength=rows) for each in drawn], dtype=float)

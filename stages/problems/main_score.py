@@ -36,9 +36,17 @@ class MainScore(ABC):
     from_answers: bool = True
     """Whether the answers alone determine it; else it depends on their probabilities."""
 
-    @abstractmethod
     def value(self, labels: np.ndarray, predictions: Any) -> float:
         """The score of a model's predictions for some rows."""
+        return float(self.values(labels, predictions, np.ones((1, len(labels))))[0])
+
+    @abstractmethod
+    def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
+        """The score of each of many draws of the rows, (draws,).
+
+        Args:
+            counts: how often each row is in each draw, (draws, rows) float.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,9 @@ class RowMean(MainScore):
     def value(self, labels: np.ndarray, predictions: Any) -> float:
         return float(self.of_rows(labels, predictions).mean())
 
+    def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
+        return counts @ self.of_rows(labels, predictions) / counts.sum(axis=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OfCounts(MainScore):
@@ -63,9 +74,9 @@ class OfCounts(MainScore):
     of_counts: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     """From the hits, the given and the true rows of each class, all (..., classes), to the score, (...)."""
 
-    def value(self, labels: np.ndarray, predictions: Any) -> float:
+    def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
         true, given = self.decisions(labels, predictions)
-        return float(self.of_counts((true & given).sum(axis=0), given.sum(axis=0), true.sum(axis=0)))
+        return self.of_counts(*(counts @ rows.astype(float) for rows in (true & given, given, true)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +87,39 @@ class RocAuc(MainScore):
     """Which classes each row has, and by which probabilities it is ranked: two arrays, (rows, classes)."""
     from_answers: bool = False
 
-    def value(self, labels: np.ndarray, predictions: Any) -> float:
-        """0.5 where there is no such class."""
-        from scipy.stats import rankdata
-
-        true, probabilities = self.mixed(labels, predictions)
-        if not true.shape[1]:
-            return 0.5
-        positive = true.sum(axis=0)
-        ranks = (rankdata(probabilities, axis=0) * true).sum(axis=0)
-        # the share of pairs of a positive and a negative row that are in order (Mann & Whitney 1947)
-        return float(((ranks - positive * (positive + 1) / 2) / (positive * (len(true) - positive))).mean())
+    def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
+        """From the number of pairs of a positive and a negative row that are in order (Mann & Whitney 1947, section 2);
+        0.5 where no class has such a pair. The rows are sorted once, whatever the number of draws."""
+        true, probabilities = self.ranked(labels, predictions)
+        drawn = np.ascontiguousarray(counts.T)  # the rows are taken in the order of each class
+        areas, classes = np.zeros((2, len(counts)))
+        for has, scores in zip(true.T, probabilities.T, strict=True):
+            positive = drawn[has].sum(axis=0)
+            pairs = positive * (drawn.sum(axis=0) - positive)
+            lower, not_higher = below(scores[has], scores, drawn)
+            in_order = (drawn[has] * (lower + not_higher)).sum(axis=0) / 2 - positive**2 / 2  # less pairs of positives
+            areas += np.divide(in_order, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+            classes += pairs > 0
+        return np.divide(areas, classes, out=np.full_like(areas, 0.5), where=classes > 0)
 
     def mixed(self, labels: np.ndarray, predictions: Any) -> tuple[np.ndarray, np.ndarray]:
         """What `ranked` returns, for the classes that some of the rows have and others do not."""
         true, probabilities = self.ranked(labels, predictions)
         kept = true.any(axis=0) & ~true.all(axis=0)
         return true[:, kept], probabilities[:, kept]
+
+
+def below(values: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of the drawn rows have a lower score than each value, and how many have no higher one, (values, draws).
+
+    Args:
+        scores: of the rows, (rows,); drawn: how often each row is in each draw, (rows, draws).
+    """
+    order = np.argsort(scores)
+    lowest = np.zeros((len(drawn) + 1, drawn.shape[1]))
+    np.cumsum(drawn[order], axis=0, out=lowest[1:])
+    lower, not_higher = (lowest[np.searchsorted(scores[order], values, side)] for side in ("left", "right"))
+    return lower, not_higher
 
 
 def log_loss(of_rows: Callable[[np.ndarray, Any], np.ndarray]) -> RowMean:

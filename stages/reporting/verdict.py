@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.common.paths import TEST_PREDICTIONS
-from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED
+from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED, bag
 from stages.common.texts import literal
 from stages.evidence.change import Change
 from stages.problems.main_score import AUTO, MainScore
@@ -306,14 +306,15 @@ def promise_is_broken(found: dict) -> bool:
 
 def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:
     """A warning where a rival blind to word order scores within the tuned model's interval or better; else nothing."""
-    metric, score, interval = METRICS[main.key], baseline[BAG_OF_WORDS][main.key], tuned["interval"][main.key]
+    rival = bag(baseline)
+    metric, score, interval = METRICS[main.key], baseline[rival][main.key], tuned["interval"][main.key]
     worst, best = (interval[end] for end in ("low", "high")[:: main.sign])
     if main.sign * score < main.sign * worst:
         return ""
     better = "above" if main.sign > 0 else "below"
     place = "within" if main.sign * score <= main.sign * best else better
     return (
-        f"Warning: {BAG_OF_WORDS}, which ignores word order, scores {metric.score(score)}, {place} the tuned model's "
-        f"interval ({metric.number(interval['low'])} to {metric.number(interval['high'])}): single words decide this "
-        "task, or they reveal the label."
+        f"Warning: {rival}, which ignores word order, scores {metric.score(score)}, {place} the tuned model's "
+        f"interval ({metric.number(interval['low'])} to {metric.number(interval['high'])}): single "
+        f"{'words' if rival == BAG_OF_WORDS else 'strings of characters'} decide this task, or they reveal the label."
     )

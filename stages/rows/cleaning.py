@@ -67,8 +67,13 @@ def check_values(classes: dict[str, str | float], labels: pd.Series, names: pd.S
         progress.say(f"warning: {line}")
 
 
-def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
-    """Clean the texts; drop blank texts, duplicates (ignoring case), and all rows of a text whose labels disagree."""
+def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.DataFrame:
+    """Clean the texts; drop blank texts, duplicates (ignoring case), and all rows of a text whose labels disagree,
+    whose numbers are printed.
+
+    Args:
+        place: what the rows are of, for this line: " of train".
+    """
     blank = pd.Series(False, index=rows.index)
     for name in rows.columns.intersection(texts.COLUMNS):
         rows = rows.assign(**{name: rows[name].map(texts.clean)})
@@ -79,9 +84,25 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter) -> pd.DataFrame:
     same_text = texts.joined(rows).str.casefold()
     conflicting = rows["label"].groupby(same_text).transform("nunique") > 1
     dropped["conflicting_labels"] += int(conflicting.sum())
+    if conflicting.any():
+        progress.say(contradictions(rows[conflicting], same_text[conflicting], place))
     repeated = same_text.duplicated() & ~conflicting
     dropped["duplicate"] += int(repeated.sum())
     return rows[~conflicting & ~repeated]
+
+
+def contradictions(rows: pd.DataFrame, same_text: pd.Series, place: str) -> str:
+    """A line with the numbers and labels of rows whose text others have with another label.
+
+    Args:
+        same_text: of each row, what rows of the same text have in common.
+    """
+    named = "row " + rows["row"].astype(str) + " (" + rows["label"].astype(str) + ")"
+    by_text = named.groupby(same_text, sort=False).agg(" and ".join)
+    return (
+        f"warning: texts{place} with more than one label are left out, {len(by_text):,} in all; correct them: "
+        f"{texts.shortened('; '.join(by_text), 300)}"
+    )
 
 
 def is_blank(text: str) -> bool:

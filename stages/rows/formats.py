@@ -6,7 +6,6 @@ Files may be compressed. Spaces at the ends of column names do not count.
 import csv
 import io
 import json
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -225,13 +224,11 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
         ValueError: the first line is a row, and has more or fewer fields than there are `names`; or a row has more
             fields than the first, or lacks a wanted one.
     """
-    text = content.read_text(path)
-    if "\n" in text and re.search(r"\r(?!\n)", text):  # a carriage return alone ends no row
-        if text[: text.index("\n")].endswith("\r"):
-            text = text.replace("\r\n", "\n")
-        dialect = dialect | {"lineterminator": "\n"}
+    text = content.with_line_feeds(content.read_text(path))
     dialect = content.with_delimiter(path, text, dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
+    if content.LONE_RETURN.search(text):  # for pandas an end of a row, unless another one is named
+        options["lineterminator"] = "\n"
     first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)
     headless = is_row(first, wanted, names)
     with warnings.catch_warnings():

@@ -47,13 +47,23 @@ def reliability_points(labels: np.ndarray, probabilities: np.ndarray) -> list[di
     return table.agg({"confidence": "mean", "accuracy": "mean", "rows": "sum"}).to_dict("records")
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error: the mean distance between confidence and accuracy (Guo et al. 2017, eq. 3).
+def calibration_error(gaps: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Expected calibration error of each draw, (draws,): the mean distance between confidence and accuracy (Guo et al.
+    2017, eq. 3).
+
+    Args:
+        gaps: see `calibration_gaps`; counts: how often each row is in each draw, (draws, rows) float.
+    """
+    return np.abs(counts @ gaps).sum(axis=1) / counts.sum(axis=1)
+
+
+def calibration_gaps(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Each row's accuracy minus confidence in its bin, 0 in the others, (rows, bins).
 
     Rows are grouped by the probability of their answer, into `CALIBRATION_BINS` bins of equal width.
     """
     bins, confidence, right = by_confidence(labels, probabilities)
-    return np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(labels)
+    return np.eye(CALIBRATION_BINS)[bins] * (right - confidence)[:, None]
 
 
 def by_confidence(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from stages.common import rivals
+from stages.problems.main_score import below
 from stages.problems.multi_label import Decisions, MultiLabel, row_f1
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
@@ -22,28 +23,27 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
     label_type = List(Value("float64"))
     prediction_type: ClassVar[dict[str, Any]] = {"probabilities": List(Value("float64")), "given": List(Value("bool"))}
 
-    def scores(self, labels: np.ndarray, predictions: Decisions) -> dict[str, float]:
+    def scores_of_draws(self, labels: np.ndarray, predictions: Decisions, counts: np.ndarray) -> dict[str, np.ndarray]:
         """F1 averaged over rows, labels and all decisions; exact matches; Hamming loss; log loss, Brier score and
         expected calibration error over all decisions; ROC AUC and average precision, means over the labels that some
         rows have and some do not."""
-        probabilities, given = predictions.probabilities, predictions.given
-        mixed = [column for column in range(labels.shape[1]) if 0 < labels[:, column].sum() < len(labels)]
-        ranked = [(labels[:, column], probabilities[:, column]) for column in mixed]
-        values = {
-            "f1_samples": row_f1(labels, predictions).mean(),
-            "accuracy": metrics.accuracy_score(labels, given),
-            "f1_micro": metrics.f1_score(labels, given, average="micro", zero_division=0),
-            "f1_macro": metrics.f1_score(labels, given, average="macro", zero_division=0),
-            "hamming_loss": metrics.hamming_loss(labels, given),
-            "log_loss": self.loss(labels, probabilities),
-            "brier": np.square(probabilities - labels).mean(),
-            "calibration_error": curves.calibration_error(*each_decision(labels, probabilities)),
-            "roc_auc": np.mean([metrics.roc_auc_score(*column) for column in ranked] or [0.5]),
-            "average_precision": np.mean(
-                [metrics.average_precision_score(*column) for column in ranked] or [labels.mean()]
-            ),
+        main = {key: score.values(labels, predictions, counts) for key, score in self.main_scores.items()}
+        probabilities, given, true = predictions.probabilities, predictions.given, labels > 0
+        hits, either = (counts @ one.sum(axis=1) for one in (true & given, given.astype(float) + true))
+        gaps = curves.calibration_gaps(*each_decision(labels, probabilities))
+        rows = counts.sum(axis=1)
+        return {
+            "f1_samples": main["f1_samples"],
+            "accuracy": main["accuracy"],
+            "f1_micro": 2 * hits / np.maximum(either, 1),
+            "f1_macro": main["f1_macro"],
+            "hamming_loss": counts @ (true != given).mean(axis=1) / rows,
+            "log_loss": main["log_loss"],
+            "brier": counts @ np.square(probabilities - labels).mean(axis=1) / rows,
+            "calibration_error": curves.calibration_error(gaps.reshape(*true.shape, -1).mean(axis=1), counts),
+            "roc_auc": main["roc_auc"],
+            "average_precision": average_precision(true, probabilities, counts),
         }
-        return {name: float(value) for name, value in values.items()}
 
     def complete(self, labels: np.ndarray, predictions: Decisions) -> bool:
         """Whether at least one label is present in some rows and absent in others."""
@@ -92,6 +92,30 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
             "label_probability": self.confidence(Decisions(probabilities=outputs, given=labels > 0))["probability"],
             "suspect": filter.find_label_issues(given, outputs, n_jobs=1),
         }
+
+
+def average_precision(true: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The average precision of each draw, (draws,), averaged over the labels that some of its rows have and some do
+    not; without such a label, the share of labels that the rows have.
+
+    Of one label it is the mean, over the rows that have it, of the precision among all rows with at least the same
+    probability (Manning, Raghavan & Schütze 2008, section 8.4).
+
+    Args:
+        true, probabilities: (rows, labels); counts: see `ScoredProblem.scores_of_draws`.
+    """
+    drawn, rows = np.ascontiguousarray(counts.T), counts.sum(axis=1)
+    total, labels = np.zeros((2, len(counts)))
+    for has, scores in zip(true.T, probabilities.T, strict=True):
+        values, with_label, positive = scores[has], drawn[has], drawn[has].sum(axis=0)
+        hits, answered = (
+            of.sum(axis=0) - below(values, among, of)[0] for among, of in ((values, with_label), (scores, drawn))
+        )
+        precision = np.divide(hits, answered, out=np.zeros_like(hits), where=answered > 0)
+        mixed = (positive > 0) & (positive < rows)
+        total += np.divide((with_label * precision).sum(axis=0), positive, out=np.zeros_like(rows), where=mixed)
+        labels += mixed
+    return np.divide(total, labels, out=counts @ true.mean(axis=1) / rows, where=labels > 0)
 
 
 def each_decision(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

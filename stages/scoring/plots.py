@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.common.rivals import BAG_OF_WORDS, LINEAR_PROBE, TUNED, TUNED_UNCALIBRATED, UNTRAINED, ZERO_SHOT
+from stages.common.rivals import LINEAR_PROBE, TUNED, TUNED_UNCALIBRATED, UNTRAINED, ZERO_SHOT, bag
 from stages.common.texts import script_safe
 from stages.problems.main_score import MainScore
 from stages.scoring.scored import ScoredProblem
@@ -51,7 +51,7 @@ def tables(
     """
     names = list(map(script_safe, names))
     shown = {name: predictions[name] for name in drawn(predictions)}
-    answers = {name: problem.answers(shown[name], names) for name in shown if name != BAG_OF_WORDS}
+    answers = {name: problem.answers(shown[name], names) for name in shown if name != bag(shown)}
     found = curves(problem, labels, shown, most)
     before = problem.curves(labels, uncalibrated, most).get("reliability", [])
     found["reliability"] = found.get("reliability", []) + series(TUNED_UNCALIBRATED, before)
@@ -65,8 +65,8 @@ def tables(
 
 
 def drawn(predictions: dict[str, Any]) -> tuple[str, ...]:
-    """The models that are drawn: of all rivals one that reads words, the model before tuning and the linear probe."""
-    return (BAG_OF_WORDS, ZERO_SHOT if ZERO_SHOT in predictions else UNTRAINED, LINEAR_PROBE, TUNED)
+    """The models that are drawn: of all rivals one without a model, the model before tuning and the linear probe."""
+    return (bag(predictions), ZERO_SHOT if ZERO_SHOT in predictions else UNTRAINED, LINEAR_PROBE, TUNED)
 
 
 def curves(problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], most: int) -> dict[str, list[dict]]:

@@ -11,6 +11,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 
 from stages.common import rivals
+from stages.problems.main_score import below
 from stages.problems.regression import Regression, absolute_errors
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
@@ -27,21 +28,21 @@ class ScoredRegression(Regression, ScoredProblem):
     label_type = Value("float64")
     prediction_type = Value("float64")
 
-    def scores(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    def scores_of_draws(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Mean absolute error; mean squared error and its root; R²; Pearson and Spearman correlations, which are 0
         where labels or predictions are constant."""
-        varies = np.ptp(labels) > 0
-        related = varies and np.ptp(predictions) > 0
-        mse = metrics.mean_squared_error(labels, predictions)
-        values = {
-            "mae": metrics.mean_absolute_error(labels, predictions),
+        labels, rows = labels.astype(np.float64), counts.sum(axis=1)
+        mse = counts @ np.square(predictions - labels) / rows
+        spread = (counts * np.square(centred(labels, counts))).sum(axis=1) / rows
+        ranks = [sum(below(values, values, counts.T)).T for values in (labels, predictions)]
+        return {
+            "mae": self.main_scores["mae"].values(labels, predictions, counts),
             "mse": mse,
             "rmse": np.sqrt(mse),
-            "r2": metrics.r2_score(labels, predictions) if varies else 0,
-            "pearson": stats.pearsonr(labels, predictions).statistic if related else 0,
-            "spearman": stats.spearmanr(labels, predictions).statistic if related else 0,
+            "r2": 1 - np.divide(mse, spread, out=np.ones_like(mse), where=spread > 0),
+            "pearson": correlation(labels, predictions, counts),
+            "spearman": correlation(*ranks, counts),
         }
-        return {name: float(value) for name, value in values.items()}
 
     def complete(self, labels: np.ndarray, predictions: np.ndarray) -> bool:
         """Whether the labels differ."""
@@ -92,3 +93,23 @@ class ScoredRegression(Regression, ScoredProblem):
         spread = np.median(distance) / stats.norm.ppf(0.75)
         distance = distance / max(spread, np.finfo(float).tiny)
         return {"quality": np.exp(-distance), "suspect": distance > MOST_SPREADS}
+
+
+def correlation(one: np.ndarray, other: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's correlation in each draw, (draws,); 0 where one side is constant.
+
+    Args:
+        one, other: of each row, (rows,), or of each row in each draw, (draws, rows).
+        counts: how often each row is in each draw, (draws, rows) float.
+    """
+    one, other = centred(one, counts), centred(other, counts)
+    spread = np.sqrt((counts * one**2).sum(axis=1) * (counts * other**2).sum(axis=1))
+    return np.divide((counts * one * other).sum(axis=1), spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def centred(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The values of the rows minus their mean in each draw, (draws, rows); 0 where all drawn values are equal."""
+    drawn = np.where(counts > 0, values, np.nan)
+    constant = np.nanmin(drawn, axis=1) == np.nanmax(drawn, axis=1)
+    mean = (counts * values).sum(axis=1) / counts.sum(axis=1)
+    return (values - mean[:, None]) * ~constant[:, None]

@@ -22,9 +22,18 @@ class ScoredProblem(Problem):
     """The `datasets` feature of one row's label; `prediction_type`: that of one row's prediction."""
     prediction_type: ClassVar[Any]
 
-    @abstractmethod
     def scores(self, labels: np.ndarray, predictions: Any) -> dict[str, float]:
         """Every metric, all finite."""
+        found = self.scores_of_draws(labels, predictions, np.ones((1, len(labels))))
+        return {name: float(values[0]) for name, values in found.items()}
+
+    @abstractmethod
+    def scores_of_draws(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Every metric of each of many draws of the rows, (draws,).
+
+        Args:
+            counts: how often each row is in each draw, (draws, rows) float.
+        """
 
     @abstractmethod
     def complete(self, labels: np.ndarray, predictions: Any) -> bool:
@@ -86,7 +95,7 @@ class Metric(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         types = {"predictions": self.problem.prediction_type, "references": self.problem.label_type}
         return evaluate.MetricInfo(
-            description=self.problem.scores.__doc__,
+            description=self.problem.scores_of_draws.__doc__,
             citation="",
             inputs_description="predictions and references (labels), one a row.",
             features=datasets.Features(types),

@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 from stages.common import rivals
-from stages.problems.single_label import SingleLabel, right
+from stages.problems.single_label import SingleLabel, decisions, right
 from stages.scoring import curves
 from stages.scoring.scored import ScoredProblem
 
@@ -22,29 +22,28 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
     label_type = Value("int64")
     prediction_type = List(Value("float64"))
 
-    def scores(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    def scores_of_draws(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Accuracy, plain and balanced; macro-averaged precision, recall and F1; MCC; log loss, Brier score, expected
         calibration error; ROC AUC, with more than two classes the one-vs-rest mean. Means are over the classes that
         have rows."""
-        answers, classes = predictions.argmax(axis=1), np.arange(predictions.shape[1])
-        present = np.unique(labels)
-        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-            labels, answers, labels=present, average="macro", zero_division=0
-        )
-        ranked = present if len(classes) > 2 else classes[1:]
-        values = {
-            "accuracy": metrics.accuracy_score(labels, answers),
+        main = {key: score.values(labels, predictions, counts) for key, score in self.main_scores.items()}
+        true, given = decisions(labels, predictions)
+        hits, answered, rows = (counts @ one.astype(float) for one in (true & given, given, true))
+        classes = (rows > 0).sum(axis=1)
+        precision, recall = ((hits / np.maximum(of, 1) * (rows > 0)).sum(axis=1) / classes for of in (answered, rows))
+        squares = np.square(predictions - true).sum(axis=1) / (2 if true.shape[1] == 2 else 1)
+        return {
+            "accuracy": main["accuracy"],
             "balanced_accuracy": recall,
             "precision_macro": precision,
             "recall_macro": recall,
-            "f1_macro": f1,
-            "mcc": metrics.matthews_corrcoef(labels, answers),
-            "log_loss": metrics.log_loss(labels, predictions, labels=classes),
-            "brier": metrics.brier_score_loss(labels, predictions, labels=classes),
-            "calibration_error": curves.calibration_error(labels, predictions),
-            "roc_auc": np.mean([metrics.roc_auc_score(labels == name, predictions[:, name]) for name in ranked]),
+            "f1_macro": main["f1_macro"],
+            "mcc": main["mcc"],
+            "log_loss": main["log_loss"],
+            "brier": counts @ squares / counts.sum(axis=1),
+            "calibration_error": curves.calibration_error(curves.calibration_gaps(labels, predictions), counts),
+            "roc_auc": main["roc_auc"],
         }
-        return {name: float(value) for name, value in values.items()}
 
     def complete(self, labels: np.ndarray, predictions: np.ndarray) -> bool:
         """Whether at least two classes have rows."""

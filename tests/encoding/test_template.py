@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from conftest import CAUSAL, sentences
 from families import MODELS
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from stages.common.errors import PipelineError
@@ -128,6 +129,40 @@ def test_a_max_length_without_room_for_a_pair_is_refused(saved_model):
     room = len(tokenizer([("", "")])["input_ids"][0])
     with pytest.raises(PipelineError, match=rf"encode.max_length: expected more than the {room} tokens"):
         template.load_tokenizer(saved_model("llama"), max_length=room, **options)
+
+
+@pytest.mark.parametrize("form", ["{text}", "Review: {text}\nSentiment:"])
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mistral", "bert", "albert"])
+def test_special_tokens_written_out_in_a_text_are_plain_text_also_after_saving(family, form, saved_model, tmp_path):
+    template.load_tokenizer(saved_model(family), template=form, max_length=100).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    around = Counter(loaded("")["input_ids"])
+    for token in {*loaded.all_special_tokens} - {loaded.unk_token}:
+        texts = [token, f"A {token} good film", f"good{token}{token}film", f"film {token}"]
+        windows = loaded(texts, truncation=True, stride=2, return_overflowing_tokens=True)["input_ids"]
+        for ids in (*loaded(texts)["input_ids"], *windows):
+            inside = {*(Counter(ids) - around)}
+            assert inside
+            assert not inside & ({*loaded.all_special_ids} - {loaded.unk_token_id})
+
+
+@pytest.mark.parametrize("family", ["mistral", "albert"])
+def test_special_tokens_of_a_template_are_what_they_mean(family, saved_model):
+    special = AutoTokenizer.from_pretrained(saved_model(family)).special_tokens_map
+    token = special.get("eos_token", special.get("sep_token"))
+    tokenizer = template.load_tokenizer(saved_model(family), template=token + "{text}" + token, max_length=64)
+    ids = tokenizer(f"good {token}")["input_ids"]
+    assert ids.count(tokenizer.convert_tokens_to_ids(token)) == tokenizer("")["input_ids"].count(
+        tokenizer.convert_tokens_to_ids(token)
+    )
+    assert ids.count(tokenizer.convert_tokens_to_ids(token)) >= 2
+
+
+def test_a_model_whose_pieces_are_whole_words_takes_no_word_for_a_special_token(saved_model, tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[MASK]": 1, "good": 2, "[": 3, "MASK]": 4}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template.split_special_pieces(tokenizer, ["[UNK]", "[MASK]"])
+    assert tokenizer.encode("good [MASK] good").ids == [2, 3, 4, 2]
 
 
 def test_token_types_are_left_out(saved_model, tmp_path):

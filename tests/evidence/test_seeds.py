@@ -86,7 +86,7 @@ def test_equal_differences_have_no_variance(gain, p_value):
 def test_the_pseudo_values_of_a_mean_are_the_rows_own_values():
     labels, probabilities = drawn.of_classes(3, 0)
     right = probabilities.argmax(axis=1) == labels
-    found = seeds.pseudo_values(lambda rows, given: (given.argmax(axis=1) == rows).mean(), labels, probabilities)
+    found = seeds.pseudo_values(ACCURACY, labels, probabilities)
     assert found == pytest.approx(right.astype(float))
 
 
@@ -96,7 +96,8 @@ def test_the_pseudo_values_of_another_score_have_its_value_and_its_spread():
     def macro_f1(rows: np.ndarray, given: np.ndarray) -> float:
         return metrics.f1_score(rows, given.argmax(axis=1), average="macro")
 
-    found, generator = seeds.pseudo_values(macro_f1, labels, probabilities), np.random.default_rng(0)
+    found = seeds.pseudo_values(SINGLE.main_scores["f1_macro"], labels, probabilities)
+    generator = np.random.default_rng(0)
     assert found.shape == labels.shape
     assert found.mean() == pytest.approx(macro_f1(labels, probabilities), abs=0.02)
     picks = (generator.integers(len(labels), size=len(labels)) for _ in range(400))

@@ -37,6 +37,37 @@ def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
     assert dropped == {"blank": 1, "conflicting_labels": 2, "duplicate": 1}
 
 
+@pytest.mark.parametrize(
+    ("column", "labels", "named"),
+    [
+        ("text", ["x", "y", "x", "y"], "row 1 (x) and row 3 (x) and row 4 (y)"),
+        ("text_pair", ["x", "x", "x", "y"], "row 1 (x) and row 3 (x) and row 4 (y)"),
+        ("text", [1.0, 2.0, 1.0, 1.5], "row 1 (1.0) and row 3 (1.0) and row 4 (1.5)"),
+        ("text", ['["a"]', "[]", '["a"]', '["a", "b"]'], 'row 1 (["a"]) and row 3 (["a"]) and row 4 (["a", "b"])'),
+    ],
+)
+def test_contradictory_labels_are_told_with_the_numbers_of_their_rows(column, labels, named, capsys):
+    rows = table(["same", "other", " SAME", "Same"], labels)
+    rows = rows if column == "text" else rows.assign(text="one", text_pair=rows["text"])
+    dropped = Counter()
+    assert cleaning.clean_rows(rows, dropped, place=" of train")["row"].tolist() == [2]
+    assert dropped["conflicting_labels"] == 3
+    assert capsys.readouterr().err == (
+        f"warning: texts of train with more than one label are left out, 1 in all; correct them: {named}\n"
+    )
+
+
+def test_a_long_list_of_contradictions_is_cut_and_without_one_nothing_is_said(capsys):
+    repeated = [f"text {number // 2}" for number in range(400)]
+    cleaning.clean_rows(table(repeated, ["x", "y"] * 200), Counter())
+    line = capsys.readouterr().err
+    assert "are left out, 200 in all; correct them: row 1 (x) and row 2 (y); row 3" in line
+    assert line.endswith(" …\n")
+    assert len(line) < 400
+    cleaning.clean_rows(table(repeated, ["x"] * 400), Counter())
+    assert capsys.readouterr().err == ""
+
+
 def test_classes_that_no_label_has_are_named_with_the_labels_that_there_are(capsys):
     rows = table(list("abc"), ["1", "2", "2"])
     assert cleaning.classify(rows, {"one": 1.0, "ten": "10"}, Counter())["label"].tolist() == ["one"]

@@ -15,8 +15,9 @@ def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accur
     labels = np.array([1, 1, 1, 0, 1, 0])
     probabilities = np.column_stack([1 - positive, positive])
     expected = 4 / 6 * abs(0.9 - 3 / 4) + 2 / 6 * abs(0.7 - 1 / 2)
-    assert curves.calibration_error(labels, probabilities) == pytest.approx(expected)
-    assert curves.calibration_error(np.array([0, 1]), np.eye(2)) == 0
+    gaps = curves.calibration_gaps(labels, probabilities)
+    assert curves.calibration_error(gaps, np.ones((1, 6))) == pytest.approx([expected])
+    assert curves.calibration_error(curves.calibration_gaps(np.array([0, 1]), np.eye(2)), np.ones((1, 2))) == [0]
 
 
 def test_the_reliability_diagram_shows_each_bins_means():

@@ -1,0 +1,77 @@
+"""A line in gives a line out, whatever characters it holds that some reader takes for a line's end."""
+
+import csv
+import io
+import json
+from argparse import Namespace
+
+import pandas as pd
+import pytest
+
+from stages import predict
+from stages.common import texts
+from stages.encoding import template
+from stages.rows import formats
+
+BREAKS = "\u2028\u2029\f\v\x85\x1c\x1d\x1e\r"
+LINES = [*(f"A{character}film" for character in BREAKS), "", " ", "\u200b", "Last"]
+
+
+def quoted(lines, end):
+    file = io.StringIO()
+    csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator=end).writerows([["text"], *([line] for line in lines)])
+    return file.getvalue()
+
+
+FILES = {
+    "rows.txt": lambda lines, end: end.join(["text", *lines, ""]),
+    "rows.tsv": lambda lines, end: end.join(["text", *lines, ""]),
+    "rows.csv": lambda lines, end: end.join(["text", *lines, ""]),
+    "quoted.csv": quoted,
+    "rows.jsonl": lambda lines, end: end.join(json.dumps({"text": line}, ensure_ascii=False) for line in lines),
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_row_of_a_file_stays_one_row(name, end, tmp_path):
+    (tmp_path / name).write_bytes(FILES[name](LINES, end).encode())
+    assert formats.read_table(tmp_path / name)["text"].tolist() == LINES
+
+
+def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*LINES, ""]), newline="\n"))
+    table, _ = predict.read_texts(Namespace(input=None, texts=[]), {"text": "text"})
+    assert table["text"].tolist() == LINES
+    predict.write(table.assign(label="good"), None)
+    out = capsys.readouterr().out
+    assert out.splitlines() == out.removesuffix("\n").split("\n")
+    assert len(out.splitlines()) == 1 + len(LINES)
+
+
+@pytest.mark.parametrize("given", [[*LINES, "two\nlines"], ["two\nlines", "two\r\nlines"]])
+@pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
+def test_what_predict_writes_is_read_back_as_it_was(name, given, tmp_path):
+    predict.write(pd.DataFrame({"text": given, "label": "good"}, dtype=object), tmp_path / name)
+    assert formats.read_table(tmp_path / name)["text"].tolist() == given
+
+
+def test_rows_that_end_in_carriage_returns_alone_are_rows(tmp_path):
+    (tmp_path / "mac.csv").write_bytes(b'text,label\rA film,good\r"Two\nlines",bad\r')
+    assert formats.read_table(tmp_path / "mac.csv").to_numpy().tolist() == [["A film", "good"], ["Two\nlines", "bad"]]
+
+
+def test_a_text_file_in_a_folder_is_one_text(tmp_path):
+    for name, text in {"good": "\n".join(LINES), "bad": "\r".join(LINES)}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_bytes(text.encode())
+    assert formats.read_folders(tmp_path)["text"].tolist() == ["\r".join(LINES), "\n".join(LINES)]
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_they_are_spaces_to_the_saved_tokenizer_too_in_texts_and_as_a_space_in_the_template(family, saved_model):
+    tokenizer = template.load_tokenizer(saved_model(family), template="Review:\n{text}\nIt is", max_length=64)
+    for character in BREAKS:
+        text = f"{character}A good{character}{character}film{character}"
+        assert texts.clean(text) == "A good film"
+        assert tokenizer(text)["input_ids"] == tokenizer("A good film")["input_ids"]
