@@ -75,8 +75,7 @@ def main() -> None:
     base.quiet_transformers()
     about = store.About.load(paths.ENCODED)
     params = Params.load().filled(about.dataset)
-    problem = SCORED[about.problem]
-    names = about.class_names
+    problem, names = SCORED[about.problem], about.class_names
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
