@@ -1,0 +1,78 @@
+"""The folder that a stage goes on from: kept if it fails, removed if it succeeds, and its own for all that decides."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from stages import train
+from stages.params import Params
+from stages.resuming import places
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/one").write_text("1")
+
+
+def interrupted(settings=(), days=1.0):
+    """Where a run was that was interrupted; what an earlier one left there."""
+    with pytest.raises(KeyboardInterrupt), place(settings, days) as folder:
+        found = sorted(path.name for path in folder.iterdir())
+        (folder / "kept").touch()
+        raise KeyboardInterrupt
+    return folder, found
+
+
+def place(settings=(), days=1.0):
+    return places.place("stage", settings=settings, inputs=[Path("rows")], days=days)
+
+
+def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
+    folder, found = interrupted()
+    assert found == []
+    assert interrupted() == (folder, ["kept"])
+    with place():
+        pass
+    assert interrupted() == (folder, [])
+
+
+@pytest.mark.parametrize("path", ["rows/one", "rows/other"])
+def test_other_settings_inputs_and_code_have_a_place_of_their_own(path, tmp_path, monkeypatch):
+    folders = {interrupted()[0], interrupted({"lr": 1})[0]}
+    (tmp_path / path).write_text("2")
+    folders.add(interrupted()[0])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/stage.py").write_text("pass")
+    monkeypatch.setattr(places, "CODE", tmp_path / "code")
+    folders.add(interrupted()[0])
+    assert len(folders) == 4
+
+
+def test_what_no_run_has_written_to_for_days_is_removed():
+    old, _ = interrupted({"lr": 1})
+    for path in (old / "kept", old):
+        os.utime(path, times=(time.time() - 2 * 86_400,) * 2)
+    interrupted(days=3)
+    assert old.exists()
+    interrupted(days=1)
+    assert not old.exists()
+
+
+def test_a_seed_that_was_trained_is_not_trained_again(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def once(*args, seed, folder, **kwargs):
+        calls.append(seed)
+        (folder / "adapter").mkdir()
+        return {"seed": seed, "loss": 0.1 + 0.2}
+
+    monkeypatch.setattr(train, "train", once)
+    params = Params.load(Path(__file__).parents[2] / "params.yaml")
+    metrics = [train.trained(params, None, None, None, None, seed=7, home=tmp_path / "seed-7") for _ in range(2)]
+    assert calls == [7]
+    assert metrics == [{"seed": 7, "loss": 0.1 + 0.2}] * 2
+    assert "seed 7 was trained by an interrupted run" in capsys.readouterr().err
