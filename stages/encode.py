@@ -9,9 +9,7 @@ texts that were cut, and of tokens cut off, and, where any were, what other choi
 an earlier run encoded are reused.
 """
 
-import json
 import math
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,15 +33,15 @@ MAX_SHARE_CUT = 0.05
 
 
 def main() -> None:
-    dataset = json.loads(paths.DATASET.read_text())
+    dataset = files.read_json(paths.DATASET)
     params = Params.load().filled(dataset)
     base.quiet_transformers()
     datasets.disable_progress_bars()
     model, depth = load_frozen_blocks(
         params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
     )
-    with files.replacing(paths.ENCODED) as folder, tempfile.TemporaryDirectory() as scratch:
-        tokenizer, tokenized = tokenize(params, Path(scratch))
+    with files.replacing(paths.ENCODED) as folder, files.scratch() as scratch:
+        tokenizer, tokenized = tokenize(params, scratch)
         lengths = measure(tokenizer, tokenized)
         template.limit(tokenizer, choose_length(lengths, params, depth), around=lengths.template)
         about = about_splits(params, tokenized["train"], depth, tokenizer, dataset)
@@ -74,7 +72,8 @@ def load_frozen_blocks(
     if not depth:
         progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
-    model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
+    with files.reading(paths.BASE_MODEL):
+        model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
     if not prefix.splits(model, depth):
         progress.say(
             f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all"

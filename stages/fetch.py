@@ -9,7 +9,6 @@ the source states. A GGUF file is converted once, to float32.
 
 import json
 import shutil
-import tempfile
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -28,9 +27,9 @@ from stages.sources.params import Model
 def main() -> None:
     model = Params.load().model
     progress.say(f"fetch: {model.source}")
-    with files.replacing(paths.BASE_MODEL) as folder, tempfile.TemporaryDirectory() as scratch:
+    with files.replacing(paths.BASE_MODEL) as folder, files.scratch() as scratch:
         found = fetched.fetch(
-            source=model.source, revision=model.pin, file=model.wanted, into=Path(scratch), repo_type="model"
+            source=model.source, revision=model.pin, file=model.wanted, into=scratch, repo_type="model"
         )
         if found.path.suffix == ".gguf":
             convert_gguf(found.path, folder)

@@ -9,13 +9,12 @@ as `prepare` chooses them (stages/rows/columns.py).
 """
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from stages.common import errors, paths, texts
+from stages.common import errors, files, paths, texts
 from stages.common.texts import override, printable, shortened
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem, label_text
@@ -33,8 +32,8 @@ MOST_CLASSES = 20
 def main() -> None:
     options = arguments()
     name = in_repository(options.file)
-    with tempfile.TemporaryDirectory() as scratch:
-        path, _ = fetched.fetch_path(name, None, Path(scratch), Path(Path(name).anchor))
+    with files.scratch() as scratch:
+        path, _ = fetched.fetch_path(name, None, scratch, Path(Path(name).anchor))
         table = formats.read_all(path, format=options.format)
     problem, text, label = roles(table, options, path)
     print(printable(f"{name}: {len(table):,} rows\n"))

@@ -10,7 +10,6 @@ the slices of the test rows for `data.slices`; and metrics/data.json: the number
 split's mean and standard deviation, and the number of dropped rows by reason.
 """
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -60,9 +59,9 @@ def read(data: Data, dropped: Counter) -> tuple[Data, dict[str, pd.DataFrame]]:
     """The rows of the source, by split; a source without splits is read as train, from which the others are cut. And
     `data` with the columns that were chosen where it names none."""
     tables = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    with files.scratch() as scratch:
         for split, file in data.files.items():
-            folder = Path(scratch, split)
+            folder = scratch / split
             folder.mkdir()
             found = fetched.fetch(source=data.source, revision=data.pin, file=file, into=folder, repo_type="dataset")
             data = reading.with_columns(found.path, data)

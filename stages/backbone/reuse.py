@@ -11,7 +11,6 @@ bits are compared: if they differ, as on another machine, nothing is reused. On 
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,8 +69,8 @@ def earlier(folder: Path, made_by: dict) -> Iterator[Path | None]:
     if device().type != "cpu" or made_by["base_model"] is None:
         yield None
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        found = folder if folder.exists() else from_cache(folder, Path(scratch))
+    with files.scratch() as scratch:
+        found = folder if folder.exists() else from_cache(folder, scratch)
         stated = found / PREFIX if found else None
         yield found if stated and stated.exists() and json.loads(stated.read_text()) == made_by else None
 

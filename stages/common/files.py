@@ -1,12 +1,17 @@
-"""Outputs appear whole or not at all: written under a temporary name, then moved into place.
+"""Outputs appear whole or not at all: written under a temporary name, brought to the disk, then moved into place.
 
-And what a path that a user names leads to: `readable` is a plain file, `destination` a place where a command may write.
+What a process that was killed left under such a name, a later one removes. What cannot be written or read ends the
+command in one line (`writing`, `reading`). And what a path that a user names leads to: `readable` is a plain file,
+`destination` a place where a command may write.
 """
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterator
@@ -14,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.common import paths
-from stages.common.errors import PipelineError
+from stages.common import errors, paths
+from stages.common.errors import UNFINISHED, PipelineError
+from stages.common.texts import shortened
 
 if TYPE_CHECKING:
     import pandas as pd  # takes most of a second, and `fetch` has no table
@@ -123,15 +129,162 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which replaces `path` if the block succeeds.
 
     If the block raises, the temporary folder is removed and `path` stays unchanged.
+
+    Raises:
+        PipelineError: there is no space left, or no permission to write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+    with writing(path), temporary(path) as scratch:
         fresh, former = Path(scratch, "fresh"), Path(scratch, "former")
         fresh.mkdir()
         yield fresh
+        settle(fresh)
         if path.exists():
             path.rename(former)
         fresh.rename(path)
+        sync(path.parent)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder for what is not needed after the block."""
+    with temporary(paths.SCRATCH / "stage") as folder:
+        yield folder
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, and remove those that processes which are gone have left there.
+
+    A folder is locked as long as its process, or a child of it, is alive: unlike a process's number, which another
+    process may have got since, a lock also tells the truth between containers and machines that share a disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent, wait=True):  # so that no process finds a folder that is made, but not locked yet
+        for left in path.parent.glob(f".*-*{UNFINISHED}"):
+            with locked(left) as gone:
+                if gone:
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:60]}-", suffix=UNFINISHED)
+        lock = contextlib.ExitStack()
+        lock.enter_context(locked(Path(folder.name)))
+    with folder as name, lock:
+        yield Path(name)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock of a folder; yields whether it was to be had, which where there are no locks it never is."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
+
+
+def settle(folder: Path) -> None:
+    """Bring everything in a new folder to the disk, and let those read it who may read the folder: some libraries make
+    files that only their owner can read."""
+    readable_by = stat.S_IMODE(folder.stat().st_mode)
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            path.chmod(readable_by if path.is_dir() else readable_by & 0o666)
+            sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk: after a power cut, what a rename put there is whole."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of `path` why it cannot be written, if the block fails for want of space or permission, or by the disk.
+
+    Raises:
+        PipelineError: it does.
+    """
+    try:
+        yield
+    except Exception as error:  # each library has errors of its own for a full disk
+        if told := errors.explained(error, path):
+            raise told from error
+        raise
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of `path`, which a stage wrote, that it is damaged, if the block fails, which reads it and does nothing else.
+
+    Raises:
+        PipelineError: it does.
+        FileNotFoundError: the file is missing.
+    """
+    try:
+        yield
+    except (PipelineError, FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # each library has errors of its own for a damaged file
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise errors.explained(error, path) or PipelineError(
+            f"{path}: expected what the pipeline wrote there, found it damaged ({shortened(found, 200)}); restore it "
+            f"with `dvc checkout --force {path}`, or make it again with `dvc repro`"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The value in a file of JSON that a stage wrote.
+
+    Raises:
+        PipelineError: the file is damaged.
+        FileNotFoundError: the file is missing.
+    """
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_space(path: Path, needed: int, *, advice: str = "") -> None:
+    """Check that the disk of `path` has room for so many bytes, before they are computed.
+
+    Raises:
+        PipelineError: it has not.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise PipelineError(
+            f"{path}: expected {needed / 1e9:.3g} GB of free space (DVC's cache takes as much again where it is on "
+            f"another disk or copies: cache.type), found {free / 1e9:.3g} GB; {errors.FREE_SPACE}{advice}"
+        )
+
+
+def reserve(path: Path) -> None:
+    """Give a file whose size is set its space on the disk: else a full disk ends the process that writes to its memory
+    map by a signal (SIGBUS).
+
+    Raises:
+        OSError: there is not enough.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS has none
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot
+                raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -140,12 +293,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`; a reader sees either the old file or the complete new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        fresh = Path(scratch, path.name)
+    """Write `content`; a reader sees either the old file or the complete new one.
+
+    Raises:
+        PipelineError: there is no space left, or no permission to write.
+    """
+    with writing(path), temporary(path) as scratch:
+        fresh = scratch / path.name
         fresh.write_bytes(content)
+        sync(fresh)
         fresh.replace(path)
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

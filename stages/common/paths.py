@@ -49,6 +49,9 @@ CARD = Path("metrics/card.md")
 CHECKPOINTS = Path(".cache/checkpoints")
 """What interrupted stages have left, to go on from."""
 
+SCRATCH = Path(".cache/scratch")
+"""What a stage needs for a moment; a process that was killed may leave some, and the next one removes it."""
+
 DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
 """Verified archives, kept between runs and outside DVC, so that a rerun downloads nothing. A run in a copy of the
 repository uses the archives of the original, which DVC_ROOT names."""

@@ -2,12 +2,12 @@
 
 import os
 import re
-import tempfile
 from email.parser import Parser
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from stages.common import files
 from stages.common.errors import PipelineError
 from stages.common.paths import DOWNLOADS
 from stages.sources import index
@@ -42,9 +42,8 @@ def download(requirement: Requirement, sha256: str) -> Path:
     for archive in home.glob("*"):
         if digest(archive) == sha256:
             return archive
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-        archive = index.download(requirement, sha256, Path(scratch).resolve())
+    with files.temporary(home) as scratch:
+        archive = index.download(requirement, sha256, scratch.resolve())
         home.mkdir(exist_ok=True)
         return archive.replace(home / archive.name)
 

@@ -4,7 +4,6 @@ The mean tells texts apart better than a first token that was not trained to do 
 teach it takes no labels (feature distillation, Romero et al. 2015).
 """
 
-import tempfile
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from stages.adapters.methods import PROMPTS
 from stages.backbone import store
 from stages.classifier import inference
 from stages.classifier.model import is_causal
+from stages.common import files
 from stages.common.errors import PipelineError
 from stages.training import callbacks, head, trainer
 from stages.training.params import Train
@@ -70,8 +70,8 @@ def teach(
     Args:
         means: that mean for each training row, (rows, hidden).
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = trainer.arguments(options, rows, seed=seed, precision=precision, scratch=scratch)
+    with files.scratch() as scratch:
+        arguments = trainer.arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch))
         taught = MeanTrainer(
             torch.from_numpy(means),
             model=model,

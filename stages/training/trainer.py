@@ -1,6 +1,5 @@
 """One training run: transformers' `Trainer`, extended for this pipeline."""
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from stages.adapters import methods
 from stages.backbone import store
-from stages.common import progress
+from stages.common import files, progress
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
@@ -70,10 +69,10 @@ def fit(
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     of_method = methods.callbacks(model)
     training = indexed(rows, "train", balanced=options.balance == "sampling")
-    with tempfile.TemporaryDirectory() as scratch:
+    with files.scratch() as scratch:
         trainer = RowTrainer(
             model=model,
-            args=arguments(options, rows, seed=seed, precision=precision, scratch=scratch),
+            args=arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch)),
             train_dataset=training,
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
