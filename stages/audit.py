@@ -12,8 +12,6 @@ suspect training rows tells training nothing about the test split. The probes ar
 `linear_probe` is. Nothing later uses the list but the report: whether a label is wrong is for people to decide.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -38,7 +36,7 @@ def main() -> None:
         names,
         known=labelled(problem, names, known),
         others=labelled(problem, names, others),
-        strength=json.loads(paths.BASELINE_METRICS.read_text())[rivals.LINEAR_PROBE]["regularization"],
+        strength=files.read_json(paths.BASELINE_METRICS)[rivals.LINEAR_PROBE]["regularization"],
         seed=params.seed,
     )
     lines = pd.concat([described(rows).join(table) for rows, table in zip((known, others), judged, strict=True)])
@@ -53,7 +51,7 @@ def main() -> None:
 
 def label_names(problem: ScoredProblem) -> list[str]:
     """The names of the classes or labels."""
-    schema = pq.read_schema(paths.PREPARED / "train.parquet")
+    schema = files.load(paths.PREPARED / "train.parquet", pq.read_schema)
     return problem.output_names(Features.from_arrow_schema(schema)["label"])
 
 
@@ -64,7 +62,7 @@ def read(split: str) -> pd.DataFrame:
         PipelineError: the features are those of other rows.
     """
     path = paths.FEATURES / f"{split}.parquet"
-    rows, features = pd.read_parquet(paths.PREPARED / path.name), pd.read_parquet(path)
+    rows, features = (files.load(one, pd.read_parquet) for one in (paths.PREPARED / path.name, path))
     if not rows["row"].equals(features["row"]):
         raise errors.PipelineError(
             f"{path}: expected the rows of {paths.PREPARED}, found others; run both stages again: dvc repro"

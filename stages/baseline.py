@@ -106,7 +106,7 @@ def main() -> None:
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:
     """Each row's text, or both texts of a pair, (texts,); checked to be the rows that were encoded."""
     path = paths.PREPARED / f"{split}.parquet"
-    table = pd.read_parquet(path)
+    table = files.load(path, pd.read_parquet)
     rows.check_same_rows(table["row"], path)
     return texts.joined(table).to_numpy()
 

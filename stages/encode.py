@@ -253,18 +253,20 @@ def fill_states(
 
 
 def check_size(tokens: int, about: store.About, max_gb: float) -> None:
-    """Check that the states of `tokens` tokens fit into `max_gb` gigabytes.
+    """Check that the states of `tokens` tokens fit into `max_gb` gigabytes, and on the disk.
 
     Raises:
         PipelineError: they do not.
     """
-    gigabytes = store.size(tokens, hidden_size=about.hidden_size, dtype=about.dtype) / 1e9
+    needed = store.size(tokens, hidden_size=about.hidden_size, dtype=about.dtype)
+    gigabytes = needed / 1e9
     if gigabytes > max_gb:
         raise errors.PipelineError(
             f"encode: expected the stored states to fit encode.max_gb = {max_gb}, "
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
             "or store nothing with lora.top_layers: all"
         )
+    files.check_space(paths.ENCODED, needed, advice=", or halve it with encode.dtype: bfloat16")
 
 
 def reproduces(model: PreTrainedModel, known: reuse.KnownStates, splits: dict[str, store.Rows], params: Params) -> bool:

@@ -109,14 +109,14 @@ def headline(
 def read_texts(rows: store.Rows) -> pd.DataFrame:
     """The test rows' numbers in the source and their texts; checked to be the rows that were encoded."""
     path = paths.PREPARED / "test.parquet"
-    given = pd.read_parquet(path).filter(["row", *texts.COLUMNS])
+    given = files.load(path, pd.read_parquet).filter(["row", *texts.COLUMNS])
     rows.check_same_rows(given["row"], path)
     return given
 
 
 def read_rivals(problem: ScoredProblem, rows: store.Rows) -> dict[str, Any]:
     """Every rival's predictions for the test rows."""
-    table = pd.read_parquet(paths.BASELINE_PREDICTIONS)
+    table = files.load(paths.BASELINE_PREDICTIONS, pd.read_parquet)
     rows.check_same_rows(table.pop("row"), paths.BASELINE_PREDICTIONS)
     return {name: problem.predictions(column) for name, column in table.items()}
 
@@ -124,7 +124,7 @@ def read_rivals(problem: ScoredProblem, rows: store.Rows) -> dict[str, Any]:
 def read_slices(rows: store.Rows) -> slices.Slices:
     """Which test rows belong to each slice, by its column and value."""
     members = {}
-    for column, of_rows in pd.read_parquet(paths.SLICES).groupby("column", sort=False):
+    for column, of_rows in files.load(paths.SLICES, pd.read_parquet).groupby("column", sort=False):
         rows.check_same_rows(of_rows["row"], paths.SLICES)
         members |= {(column, value): (of_rows["value"] == value).to_numpy() for value in sorted(set(of_rows["value"]))}
     return members

@@ -11,7 +11,6 @@ any place that reaches the hub; otherwise by the path models/base, which has to 
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def main() -> None:
     place = files.destination("--output", folder)
     run = Run.load(paths.ADAPTER)
     base.quiet_transformers()
-    baseline, tuned = (json.loads(path.read_text()) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
+    baseline, tuned = (files.read_json(path) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
     with files.replacing(place) as fresh:
         if options.adapter:
@@ -61,7 +60,7 @@ def publish(folder: Path, base: dict) -> None:
     shutil.copytree(paths.ADAPTER, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     name = card.hub_name(base["source"])
     if name and (folder / "adapter_config.json").exists():
-        config = PeftConfig.from_pretrained(paths.ADAPTER)
+        config = files.load(paths.ADAPTER, PeftConfig.from_pretrained)
         config.base_model_name_or_path, config.revision = name, base["revision"]
         config.save_pretrained(folder)
 
@@ -79,7 +78,7 @@ def merge(folder: Path) -> None:
             f"({model.peft_type.value}); write it with --adapter"
         )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(paths.ADAPTER).save_pretrained(folder)
+    files.load(paths.ADAPTER, AutoTokenizer.from_pretrained).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_config(loaded.config)
     model.load_state_dict(loaded.state_dict(), assign=True)
     model.tie_weights()
+    files.check_space(paths.BASE_MODEL, sum(part.nbytes for part in model.parameters()))
     model.save_pretrained(folder)
 
 
@@ -104,6 +105,7 @@ def copy_model(model: Path, folder: Path) -> None:
                 f"{name}: expected weights in safetensors, found a truncated file or another format ({error}); "
                 "fetch or copy it again"
             ) from None
+    files.check_space(paths.BASE_MODEL, sum((model / name).stat().st_size for name in kept))
     for name in kept:
         shutil.copyfile(model / name, folder / name)
 
@@ -166,7 +168,7 @@ def read_json(path: Path) -> dict:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.PipelineError(f"{path.name}: expected JSON, found: {error}; fetch or copy it again") from None
     if not isinstance(value, dict):
         raise errors.PipelineError(f"{path.name}: expected a JSON object, found {type(value).__name__}")

@@ -11,11 +11,9 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from stages.adapters.params import Lora, Peft, without
-from stages.common import texts
+from stages.common import content, texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
 from stages.common.section import Section, Seed
@@ -67,13 +65,13 @@ class Params(Section):
             ParamsError: the file is missing, is not YAML, or has problems; all of them are listed.
         """
         try:
-            values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+            values = content.read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ParamsError(f"{path} not found; run from the root of the repository") from None
         except UnicodeDecodeError as error:
             raise ParamsError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
-        except YAMLError as error:
-            raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        except ValueError as error:
+            raise ParamsError(f"{path} is not valid YAML: {error}") from None
         dataset, lines = preset(values)
         filled = presets.fill(values, dataset)
         lines += contradictions(filled)

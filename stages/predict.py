@@ -57,7 +57,7 @@ def main() -> None:
     base.quiet_transformers()
     table, roles = read_texts(options, run.columns)
     given = {
-        "tokenizer": AutoTokenizer.from_pretrained(paths.ADAPTER),
+        "tokenizer": files.load(paths.ADAPTER, AutoTokenizer.from_pretrained),
         "inputs": texts.as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()})),
         "batch_size": options.batch_size,
         "stride": run.window_stride,

@@ -13,7 +13,6 @@ from DVC's cache or its remote.
 """
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -53,10 +52,10 @@ MOST_CHARACTERS = 65_000
 def main() -> None:
     options, params = arguments(), Params.load()
     data, encode, baseline, tuned = (
-        json.loads(path.read_text())
+        files.read_json(path)
         for path in (paths.DATA_METRICS, paths.ENCODE_METRICS, paths.BASELINE_METRICS, paths.EVALUATE_METRICS)
     )
-    run, answers = Run.load(paths.ADAPTER), history.read_answers(paths.TEST_PREDICTIONS)
+    run, answers = Run.load(paths.ADAPTER), files.load(paths.TEST_PREDICTIONS, history.read_answers)
     change = None
     if options.rev:
         resamples = params.evaluate.resamples
@@ -102,7 +101,8 @@ def sections(
         data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
     """
     problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
-    suspects, lengths = history.read_answers(paths.SUSPECTS), pd.read_csv(paths.EVALUATE_PLOTS / "length.csv")
+    suspects = files.load(paths.SUSPECTS, history.read_answers)
+    lengths = files.load(paths.EVALUATE_PLOTS / "length.csv", pd.read_csv)
     parts = {
         "Verdict": (
             verdict(baseline, tuned, main),

@@ -16,10 +16,8 @@ from pathlib import Path
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from stages.common import errors, files, paths
+from stages.common import content, errors, files, paths
 from stages.common.texts import literal
 from stages.params import Params, check_parameter, unfit
 from stages.problems.kinds import PROBLEMS
@@ -93,8 +91,8 @@ def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
     check_parameter(name)
     history.parameter(params.model_dump(), name)
     try:
-        tried = YAML(typ="safe", pure=True).load(f"[{values.replace('..', ',')}]")
-    except YAMLError:
+        tried = content.read_yaml(f"[{values.replace('..', ',')}]")
+    except ValueError:
         tried = []
     if not tried:
         raise errors.PipelineError(f"{name}: expected {name}=a,b,c or {name}=low..high, found {text}")

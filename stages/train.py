@@ -10,7 +10,6 @@ models/seeds; metrics/train.json; the scores on the validation rows also to metr
 """
 
 import importlib.metadata
-import json
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -90,7 +89,7 @@ def trained(
         with files.replacing(done) as folder:
             metrics = train(params, options, main_score, about, rows, seed=seed, checkpoints=checkpoints, folder=folder)
             files.write_json(folder / "metrics.json", metrics)
-    return json.loads((done / "metrics.json").read_text())
+    return files.read_json(done / "metrics.json")
 
 
 def train(
@@ -227,14 +226,14 @@ def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params,
     model.save_pretrained(folder)
     config = folder / "adapter_config.json"
     if config.exists():
-        files.write_json(config, ordered(json.loads(config.read_text())))
+        files.write_json(config, ordered(files.read_json(config)))
     shutil.copytree(paths.ENCODED / "tokenizer", folder, dirs_exist_ok=True)
     files.write_json(folder / "labels.json", from_pretrained_arguments(about))
     run = Run(
         depth=about.depth,
         max_length=about.max_length,
         **recorded(params),
-        base_model=json.loads((paths.BASE_MODEL / "source.json").read_text()),
+        base_model=files.read_json(paths.BASE_MODEL / "source.json"),
         metrics=metrics,
     )
     files.write_text(folder / "README.md", card.model_card(run, about.class_names))

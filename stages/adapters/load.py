@@ -11,6 +11,7 @@ from stages.backbone.base import load_config
 from stages.classifier import last_token
 from stages.classifier.labels import load_labels
 from stages.classifier.model import is_causal
+from stages.common import files
 
 
 def load(folder: Path) -> PreTrainedModel | PeftModel:
@@ -24,10 +25,13 @@ def load(folder: Path) -> PreTrainedModel | PeftModel:
     """
     labels = load_labels(folder)
     if not (folder / "adapter_config.json").exists():
-        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
-    base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+        with files.reading(folder):
+            return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    with files.reading(folder):
+        base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
     causal = is_causal(load_config(base))  # before PEFT, which would look for a missing folder on the hub
-    adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    with files.reading(folder):
+        adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
     if adapter.active_peft_config.is_prompt_learning:
         if causal:
             last_token.read_last_token(adapter.get_base_model())

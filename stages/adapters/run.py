@@ -1,6 +1,5 @@
 """run.json: what made an adapter. It is written last, so a folder that has it is complete."""
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -49,8 +48,8 @@ class Run:
             PipelineError: its keys are not the fields above.
         """
         path, names = folder / FILE, [field.name for field in fields(cls)]
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if set(values) != set(names):
+        values = files.read_json(path)
+        if not isinstance(values, dict) or set(values) != set(names):
             raise PipelineError(
                 f"{path}: expected the keys {', '.join(names)}, found {', '.join(values)}; another version of this "
                 "repository wrote it, make it again with: dvc repro"

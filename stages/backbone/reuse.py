@@ -9,7 +9,6 @@ bits are compared: if they differ, as on another machine, nothing is reused. On 
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +41,7 @@ def fingerprint(base: Path, about: store.About, *, precision: str, batch_size: i
     """All that the states of a row depend on, besides its tokens and its batch."""
     source = base / "source.json"
     return {
-        "base_model": json.loads(source.read_text()).get("sha256") if source.exists() else None,
+        "base_model": files.read_json(source).get("sha256") if source.exists() else None,
         "depth": about.depth,
         "dtype": about.dtype,
         "precision": precision,
@@ -72,7 +71,7 @@ def earlier(folder: Path, made_by: dict) -> Iterator[Path | None]:
     with files.scratch() as scratch:
         found = folder if folder.exists() else from_cache(folder, scratch)
         stated = found / PREFIX if found else None
-        yield found if stated and stated.exists() and json.loads(stated.read_text()) == made_by else None
+        yield found if stated and stated.exists() and files.read_json(stated) == made_by else None
 
 
 def from_cache(folder: Path, scratch: Path) -> Path | None:

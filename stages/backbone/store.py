@@ -12,7 +12,6 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
     states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -57,7 +56,9 @@ class About:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(**json.loads((folder / "about.json").read_text()))
+        values = files.read_json(folder / "about.json")
+        with files.reading(folder / "about.json"):
+            return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,21 @@ class Rows:
     def text_lengths(self) -> np.ndarray:
         """Tokens of each text, (texts,); those that windows share are counted in each window."""
         return self.lengths if self.windows is None else np.add.reduceat(self.lengths, self.windows[:-1])
+
+    def check_sizes(self) -> None:
+        """Check that the arrays belong together.
+
+        Raises:
+            ValueError: one is shorter or longer than the others say.
+        """
+        tokens = [len(part) for part in (self.tokens, self.token_types, self.states) if part is not None]
+        texts = len(self) if self.windows is None else len(self.windows) - 1
+        if (tokens, len(self.offsets), len(self.source_rows)) != (
+            [self.offsets[-1]] * len(tokens),
+            len(self) + 1,
+            texts,
+        ):
+            raise ValueError("its arrays have different lengths")
 
     def check_same_rows(self, source_rows: np.ndarray, where: Path) -> None:
         """Check that a table's rows, by their numbers in the source, are the texts of this split.
@@ -212,8 +228,10 @@ def size(tokens: int, *, hidden_size: int, dtype: str) -> int:
 
 def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
     """A new (tokens, hidden) array on disk, to be filled with `write_states`."""
-    shape = (tokens, about.hidden_size)
-    return np.lib.format.open_memmap(folder / "states.npy", "w+", STORED_AS[about.dtype], shape)
+    path, shape = folder / "states.npy", (tokens, about.hidden_size)
+    states = np.lib.format.open_memmap(path, "w+", STORED_AS[about.dtype], shape)
+    files.reserve(path)
+    return states
 
 
 def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
@@ -237,7 +255,18 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
 
     Args:
         precision: of the matrix products on the batches, see `stages.backbone.precision`.
+
+    Raises:
+        PipelineError: an array is damaged.
     """
+    with files.reading(folder):
+        rows = read_rows(folder, about, precision)
+        rows.check_sizes()
+    return rows
+
+
+def read_rows(folder: Path, about: About, precision: str) -> Rows:
+    """A split's arrays, as they are."""
     states, windows, types = folder / "states.npy", folder / "windows.npy", folder / "types.bin"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),

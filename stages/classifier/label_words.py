@@ -1,10 +1,12 @@
 """The head that can classify before any training: the language-model head's rows for the label words."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from stages.common import files
 from stages.common.errors import PipelineError
 from stages.problems.kinds import of_model
 
@@ -56,7 +58,8 @@ def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -
     if model.config.tie_word_embeddings:
         head = model.get_input_embeddings()
     else:
-        head = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).get_output_embeddings()
-    tokenizer = AutoTokenizer.from_pretrained(base)
+        load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32)
+        head = files.load(base, load).get_output_embeddings()
+    tokenizer = files.load(base, AutoTokenizer.from_pretrained)
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]
     return torch.stack([head.weight.detach()[tokens].mean(dim=0) for tokens in ids])

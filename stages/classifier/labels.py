@@ -1,8 +1,8 @@
 """labels.json: the arguments with which `from_pretrained` makes the head, here and wherever the model is loaded."""
 
-import json
 from pathlib import Path
 
+from stages.common import files
 from stages.problems.problem import Problem
 
 
@@ -20,5 +20,7 @@ def label_arguments(problem: Problem, class_names: list[str], pad_token_id: int)
 
 def load_labels(folder: Path) -> dict:
     """The arguments saved as labels.json, with integers again as keys of `id2label`, which JSON turned into text."""
-    labels = json.loads((folder / "labels.json").read_text())
-    return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}
+    path = folder / "labels.json"
+    labels = files.read_json(path)
+    with files.reading(path):
+        return labels | {"id2label": {int(index): name for index, name in labels["id2label"].items()}}

@@ -14,6 +14,7 @@ from transformers import (
 
 from stages.backbone.base import load_config
 from stages.classifier import label_words, last_token, saved_head
+from stages.common import files
 from stages.common.errors import PipelineError
 
 
@@ -37,9 +38,10 @@ def load_base(
     """
     config = load_config(base, **labels)
     transformers.set_seed(seed)
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        base, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-    )
+    with files.reading(base):
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
     mismatched = {key.rpartition(".")[0]: saved[0] for key, saved, _ in loading["mismatched_keys"]}

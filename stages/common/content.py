@@ -1,4 +1,7 @@
-"""The text of a file: how it is compressed, in which encoding it is, what separates its fields."""
+"""The text of a file: how it is compressed, in which encoding it is, what separates its fields.
+
+What is fed to the pipeline cannot fill its memory or its time: the limits here bound what a small file can unfold to.
+"""
 
 import bz2
 import contextlib
@@ -10,9 +13,10 @@ import itertools
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stages.common import files, progress
 
@@ -30,6 +34,24 @@ LONE_RETURN = re.compile(r"\r(?!\n)")
 FIRST_LINES = 50
 """Rows that have to agree on a delimiter."""
 
+RATIO = 100
+"""Bytes that a compressed byte may unfold to; text comes to 3 to 20."""
+
+AT_ONCE = 32 << 20
+"""Bytes beyond `RATIO` that any file may unfold to, and that one stretch of a file may."""
+
+TOO_MUCH = (
+    f"more than {RATIO} bytes for each compressed byte, beyond the first {AT_ONCE >> 20} MB; unpack it, if you trust it"
+)
+
+LONGEST_LINE = 10_000_000
+"""Bytes of a line."""
+
+YAML_BYTES, YAML_DEPTH = 200_000, 20
+"""Size and nesting of a file of settings; params.yaml has about 20,000 and 3."""
+
+CHUNK = 1 << 20
+
 MOST_ACCENTED = 0.3
 """Share of the letters outside ASCII up to which text is taken for Western European: Icelandic has about 0.15, other
 alphabets nearly 1."""
@@ -46,25 +68,115 @@ def unpacked(path: Path) -> bytes:
 
     Raises:
         PipelineError: it is no file, like a folder or a named pipe.
-        ValueError: it is damaged, or an archive of files.
+        ValueError: it is damaged, an archive of files, or unfolds to more than `RATIO` allows.
     """
-    content = files.readable(path).read_bytes()
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            return gzip.decompress(content)
-        if re.match(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", content):
-            return bz2.decompress(content)
-        if content.startswith(b"\xfd7zXZ\0"):
-            return lzma.decompress(content)
-        if content.startswith(b"\x28\xb5\x2f\xfd"):
-            import pyarrow as pa
+    return b"".join(chunks(path))
 
-            return pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"damaged compression ({error}); copy the file again, or decompress it") from None
-    if content.startswith(b"PK\x03\x04"):
-        raise ValueError(f"a zip archive; name the file in it, like {path.name}//NAME, or unpack it")
-    return content
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """What `unpacked` returns, piece by piece."""
+    with files.readable(path).open("rb") as file:
+        start = file.read(10)
+        if start.startswith(b"PK\x03\x04"):
+            raise ValueError(f"a zip archive; name the file in it, like {path.name}//NAME, or unpack it")
+        if not compression(start):
+            yield start
+            yield from iter(partial(file.read, CHUNK), b"")
+            return
+        packed = io.BytesIO(start + file.read())
+    yield from iter(partial(Unfolding(packed).read, CHUNK), b"")
+
+
+def opened(path: Path) -> "BinaryIO | Unfolding":
+    """The content of a file as a stream, decompressed if it is compressed."""
+    file = path.open("rb")
+    start = file.read(10)
+    file.seek(0)
+    return Unfolding(file) if compression(start) else file
+
+
+def compression(start: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
+    """What decompresses a file that begins so; None: it is not compressed."""
+    if start.startswith(b"\x1f\x8b"):
+        return partial(gzip.GzipFile, None, "rb", 9)
+    if re.match(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", start):
+        return bz2.BZ2File
+    if start.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMAFile
+    return zstd if start.startswith(b"\x28\xb5\x2f\xfd") else None
+
+
+def zstd(packed: BinaryIO) -> BinaryIO:
+    """What decompresses Zstandard."""
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
+
+
+class Unfolding:
+    """A compressed file as a stream of what it unfolds to, as `tarfile` takes one.
+
+    The budget grows with what is read of the file, and shrinks with what comes out: so an innocent beginning does not
+    hide a bomb behind it.
+    """
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self.packed, self.budget = packed, AT_ONCE
+        start = packed.read(10)
+        packed.seek(0)
+        self.stream = compression(start)(packed)
+        self.at = self.most = self.taken = 0
+
+    def read(self, size: int = CHUNK) -> bytes:
+        """The next bytes, `size` of them unless the stream ends.
+
+        Raises:
+            ValueError: the file is damaged, or the budget is spent.
+        """
+        parts = []
+        try:
+            while size > 0 and (part := self.stream.read(min(size, CHUNK))):
+                parts.append(part)
+                size -= len(part)
+                self.at += len(part)
+                self.pay()
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise ValueError(f"damaged compression ({error}); copy the file again, or decompress it") from None
+        return b"".join(parts)
+
+    def pay(self) -> None:
+        """Take what came out, unless it did before, from the budget."""
+        taken, most = max(self.packed.tell(), self.taken), max(self.at, self.most)
+        self.budget = min(self.budget + RATIO * (taken - self.taken), AT_ONCE) - (most - self.most)
+        self.taken, self.most = taken, most
+        if self.budget < 0:
+            raise ValueError(TOO_MUCH)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.packed.close()
+
+    def tell(self) -> int:
+        """The place in what comes out."""
+        return self.at
+
+    def seek(self, place: int) -> int:
+        """Go to a place in what comes out."""
+        if place < self.at:
+            self.at = self.stream.seek(place)
+        while self.at < place and self.read(min(place - self.at, CHUNK)):
+            pass
+        return self.at
+
+
+def check_unfolding(unfolded: int, size: int) -> None:
+    """Check that `size` bytes may unfold to so many.
+
+    Raises:
+        ValueError: they may not.
+    """
+    if unfolded > RATIO * size + AT_ONCE:
+        raise ValueError(TOO_MUCH)
 
 
 def with_line_feeds(text: str) -> str:
@@ -91,12 +203,27 @@ def read_text(path: Path) -> str:
         UnicodeDecodeError: it is neither UTF-8 nor UTF-16, nor could it be cp1252.
         ValueError: see `unpacked`.
     """
-    text, encoding = decoded(unpacked(path))
+    text, encoding = decoded(b"".join(short_lines(chunks(path))))
     if encoding != "utf-8":
         say_once(
             path, f"warning: {path.name}: read as {encoding}, as it is not UTF-8; if letters are wrong, convert it"
         )
     return text
+
+
+def short_lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, piece by piece.
+
+    Raises:
+        ValueError: a line is longer than `LONGEST_LINE`.
+    """
+    length = 0
+    for part in parts:
+        first, last = re.search(rb"[\r\n]|\Z", part).start(), max(part.rfind(b"\n"), part.rfind(b"\r"))
+        if length + first > LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE:,} bytes; give each row a line of its own")
+        length = len(part) - last - 1 if last >= 0 else length + len(part)
+        yield part
 
 
 @functools.cache
@@ -183,3 +310,31 @@ def short_row(text: str, dialect: dict[str, Any], headless: bool, least: int) ->
         if number and len(row) < least and any(map(str.strip, row)):
             return f"{len(row)} fields in row {number}, expected {least} or more; correct this row, or quote its text"
     return None
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a text of YAML.
+
+    Raises:
+        ValueError: it is not valid, is longer or nested deeper than settings are, or has an alias, by which a small
+            file can unfold to any size.
+    """
+    import yaml
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if len(text) > YAML_BYTES:
+        raise ValueError(f"expected at most {YAML_BYTES:,} characters, found {len(text):,}")
+    depth = 0
+    with contextlib.suppress(yaml.YAMLError):  # as ruamel.yaml knows YAML 1.2, by its own words below
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line + 1
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"expected no alias, found *{event.anchor} in line {line}; write the value itself")
+            if depth > YAML_DEPTH:
+                raise ValueError(f"expected at most {YAML_DEPTH} levels, found more in line {line}")
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:  # the latter: of an integer with thousands of digits
+        raise ValueError(" ".join(str(error).split())) from None

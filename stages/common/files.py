@@ -14,10 +14,10 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.common import errors, paths
 from stages.common.errors import UNFINISHED, PipelineError
@@ -25,6 +25,8 @@ from stages.common.texts import shortened
 
 if TYPE_CHECKING:
     import pandas as pd  # takes most of a second, and `fetch` has no table
+
+Loaded = TypeVar("Loaded")
 
 DIGITS = 5
 """Significant digits of a metric: the last bits of a float differ between kinds of CPU."""
@@ -244,15 +246,19 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_json(path: Path) -> Any:
-    """The value in a file of JSON that a stage wrote.
-
-    Raises:
-        PipelineError: the file is damaged.
-        FileNotFoundError: the file is missing.
-    """
+def load(path: Path, reader: Callable[[Path], Loaded]) -> Loaded:
+    """What `reader` makes of a file or folder that a stage wrote; raises what `reading` does."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return reader(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON that a stage wrote; raises what `reading` does."""
+    with reading(path):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError(f"{type(value).__name__}, no object")
+        return value
 
 
 def check_space(path: Path, needed: int, *, advice: str = "") -> None:

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from stages.backbone.store import Chunk
-from stages.common import texts
+from stages.common import files, texts
 from stages.encoding import template
 from stages.problems.problem import Problem
 
@@ -34,7 +34,8 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
         inputs = texts.as_inputs(pd.DataFrame({name: batch[name] for name in texts.COLUMNS if name in batch}))
         return template.stored(tokenizer(inputs, verbose=False))
 
-    rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
+    with files.reading(split):
+        rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
     columns = {name: List(Value("int32")) for name in template.stored_names(tokenizer)}
     return rows.map(
         tokens_of,
@@ -47,7 +48,7 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
 
 def has_pairs(split: Path) -> bool:
     """Whether the rows of a prepared split have two texts."""
-    return "text_pair" in pq.read_schema(split).names
+    return "text_pair" in files.load(split, pq.read_schema).names
 
 
 def lengths(tokenized: Dataset) -> np.ndarray:

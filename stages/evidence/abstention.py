@@ -5,7 +5,6 @@ adapter, where `predict` and `export` find them.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ class Abstention:
         Raises:
             PipelineError: they belong to another adapter than the one in the folder `adapter`.
         """
-        values = json.loads(path.read_text()) if path.exists() else {}
+        values = files.read_json(path) if path.exists() else {}
         if values and values.get("run") != fingerprint(adapter):
             raise PipelineError(
                 f"{path}: expected thresholds for the model in {adapter}, found those for another one; compute them "

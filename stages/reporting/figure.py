@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stages.common import files
 from stages.common.rivals import LINEAR_PROBE, TUNED, UNTRAINED, ZERO_SHOT
 from stages.common.texts import printable, script_safe, shortened
 from stages.problems.main_score import MainScore
@@ -112,13 +113,13 @@ def further_drawings(problem: Problem, *, class_names: list[str], plots: Path) -
 
 def curves_of(kind: str, plots: Path) -> dict[str, pd.DataFrame]:
     """The points of one kind of curve, for each model in `COLORS` that has any."""
-    points = dict(iter(pd.read_csv(plots / f"{kind}.csv").groupby("model")))
+    points = dict(iter(files.load(plots / f"{kind}.csv", pd.read_csv).groupby("model")))
     return {name: points[name].reset_index(drop=True) for name in COLORS if name in points}
 
 
 def read_names(name: str, plots: Path) -> pd.DataFrame:
     """A table of `plots`, with all cells as text: names of classes may look like numbers or missing values."""
-    return pd.read_csv(plots / f"{name}.csv", dtype=str, keep_default_na=False)
+    return files.load(plots / f"{name}.csv", partial(pd.read_csv, dtype=str, keep_default_na=False))
 
 
 def draw_scores(axes: Axes, *, scores: dict[str, dict], main: MainScore) -> None:

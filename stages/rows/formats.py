@@ -22,6 +22,9 @@ from stages.common.errors import PipelineError
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
 
+BYTES_OF_ROW = 32
+"""The least memory that a row takes."""
+
 VALUE_TYPES = None | str | int | float
 """The types of a text or a label."""
 
@@ -288,6 +291,8 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
                 rows.append(json.loads(line))
             except ValueError as error:
                 raise ValueError(f"{error} of the text in line {number}") from None
+            except RecursionError:
+                raise ValueError(f"values nested too deeply in line {number}; unnest them") from None
             if not isinstance(rows[-1], dict):
                 raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
     found = dict.fromkeys(key for row in rows for key in row)
@@ -297,7 +302,9 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
 def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
     packed = content.is_compressed(path) or files.is_stream(path)  # Parquet is read from its end
-    file = pq.ParquetFile(pa.BufferReader(content.unpacked(path)) if packed else files.readable(path))
+    given = pa.BufferReader(content.unpacked(path)) if packed else files.readable(path)
+    file = pq.ParquetFile(given)
+    content.check_unfolding(unfolded(file.metadata), given.size() if packed else path.stat().st_size)
     names = file.schema_arrow.names
     if wanted is not None:
         found = dict(zip(trimmed(names, wanted), names, strict=True))
@@ -312,6 +319,12 @@ def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) 
         elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
             columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
     return pd.DataFrame(columns, dtype=object)
+
+
+def unfolded(footer: pq.FileMetaData) -> int:
+    """The bytes to which a Parquet file unfolds by its footer; a repeated value is stored once, but takes memory."""
+    groups = (footer.row_group(index) for index in range(footer.num_row_groups))
+    return max(footer.num_rows * BYTES_OF_ROW, sum(group.total_byte_size for group in groups))
 
 
 def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:

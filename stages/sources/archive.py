@@ -4,6 +4,7 @@ A path in an archive or a folder is that of a file or a folder; a glob like `dat
 `outer.tar.gz//inner.txt`, a member of an archive that is itself inside.
 """
 
+import contextlib
 import fnmatch
 import glob
 import hashlib
@@ -18,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from stages.common import files
+from stages.common import content, files
 from stages.common.errors import PipelineError
 
 MEMBER_SEPARATOR = "//"
 """Between an archive and a file inside it; `!`, which has to be quoted twice in `dvc exp run -S`, works too."""
 
-ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 """What the standard library raises for an archive that is truncated, damaged or encrypted."""
 
 
@@ -40,11 +41,13 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     member, rest = split_member(file)
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
         raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
-    with members(archive) as (names, read):
+    with members(archive) as (sizes, read):
+        names = list(sizes)
         top, inside = matching(names, member)
         if not inside:
             raise PipelineError(f"{archive.name}: expected a member {member!r}, found none; it holds: {listing(names)}")
         found = into / (top.name or archive.name)
+        files.check_space(into, sum(map(sizes.get, inside)))
         for name in inside:
             target = found / PurePosixPath(name).relative_to(top)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,25 +79,49 @@ def listing(names: list[str]) -> str:
 
 
 @contextmanager
-def members(archive: Path) -> Iterator[tuple[list[str], Callable[[str], BinaryIO]]]:
-    """The names of the regular files inside, and a function that opens one; an archive's links are left out."""
+def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], BinaryIO]]]:
+    """The regular files inside, each with its size in bytes, and a function that opens one; an archive's links are left
+    out.
+
+    Raises:
+        PipelineError: it is no archive, is damaged, or unfolds to more than `content.RATIO` allows.
+    """
     try:
         if archive.is_dir():
             found = (path for path in archive.rglob("*") if files.kind(path) != files.FOLDER)
             paths = {path.relative_to(archive).as_posix(): path for path in found}
-            yield list(paths), lambda name: files.readable(paths[name]).open("rb")
+            sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists()}
+            yield dict.fromkeys(paths, 0) | sizes, lambda name: files.readable(paths[name]).open("rb")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                yield [info.filename for info in zipped.infolist() if not info.is_dir()], zipped.open
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tarred:
-                yield [info.name for info in tarred.getmembers() if info.isfile()], tarred.extractfile
+                sizes = {info.filename: info.file_size for info in zipped.infolist() if not info.is_dir()}
+                content.check_unfolding(sum(sizes.values()), archive.stat().st_size)
+                yield sizes, zipped.open
         else:
-            raise PipelineError(
-                f"{archive.name}: expected a folder, or a zip, wheel or tar archive, found something else"
-            )
+            with contextlib.closing(content.opened(archive)) as file, as_tar(file, archive.name) as tarred:
+                sizes, total = {}, 0
+                for info in tarred:
+                    if info.isfile():
+                        sizes[info.name] = info.size
+                        total += info.size
+                        content.check_unfolding(total, archive.stat().st_size)
+                yield sizes, tarred.extractfile
     except ARCHIVE_ERRORS as error:
         raise PipelineError(f"{archive.name}: expected an intact archive without a password, found: {error}") from None
+
+
+def as_tar(file: BinaryIO, name: str) -> tarfile.TarFile:
+    """A stream as a tar archive.
+
+    Raises:
+        PipelineError: it is none.
+    """
+    try:
+        return tarfile.open(fileobj=file, mode="r:")
+    except tarfile.ReadError:
+        raise PipelineError(
+            f"{name}: expected a folder, or a zip, wheel or tar archive, found something else"
+        ) from None
 
 
 def digest(path: Path) -> str:

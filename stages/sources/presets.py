@@ -7,10 +7,7 @@ A preset has the form of params.yaml and gives values to the keys below that are
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from stages.common import paths, texts
+from stages.common import content, paths, texts
 from stages.common.errors import PipelineError
 
 FOLDER = Path(__file__).resolve().parents[2] / paths.PRESETS
@@ -43,8 +40,8 @@ def load(source: str) -> Values:
         raise PipelineError(f"data.source: {unknown(source)}")
     shown = f"{paths.PRESETS}/{path.name}"
     try:
-        preset = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+        preset = content.read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise PipelineError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(preset, dict) or not all(isinstance(values, dict) for values in preset.values()):
         raise PipelineError(f"{shown}: expected the sections {' and '.join(KEYS)}, found {type(preset).__name__}")
