@@ -95,7 +95,7 @@ def explained(error: Exception, path: Path | None = None) -> PipelineError | Non
     named = getattr(error, "filename", None)
     full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     where = path if path and (full or not named or UNFINISHED in str(named)) else named
-    where = re.sub(rf"/[^/]*{UNFINISHED}.*", "", str(where or ""))
+    where = re.sub(rf"(^|/)\.([^/]*)-\w*{UNFINISHED}(/fresh)?", r"\1\2", str(where or ""))
     return PipelineError(f"{where and f'{where}: '}{os.strerror(code)}; {REMEDIES[code]}")
 
 
@@ -105,7 +105,11 @@ def number(error: Exception) -> int | None:
         return code
     if found := re.search(r"(?:\(os error |\[errno )(\d+)", str(error), re.IGNORECASE):
         return int(found[1])
-    return errno.ENOSPC if re.search(r"requested and \d+ written|PytorchStreamWriter failed", str(error)) else None
+    return (
+        errno.ENOSPC
+        if re.search(r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs", str(error))
+        else None
+    )
 
 
 def report(error: PipelineError) -> int:

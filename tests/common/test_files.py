@@ -1,13 +1,23 @@
 """Outputs appear whole or not at all."""
 
+import errno
 import json
 import os
 import re
+import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from conftest import ROOT
+from safetensors.numpy import save_file
 
 from stages.common import files, paths
 from stages.common.errors import PipelineError
@@ -189,3 +199,110 @@ def test_what_the_pipelines_own_links_lead_to_is_its_own_too(odd):
     Path("models/base").symlink_to("../elsewhere")
     with pytest.raises(PipelineError, match="where the pipeline has models/base"):
         files.destination("--output", Path("elsewhere/new"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stages.common import files
+
+with files.replacing(Path(sys.argv[1])) as folder:
+    (folder / "large").write_text("half")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def at_work(tmp_path):
+    """A process that is writing the folder `out`."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "out"], cwd=ROOT, stdin=-1, stdout=-1) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, at_work):
+    (tmp_path / ".notes-mine.unfinished").touch()  # no folder
+    files.write_text(tmp_path / "other", "text")
+    (left,) = tmp_path.glob(".out-*.unfinished")
+    assert (left / "fresh/large").exists()
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", f"data/{left.name}/"], cwd=ROOT, stdout=-1)
+    assert ignored.stdout
+    at_work.kill()
+    at_work.wait()
+    files.write_text(tmp_path / "other", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes-mine.unfinished", "other"]
+
+
+def test_outputs_can_be_read_by_those_who_may_read_what_the_user_makes(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with files.replacing(tmp_path / "out") as folder:
+            for path in (folder / "in", folder / "in/private", folder / "cached"):
+                path.mkdir() if path.name == "in" else path.touch()
+            (folder / "in").chmod(0o700)
+            (folder / "in/private").chmod(0o600)
+            (folder / "cached").chmod(0o444)
+        files.write_text(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert modes == {"out": "0o755", "in": "0o755", "private": "0o644", "cached": "0o644", "file": "0o644"}
+
+
+def full(path):
+    """Write as each library does that has its own way to say that the disk is full."""
+    return {
+        "a text": lambda: path.write_text("a" * 5_000),
+        "NumPy": lambda: np.save(path, np.zeros(5_000)),
+        "a memory map": lambda: (path.write_bytes(b"a"), os.truncate(path, 5_000), files.reserve(path)),
+        "safetensors": lambda: save_file({"a": np.zeros(5_000)}, path),
+        "torch": lambda: torch.save(torch.zeros(5_000), path),
+        "Parquet": lambda: pq.write_table(pa.table({"a": np.random.default_rng(0).random(5_000)}), path),
+        "JSON": lambda: files.write_json(path, {"a": "a" * 5_000}),
+    }
+
+
+@pytest.mark.parametrize("library", full(None))
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, library):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").touch()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with (
+            pytest.raises(PipelineError, match=r"/out(/new)?: (File too large|No space left on device); "),
+            files.replacing(tmp_path / "out") as folder,
+        ):
+            full(folder / "new")[library]()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_space_is_checked_before_the_work(tmp_path):
+    files.check_space(tmp_path / "absent/out", 1)
+    with pytest.raises(PipelineError, match=r"out: expected 1e\+09 GB of free space .*, found .* GB; free some space"):
+        files.check_space(tmp_path / "absent/out", 10**18)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "out: No space left on device; free some space, for example with"),
+        (errno.EACCES, "out: Permission denied; give this user the permission"),
+        (errno.EROFS, "out: Read-only file system; run the command in a copy"),
+        (errno.EIO, "out: Input/output error; the disk or its connection fails"),
+    ],
+)
+def test_what_the_system_refuses_to_write_is_one_line(tmp_path, monkeypatch, code, said):
+    def refuse(handle):
+        raise OSError(code, os.strerror(code))
+
+    files.write_text(tmp_path / "out", "old")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(PipelineError, match=re.escape(said)):
+        files.write_text(tmp_path / "out", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").read_text() == "old"
