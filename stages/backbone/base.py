@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
 
+from stages.common import files
 from stages.common.errors import PipelineError
 
 READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "xlnet", "yoso")
@@ -35,6 +36,9 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     (base / "config.json").stat()
     try:
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, **changes)
+    except OSError as error:  # no JSON
+        with files.reading(base):
+            raise error
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # the last two: a value of an unexpected type
         reason = str(error).splitlines()[0]
         raise PipelineError(

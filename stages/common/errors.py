@@ -36,6 +36,9 @@ REMEDIES = {
 }
 """What to do about the errors of an operating system, by their number."""
 
+SHORT_WRITE = r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs"
+"""What NumPy and torch say if less was written than there was."""
+
 CLOSED_PIPE = 128 + 13
 """The exit status of a command that is ended by SIGPIPE, as a shell reports it."""
 
@@ -105,11 +108,7 @@ def number(error: Exception) -> int | None:
         return code
     if found := re.search(r"(?:\(os error |\[errno )(\d+)", str(error), re.IGNORECASE):
         return int(found[1])
-    return (
-        errno.ENOSPC
-        if re.search(r"requested and \d+ written|PytorchStreamWriter failed|unexpected pos \d+ vs", str(error))
-        else None
-    )
+    return errno.ENOSPC if re.search(SHORT_WRITE, str(error)) else None
 
 
 def report(error: PipelineError) -> int:

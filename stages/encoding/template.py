@@ -76,7 +76,10 @@ def load_tokenizer(
         )
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise PipelineError(f"{base}: expected a tokenizer that transformers can read, found: {reason}") from None
+        raise PipelineError(
+            f"{base}: expected a tokenizer that transformers can read, found: {reason}; restore it with "
+            f"`dvc checkout --force {base}`, or choose another model.source"
+        ) from None
     if not tokenizer.is_fast:
         raise PipelineError(
             f"{base}: expected a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}; "
