@@ -16,6 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: all costs report test test-cpu lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
+	@.ci/mend
 	dvc repro
 	@head -n 24 metrics/report.md
 	@echo 'The whole report: metrics/report.md, metrics/summary.png'
@@ -25,6 +26,7 @@ costs:
 	@echo 'It needs 3 GB of memory, 2 GB of disk, and 2 GB more for .venv (6 GB where torch comes with CUDA).'
 
 report: .venv/installed  ## run the pipeline, write report.md with the changes since REV (main); fails if the gate fails
+	@.ci/mend
 	test -z "$$(dvc remote list)" || dvc pull --run-cache --allow-missing || echo "the DVC remote cannot be read" >&2
 	dvc repro
 	python -m stages.report --rev '$(REV)' --gate > report.md
