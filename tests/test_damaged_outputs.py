@@ -91,5 +91,6 @@ def test_a_damaged_output_is_one_line_with_what_restores_it(folder, monkeypatch,
     assert ended.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert re.search(r"dvc (checkout|repro)", lines[0])
+    restore = "git checkout" if name.startswith("metrics/") else "dvc checkout --force"
+    assert f"`{restore} {name.split('/')[0]}/" in lines[0]
     assert lines[0].startswith(f"error: {name}") or re.match(r"error: (models/\w+|data/encoded/\w+): ", lines[0])

@@ -157,6 +157,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "data.classes: expected a value for each class or [above, below] for each",
         ),
         (r"  classes:$", "  classes: {a: 1, b: 1}", "data.classes: expected a different value for each class"),
+        (r"  r: 8", f"  r: {10**30}", f"lora.r: expected less than 2147483648, found {10**30}"),
         (r"  max_leak: 0.01", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
         (
             r"template:$",
@@ -313,7 +314,13 @@ def test_all_problems_are_listed_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a: [", "is not valid YAML"), (b"\xff", "is not UTF-8"), (b"", "expected"), (b"- 1\n", "expected")],
+    [
+        (b"a: [", "is not valid YAML"),
+        (b"a: &a [1]\nb: *a", "expected no alias"),
+        (b"\xff", "is not UTF-8"),
+        (b"", "expected"),
+        (b"- 1\n", "expected"),
+    ],
 )
 def test_a_file_that_is_not_a_mapping_of_sections_is_one_clear_error(tmp_path, content, message):
     (tmp_path / "params.yaml").write_bytes(content)

@@ -239,10 +239,11 @@ def reading(path: Path) -> Iterator[None]:
     except (PipelineError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # each library has errors of its own for a damaged file
-        found = " ".join(str(error).split()) or type(error).__name__
+        found = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
+        restore = "git checkout" if path.is_relative_to("metrics") else "dvc checkout --force"
         raise errors.explained(error, path) or PipelineError(
-            f"{path}: expected what the pipeline wrote there, found it damaged ({shortened(found, 200)}); restore it "
-            f"with `dvc checkout --force {path}`, or make it again with `dvc repro`"
+            f"{path}: expected what the pipeline wrote there, found it damaged ({found}); restore it with "
+            f"`{restore} {path}`, or make it again with `dvc repro`"
         ) from error
 
 

@@ -17,7 +17,7 @@ class Encode(Section):
 
     template: str | None
     truncation: Literal["head", "tail", "windows"]
-    stride: Annotated[int, Field(ge=0)]
+    stride: Annotated[int, Field(ge=0, lt=2**31)]
     label_words: dict[ClassName, Text] | None
     max_length: Count | Literal["auto"]
     dtype: Literal["float32", "bfloat16"]

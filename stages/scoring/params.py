@@ -20,6 +20,6 @@ class Evaluate(Section):
 
     main: Literal["auto", "accuracy", "f1_macro", "mcc", "roc_auc", "log_loss", "f1_samples", "mae"]
     batch_size: Count
-    curve_points: Annotated[int, Field(ge=2)]
-    resamples: Annotated[int, Field(ge=100)]
+    curve_points: Annotated[int, Field(ge=2, lt=2**31)]
+    resamples: Annotated[int, Field(ge=100, lt=2**31)]
     target_accuracy: Share | None
