@@ -56,6 +56,8 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its exit
         sys.exit(CLOSED_PIPE)
+    except Interrupted as stopped:
+        os._exit(stopped.code)  # all is cleaned up; torch's own ending can take seconds
     except PipelineError as error:
         sys.exit(report(error))
     except FileNotFoundError as error:
