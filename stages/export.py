@@ -3,8 +3,9 @@
     python -m stages.export [--output FOLDER]            models/merged: the adapter merged into the base
     python -m stages.export --adapter [--output FOLDER]  models/published: the adapter alone
 
-Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json. The thresholds of
-models/abstention.json, if there are any, are written into the folder too. The merged folder loads by its path alone:
+Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json; while another model is
+being made, those of the last one that was evaluated, from DVC's cache. The thresholds of models/abstention.json, if
+there are any, are written into the folder too. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
 The adapter alone names its base model by repository and revision if `model.source` is a hub repository, and loads from
 any place that reaches the hub; otherwise by the path models/base, which has to be in the working directory.
@@ -26,6 +27,7 @@ from stages.evidence import abstention
 from stages.evidence.abstention import Abstention
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
+from stages.serving import evaluated
 
 
 def main() -> None:
@@ -36,17 +38,16 @@ def main() -> None:
     form = paths.PUBLISHED if options.adapter else paths.MERGED
     folder = options.output or form
     place = files.destination("--output", folder)
-    run = Run.load(paths.ADAPTER)
     base.quiet_transformers()
-    baseline, tuned = (files.read_json(path) for path in (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
-    sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
-    with files.replacing(place) as fresh:
+    baseline, tuned = map(evaluated.metrics, (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
+    with evaluated.model() as model, files.replacing(place) as fresh:
+        run = Run.load(model.adapter)
         if options.adapter:
-            publish(fresh, run.base_model)
+            publish(model.adapter, fresh, run.base_model)
         else:
-            merge(fresh)
+            merge(model.adapter, fresh)
             run.save(fresh)
-        if sure:
+        if sure := Abstention.load(model.abstention, model.adapter):
             abstention.save(fresh / paths.ABSTENTION.name, sure)
         sentence = verdict(baseline, tuned, run.main)
         files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, folder=form))
@@ -55,30 +56,31 @@ def main() -> None:
         print(f"{folder}: its base model is not on a hub, so whoever loads it needs {paths.BASE_MODEL} beside it")
 
 
-def publish(folder: Path, base: dict) -> None:
+def publish(adapter: Path, folder: Path, base: dict) -> None:
     """Write the adapter; a base model that came from a hub is referred to by its name there."""
-    shutil.copytree(paths.ADAPTER, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shutil.copytree(adapter, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    evaluated.name_base(folder, paths.BASE_MODEL)
     name = card.hub_name(base["source"])
     if name and (folder / "adapter_config.json").exists():
-        config = files.load(paths.ADAPTER, PeftConfig.from_pretrained)
+        config = files.load(folder, PeftConfig.from_pretrained)
         config.base_model_name_or_path, config.revision = name, base["revision"]
         config.save_pretrained(folder)
 
 
-def merge(folder: Path) -> None:
+def merge(adapter: Path, folder: Path) -> None:
     """Write the base model with the adapter merged into it.
 
     Raises:
         PipelineError: the adapter consists of virtual tokens, which cannot be merged.
     """
-    model = load(paths.ADAPTER)
+    model = load(adapter)
     if isinstance(model, PeftModel):
         raise errors.PipelineError(
             f"{paths.ADAPTER}: expected an adapter that can be merged into the base model, found virtual tokens "
             f"({model.peft_type.value}); write it with --adapter"
         )
     model.save_pretrained(folder)
-    files.load(paths.ADAPTER, AutoTokenizer.from_pretrained).save_pretrained(folder)
+    files.load(adapter, AutoTokenizer.from_pretrained).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ of the file are carried through; the answers follow them, with `predicted_` befo
 two texts of a pair are separated by a TAB; in a file, each has its own column, as in training.
 
 Runs the whole model on the raw text, without stored states. Reads models/base, models/adapter and
-models/abstention.json, whose thresholds say where to abstain from an answer.
+models/abstention.json, whose thresholds say where to abstain from an answer; while another model is being made, the
+last one that was evaluated, from DVC's cache.
 """
 
 import argparse
@@ -34,12 +35,13 @@ from stages.backbone.device import device
 from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
-from stages.common import errors, files, paths, texts
+from stages.common import errors, files, texts
 from stages.common.texts import clean, printable, valid
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
 from stages.rows import formats
+from stages.serving import evaluated
 
 LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 """All that some reader of lines takes for the end of one."""
@@ -53,20 +55,21 @@ STREAMED = "csv"
 
 def main() -> None:
     options = parse_arguments()
-    run = Run.load(paths.ADAPTER)
-    base.quiet_transformers()
-    table, roles = read_texts(options, run.columns)
-    given = {
-        "tokenizer": files.load(paths.ADAPTER, AutoTokenizer.from_pretrained),
-        "inputs": texts.as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()})),
-        "batch_size": options.batch_size,
-        "stride": run.window_stride,
-        "problem": run.problem,
-    }
-    sure = Abstention.load(paths.ABSTENTION, paths.ADAPTER)
-    table = joined(table, answers(load(paths.ADAPTER), **given, thresholds=run.thresholds, sure=sure))
-    if options.compare:
-        table = joined(table, answers(untuned(run), **given, thresholds=[]).add_prefix("untouched_"))
+    with evaluated.model() as model:
+        run = Run.load(model.adapter)
+        base.quiet_transformers()
+        table, roles = read_texts(options, run.columns)
+        given = {
+            "tokenizer": files.load(model.adapter, AutoTokenizer.from_pretrained),
+            "inputs": texts.as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()})),
+            "batch_size": options.batch_size,
+            "stride": run.window_stride,
+            "problem": run.problem,
+        }
+        sure = Abstention.load(model.abstention, model.adapter)
+        table = joined(table, answers(load(model.adapter), **given, thresholds=run.thresholds, sure=sure))
+        if options.compare:
+            table = joined(table, answers(untuned(model, run), **given, thresholds=[]).add_prefix("untouched_"))
     write(table, options.output)
 
 
@@ -178,11 +181,11 @@ def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def untuned(run: Run) -> PreTrainedModel:
+def untuned(model: evaluated.Model, run: Run) -> PreTrainedModel:
     """The model before tuning: a zero-shot classifier by the label words, if it has a language-model head."""
-    saved = load_labels(paths.ADAPTER)
+    saved = load_labels(model.adapter)
     labels = label_arguments(run.problem, list(saved["id2label"].values()), saved["pad_token_id"])
-    return load_base(paths.BASE_MODEL, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
+    return load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
 
 
 def answers(

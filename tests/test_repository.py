@@ -74,6 +74,7 @@ PACKAGES = (
     "scoring",
     "evidence",
     "reporting",
+    "serving",
 )
 """From the bottom up: a package imports those that stand before it, and itself."""
 

@@ -101,10 +101,17 @@ def test_train_twice_gives_the_same_bytes(project):
     assert {folder: project.files(folder) for folder in before} == before
 
 
-def test_after_a_failed_training_dvc_brings_the_last_good_model_back(restored):
-    before = restored.files("models/adapter")
-    failed = restored.run("dvc", "exp", "run", "-S", "lora.target_modules=[query]", check=False)
+def test_after_a_failed_training_the_last_good_model_answers_and_a_command_brings_it_back_with_its_metrics(restored):
+    before = {folder: restored.files(folder) for folder in ("models", "metrics")}
+    answer = restored.call("predict", "Dull.").stdout
+    failed = restored.run(
+        "dvc", "exp", "run", "-S", "lora.target_modules=[query]", "-S", "data.limit.test=20", check=False
+    )
     assert failed.returncode
+    assert not (restored.folder / "models/adapter").exists()
+    assert restored.call("predict", "Dull.").stdout == answer
     restored.run("git", "checkout", "params.yaml")
-    restored.run("dvc", "checkout", "models/adapter")
-    assert restored.files("models/adapter") == before
+    ran = restored.run("dvc", "repro").stdout
+    assert "Running stage" not in ran
+    assert {folder: restored.files(folder) for folder in before} == before
+    assert not restored.run("git", "status", "--porcelain").stdout

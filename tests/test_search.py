@@ -139,8 +139,8 @@ def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_t
     before = copied.files("metrics"), copied.run("git", "status", "--short").stdout
     arguments = ("search", "--trials", "1", "lora.r=2,4", "train.lr=1e-3..1e-2", "train.balance=null")
     done = copied.stage(*arguments)
-    assert "Running stage 'train'" in done.stdout
-    assert "Running stage 'evaluate'" not in done.stdout
+    assert "Running stage 'train'" in done.stderr
+    assert "Running stage 'evaluate'" not in done.stderr
     assert (copied.files("metrics"), copied.run("git", "status", "--short").stdout) == before
     again = copied.call(*arguments, "--plot", "trials.png").stdout
     assert "Running stage" not in again

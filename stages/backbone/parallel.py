@@ -73,9 +73,12 @@ def each_batch(
             ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool,
             bar(progress, total=sum(map(len, batches)), unit="row", hidden=len(batches) == 1) as shown,
         ):
-            for batch, result in zip(batches, pool.map(work, batches), strict=True):
-                results.append(result)
-                shown.update(len(batch))
+            try:
+                for batch, result in zip(batches, pool.map(work, batches), strict=True):
+                    results.append(result)
+                    shown.update(len(batch))
+            finally:
+                pool.shutdown(cancel_futures=True)  # an interruption waits for the current batches alone
     finally:
         torch.set_num_threads(threads)
     return results

@@ -1,7 +1,10 @@
 """Other runs, as Git and DVC keep them: what changed since a revision, and what experiments found."""
 
+import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +32,9 @@ SMALL = 1e-5
 
 LONGEST = 100
 """How many characters of a parameter's value are shown."""
+
+PATIENCE = 20.0
+"""Seconds that DVC has to end after an interruption: its stage finishes the current batch, and DVC removes its copy."""
 
 METRICS = (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
 """The files of an experiment's metrics: all of them, not only what DVC lists."""
@@ -217,10 +223,28 @@ def parameter(params: dict, name: str) -> Any:
 
 
 def run_experiment(name: str, changes: dict[str, object], *targets: str) -> bool:
-    """Run an experiment in a copy of the project, up to the target stages; returns whether it succeeded."""
+    """Run an experiment in a copy of the project, up to the target stages; returns whether it succeeded.
+
+    What DVC prints goes to standard error. An interruption ends DVC and its stage too: in a group of their own, they
+    are all reached by a signal, wherever the first one came from.
+    """
     overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *overrides, *targets]
-    return not subprocess.run(command).returncode
+    with subprocess.Popen(command, stdout=sys.__stderr__.fileno(), process_group=0) as running:
+        try:
+            return not running.wait()
+        except BaseException:
+            end(running)
+            raise
+
+
+def end(running: subprocess.Popen) -> None:
+    """Have DVC and its stage clean up and end; after `PATIENCE` seconds they are killed."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(running.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(PATIENCE)
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def dvc_output(*arguments: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common import paths
+from stages.common.errors import Interrupted
 
 CODE = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,12 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
     clear(days)
     folder = paths.CHECKPOINTS / f"{stage}-{fingerprint(settings, inputs)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    yield folder
+    try:
+        yield folder
+    except Interrupted as stopped:
+        if any(folder.glob("*/checkpoint-*")) or any(folder.glob("*/done")):
+            stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
+        raise
     shutil.rmtree(folder)
 
 

@@ -1,0 +1,162 @@
+"""Which model answers: the one in the workspace or, while a new one is being made, the last that was evaluated.
+
+DVC removes the outputs of a stage before it runs the stage, so models/adapter is gone during a training and after one
+that failed, and a new one has yet to be evaluated. Until it is, dvc.lock names by hash what `evaluate` last read and
+wrote, and DVC's cache has it. What brings dvc.lock back, such as `git checkout`, brings its model back too.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.adapters.run import FILE, Run
+from stages.common import files, paths, progress
+from stages.common.errors import PipelineError
+
+LOCK = Path("dvc.lock")
+
+MARKS = (paths.ADAPTER / FILE, paths.BASE_MODEL / "source.json", paths.ABSTENTION)
+"""The files that tell a model from all others: run.json records what made the adapter, source.json the base model's
+hashes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Where the parts of a model are."""
+
+    adapter: Path = paths.ADAPTER
+    base: Path = paths.BASE_MODEL
+    abstention: Path = paths.ABSTENTION
+
+
+@contextmanager
+def model() -> Iterator[Model]:
+    """Yield the model of the workspace or, if that is not the last evaluated one and DVC's cache has that, the latter.
+
+    A printed line says so.
+    """
+    kept = Evaluated.load()
+    other = [path for path in MARKS if not kept.has(path)] if kept else []
+    if not other:
+        yield Model()
+        return
+    with tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
+        found = kept.linked(Path(scratch))
+        why = "is not the evaluated one" if other[0].exists() else "is missing"
+        progress.say(f"{other[0]} {why} (see dvc status): using the last evaluated model, {described(found)}")
+        yield found
+
+
+def metrics(path: Path) -> dict[str, Any]:
+    """The content of metrics/evaluate.json or metrics/baseline.json that belongs to the model of `model`.
+
+    Raises:
+        PipelineError: it is lost.
+    """
+    kept = Evaluated.load()
+    place = path if kept is None or kept.has(path) else kept.object(path)
+    if kept and not (place and place.exists()):
+        raise PipelineError(
+            f"{path}: expected that of the last evaluated model, found another; make it with: dvc repro"
+        )
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What the last evaluation read and wrote."""
+
+    hashes: dict[Path, str]
+    """The md5 of each file, by its path in the workspace."""
+    cache: Path
+    """Where DVC keeps files, by their md5."""
+
+    @classmethod
+    def load(cls) -> Self | None:
+        """What dvc.lock names; None: there was no evaluation, or the cache lacks a file of the model."""
+        try:
+            stages = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8"))["stages"]
+            found = cls(hashes=hashes_of(stages), cache=cache())
+            for folder in (paths.ADAPTER, paths.BASE_MODEL):
+                listed = json.loads(found.object(folder).read_text(encoding="utf-8"))
+                del found.hashes[folder]
+                found.hashes.update({folder / one["relpath"]: one["md5"] for one in listed})
+        except (OSError, ValueError, YAMLError, KeyError, TypeError):  # no run yet, or a conflict of a merge
+            return None
+        return found if all(found.object(path).exists() for path in found.parts()) else None
+
+    def parts(self) -> list[Path]:
+        """The files of the model."""
+        return [path for path in self.hashes if any(path.is_relative_to(part) for part in vars(Model()).values())]
+
+    def object(self, path: Path) -> Path | None:
+        """The file in the cache with the content that a path had; None: the evaluation had no such path."""
+        md5 = self.hashes.get(path)
+        return self.cache / md5[:2] / md5[2:] if md5 else None
+
+    def has(self, path: Path) -> bool:
+        """Whether the workspace's file is that of the evaluation."""
+        return path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() == self.hashes.get(path)
+
+    def linked(self, folder: Path) -> Model:
+        """The model in a folder, of links to the files in the cache."""
+        found = Model(**{name: folder / path for name, path in vars(Model()).items()})
+        for path in self.parts():
+            link = folder / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(self.object(path).absolute())
+        name_base(found.adapter, found.base)
+        return found
+
+
+def hashes_of(stages: dict[str, Any]) -> dict[Path, str]:
+    """The md5 of all that `evaluate` read and wrote, by path, and of the rivals' metrics, if `baseline` was not run
+    again since.
+
+    Args:
+        stages: of dvc.lock.
+    """
+    found = {
+        (stage, Path(one["path"])): one["md5"]
+        for stage in ("baseline", "evaluate")
+        for group in ("deps", "outs")
+        for one in stages[stage][group]
+    }
+    hashes = {path: md5 for (stage, path), md5 in found.items() if stage == "evaluate"}
+    if found["baseline", paths.BASELINE_PREDICTIONS] == hashes[paths.BASELINE_PREDICTIONS]:
+        hashes[paths.BASELINE_METRICS] = found["baseline", paths.BASELINE_METRICS]
+    return hashes
+
+
+def cache() -> Path:
+    """DVC's folder of files."""
+    from dvc.config import Config  # here: what is not asked for a model needs no DVC
+
+    return Path(Config(".dvc")["cache"].get("dir") or ".dvc/cache", "files/md5")
+
+
+def described(model: Model) -> str:
+    """When a model was made and, unless that is lost, its score on the test rows."""
+    run = Run.load(model.adapter)
+    made = time.strftime("of %Y-%m-%d %H:%M", time.localtime((model.adapter / FILE).stat().st_mtime))
+    try:
+        return f"{made}, {run.main.name} {metrics(paths.EVALUATE_METRICS)[run.main.key]:.4g} on the test rows"
+    except PipelineError:
+        return made
+
+
+def name_base(adapter: Path, base: Path) -> None:
+    """Have PEFT load the base model of an adapter from a folder; a whole model, which is no adapter, has none."""
+    path = adapter / "adapter_config.json"
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": str(base)}
+        files.write_json(path, config)

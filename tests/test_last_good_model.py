@@ -1,0 +1,114 @@
+"""While a new model is made, and if that fails, the last evaluated one answers; and a command brings it back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages.common import paths
+from stages.common.errors import PipelineError
+from stages.serving import evaluated
+
+
+def remove(*names):
+    def change(folder: Path):
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def rewrite(name, **values):
+    """Another model than the evaluated one: DVC's files are links into its cache, so it is written anew."""
+
+    def change(folder: Path):
+        content = json.loads((folder / name).read_text()) | values
+        (folder / name).unlink()
+        (folder / name).write_text(json.dumps(content))
+
+    return change
+
+
+IN_FETCH = remove("models/adapter", "models/base", "metrics")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (remove("models/adapter", "metrics/train.json"), "models/adapter/run.json is missing"),
+        (rewrite("models/adapter/run.json", max_length=9), "models/adapter/run.json is not the evaluated one"),
+        (remove("models/abstention.json", "metrics/evaluate.json"), "models/abstention.json is missing"),
+        (IN_FETCH, "models/adapter/run.json is missing"),
+        (rewrite("models/base/source.json", source="path:other"), "models/base/source.json is not the evaluated one"),
+    ],
+    ids=["in training", "before evaluate", "in evaluate", "in fetch", "another base"],
+)
+def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkeypatch, capsys, change, reason):
+    monkeypatch.chdir(restored.folder)
+    tuned = evaluated.metrics(paths.EVALUATE_METRICS)
+    before = restored.files("models/adapter") | restored.files("models/base")
+    with evaluated.model() as model:
+        assert model == evaluated.Model()
+    change(restored.folder)
+    with evaluated.model() as model:
+        after = restored.files(model.adapter) | restored.files(model.base)
+        assert model.abstention.read_text() == "{}\n"
+        assert json.loads((model.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+            model.base
+        )
+    differ = {path for path in before if after[path] != before[path]}
+    assert (set(after), differ) == (set(before), {"adapter_config.json"})
+    assert not model.adapter.exists()
+    told = capsys.readouterr().err
+    assert told.startswith(f"{reason} (see dvc status): using the last evaluated model, of 20")
+    assert told.endswith(f", accuracy {tuned['accuracy']:.4g} on the test rows\n")
+    assert evaluated.metrics(paths.EVALUATE_METRICS) == tuned
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        remove("dvc.lock"),
+        lambda folder: (folder / "dvc.lock").write_text("<<<<<<< HEAD\nstages:\n=======\n>>>>>>> other\n"),
+        lambda folder: (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n"),
+        lambda folder: (folder / ".dvc/config.local").write_text("[cache]\n    dir = elsewhere\n"),
+    ],
+    ids=["no lock", "a conflict", "no evaluation", "an empty cache"],
+)
+def test_without_an_evaluated_model_in_the_cache_the_workspaces_is_taken(restored, monkeypatch, change):
+    monkeypatch.chdir(restored.folder)
+    change(restored.folder)
+    try:
+        with evaluated.model() as model:
+            assert model == evaluated.Model()
+        assert "accuracy" in evaluated.metrics(paths.EVALUATE_METRICS)
+    finally:
+        (restored.folder / ".dvc/config.local").unlink(missing_ok=True)
+
+
+def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(restored, monkeypatch):
+    monkeypatch.chdir(restored.folder)
+    lock = (restored.folder / "dvc.lock").read_text()
+    md5 = evaluated.Evaluated.load().hashes[paths.BASELINE_PREDICTIONS]
+    (restored.folder / "dvc.lock").write_text(lock.replace(md5, "0" * 32, 1))  # of `baseline`, which comes first
+    with pytest.raises(
+        PipelineError, match=r"baseline\.json: expected that of the last evaluated model, found another"
+    ):
+        evaluated.metrics(paths.BASELINE_METRICS)
+    assert "accuracy" in evaluated.metrics(paths.EVALUATE_METRICS)
+
+
+def test_while_a_new_base_model_is_fetched_commands_answer_and_export_as_before(restored):
+    def made():
+        said = restored.call("predict", "--compare", "A warm, funny and wise film.", "Dull.").stdout
+        restored.call("export", "--output", "merged")
+        restored.call("export", "--adapter", "--output", "published")
+        return said, restored.files("merged"), restored.files("published")
+
+    before = made()
+    IN_FETCH(restored.folder)
+    assert made() == before
+    shutil.rmtree(restored.folder / "merged")
+    shutil.rmtree(restored.folder / "published")
