@@ -190,7 +190,7 @@ def measure(base: Path, folder: Path) -> Measured:
         store.save_tokens(folder / split, [chunk_of([[row] for row in encoded[:count]], classes[:count])])
     if lower:
         with mock.patch.object(paths, "BASE_MODEL", base):
-            encode.encode_states(lower, folder, about, params)
+            encode.encode_states(lower, folder, about, params, folder / "unfinished")
     rows = store.load_rows(folder / "train", about)
     tokens = replace(rows, states=None)
 

@@ -28,6 +28,8 @@ from stages.backbone.precision import multiple_of_tokens
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 
+STATES = "states.npy"
+
 STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
 """How NumPy, which has no bfloat16, holds each dtype's bits."""
 
@@ -213,7 +215,7 @@ def size(tokens: int, *, hidden_size: int, dtype: str) -> int:
 def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
     """A new (tokens, hidden) array on disk, to be filled with `write_states`."""
     shape = (tokens, about.hidden_size)
-    return np.lib.format.open_memmap(folder / "states.npy", "w+", STORED_AS[about.dtype], shape)
+    return np.lib.format.open_memmap(folder / STATES, "w+", STORED_AS[about.dtype], shape)
 
 
 def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
@@ -238,7 +240,7 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     Args:
         precision: of the matrix products on the batches, see `stages.backbone.precision`.
     """
-    states, windows, types = folder / "states.npy", folder / "windows.npy", folder / "types.bin"
+    states, windows, types = folder / STATES, folder / "windows.npy", folder / "types.bin"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
