@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
-from stages.backbone.device import device, to_device
+from stages.backbone.device import device
 from stages.common import errors, files, paths, progress
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
@@ -67,11 +67,15 @@ def main() -> None:
 def load_frozen_blocks(
     top_layers: int | str, *, matmul_precision: str = "float32", layers: int | None = None
 ) -> tuple[PreTrainedModel | None, int]:
-    """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store.
+    """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store, as
+    all layers are to have adapters, or as layers share their weights.
 
     Args:
         matmul_precision: the precision of the matrix products.
         layers: see `stages.backbone.base.keep_lowest_layers`.
+
+    Raises:
+        PipelineError: see `prefix.check_split`.
     """
     precision.check(matmul_precision)
     config = base.load_config(paths.BASE_MODEL, **base.keep_lowest_layers(paths.BASE_MODEL, layers))
@@ -80,11 +84,13 @@ def load_frozen_blocks(
         progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
     model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
-    if not prefix.splits(model, depth):
+    if not prefix.blocks(model):
         progress.say(
-            f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all"
+            f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "
+            f"{config.num_hidden_layers} layers (some share their weights); continuing as with lora.top_layers: all"
         )
         return None, 0
+    prefix.check_split(model, depth)
     prefix.capture(model, depth)
     precision.convert_linear_weights(model, matmul_precision)
     return model, depth
@@ -238,7 +244,9 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     with reuse.earlier(paths.ENCODED, made_by) as earlier:
         usable = reuse.row_by_row(model) and home != anew
         known = reuse.KnownStates(earlier if usable else None, about, **options)
-        same = reproduces(model, known, splits, params) and fill_states(model, home, splits, known, about, params)
+        same = reuse.reproduces(model, known, splits, **options) and fill_states(
+            model, home, splits, known, about, params
+        )
     if not same:
         progress.say("encode: the stored states were computed on a different machine; computing all of them again")
         anew.mkdir()
@@ -306,40 +314,17 @@ def check_size(tokens: int, about: store.About, max_gb: float) -> None:
         )
 
 
-def reproduces(model: PreTrainedModel, known: reuse.KnownStates, splits: dict[str, store.Rows], params: Params) -> bool:
-    """Whether this machine reproduces the known states, bit for bit; checked on one batch."""
-    probe = known.probe(list(splits.values()), params.encode.batch_size)
-    if not probe:
-        return True
-    rows, batch = probe
-    (hidden,) = parallel.each_batch(
-        model,
-        partial(run_batch, rows=rows),
-        [batch],
-        progress="",
-        precision=params.precision,
-        as_one_of_many=True,
-    )
-    return known.agrees(rows, batch, hidden)
-
-
 def encode_batch(
     model: PreTrainedModel, indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates
 ) -> bool:
     """Compute the states of the rows at `indices` and write them into `states`; returns whether those that were known
     came out the same. If they did not, the batch does not count as done, so that the next run finds out, too."""
-    hidden = run_batch(model, indices, rows=states.rows)
+    hidden = reuse.run_batch(model, indices, rows=states.rows)
     store.write_states(states.array, states.rows, indices, hidden)
     same = known.agrees(states.rows, indices, hidden)
     if same:
         states.note(indices)
     return same
-
-
-def run_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
-    """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
-    batch = rows.batch(indices)
-    return model(**{name: to_device(tensor) for name, tensor in batch.items() if name not in ("labels", "states")})
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main() -> None:
                 f"{model.source}: expected a .gguf file or a folder with config.json, found neither; "
                 f"name one within it in model.file, which is {model.wanted or 'null'}"
             )
+        files.check_weights(folder, remedy="fetch or copy it again, or choose another model.source")
         check_tokens(folder, model.source)
         files.write_json(folder / "source.json", provenance(model, found, folder))
     size = sum(path.stat().st_size for path in paths.BASE_MODEL.iterdir()) / 1e6

@@ -14,6 +14,7 @@ from stages import encode
 from stages.backbone import reuse, store
 from stages.backbone.base import quiet_transformers
 from stages.common import files, paths
+from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.resuming import states
 
@@ -176,3 +177,22 @@ def test_known_states_that_do_not_come_out_again_are_given_up_even_if_that_is_in
     found, computed = encoded(monkeypatch)
     assert_equal(found, expected)
     assert every - computed == (20 - 1 - 8) * BATCH, "the second run computed eight batches before it gave up"
+
+
+def test_states_that_are_no_numbers_end_it_with_the_texts_row_and_are_not_kept(base, monkeypatch):
+    compute = reuse.run_batch
+
+    def run_batch(model, indices, *, rows):
+        hidden = compute(model, indices, rows=rows)
+        for place, length in enumerate(rows.lengths[indices]):
+            hidden[place, length:] = np.nan  # padding, which nothing reads
+            hidden[place, length - 1, 3] = np.inf if indices[place] == 7 else 0
+        return hidden
+
+    monkeypatch.setattr(reuse, "run_batch", run_batch)
+    line = (
+        r"encode: states of the frozen layers: expected finite numbers, found NaN or infinity in row 7; if precision is"
+    )
+    with pytest.raises(PipelineError, match=line):
+        encoded(monkeypatch)
+    assert not paths.ENCODED.exists()

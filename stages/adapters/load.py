@@ -11,6 +11,7 @@ from stages.backbone.base import load_config
 from stages.classifier import last_token
 from stages.classifier.labels import load_labels
 from stages.classifier.model import is_causal
+from stages.common import files
 
 
 def load(folder: Path) -> PreTrainedModel | PeftModel:
@@ -21,8 +22,10 @@ def load(folder: Path) -> PreTrainedModel | PeftModel:
 
     Raises:
         FileNotFoundError: the folder, or the base model that its adapter names, is missing.
+        PipelineError: a weight is not finite.
     """
     labels = load_labels(folder)
+    files.check_weights(folder, remedy=f"restore it with: dvc checkout --force {folder}")
     if not (folder / "adapter_config.json").exists():
         return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
     base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)

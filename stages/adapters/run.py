@@ -46,10 +46,10 @@ class Run:
 
         Raises:
             FileNotFoundError: there is none.
-            PipelineError: its keys are not the fields above.
+            PipelineError: its keys are not the fields above, or a number is not finite.
         """
         path, names = folder / FILE, [field.name for field in fields(cls)]
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.check_json(path, json.loads(path.read_text(encoding="utf-8")))
         if set(values) != set(names):
             raise PipelineError(
                 f"{path}: expected the keys {', '.join(names)}, found {', '.join(values)}; another version of this "

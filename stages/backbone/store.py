@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from stages.backbone.device import to_cpu
-from stages.backbone.precision import multiple_of_tokens
+from stages.backbone.precision import check_finite, multiple_of_tokens
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 
@@ -94,6 +94,11 @@ class Rows:
     def text_lengths(self) -> np.ndarray:
         """Tokens of each text, (texts,); those that windows share are counted in each window."""
         return self.lengths if self.windows is None else np.add.reduceat(self.lengths, self.windows[:-1])
+
+    def source_rows_of(self, indices: list[int] | np.ndarray) -> np.ndarray:
+        """The number, in its source, of the text to which each of these rows belongs."""
+        texts = indices if self.windows is None else np.searchsorted(self.windows, indices, side="right") - 1
+        return self.source_rows[texts]
 
     def check_same_rows(self, source_rows: np.ndarray, where: Path) -> None:
         """Check that a table's rows, by their numbers in the source, are the texts of this split.
@@ -219,7 +224,14 @@ def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
 
 
 def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
-    """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding."""
+    """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding.
+
+    Raises:
+        PipelineError: some are not finite.
+    """
+    hidden, numbers = to_cpu(hidden), rows.source_rows_of(indices)
+    read = (row[:length] for row, length in zip(hidden.float().numpy(), rows.lengths[indices], strict=True))
+    check_finite(read, numbers, what="encode: states of the frozen layers")
     for index, row in zip(indices, as_stored(hidden, states.dtype), strict=True):
         states[rows.offsets[index] : rows.offsets[index + 1]] = row[: rows.lengths[index]]
 

@@ -178,3 +178,40 @@ def rounded(value: Any, digits: int = DIGITS) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(part, digits) for part in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def check_json(path: Path, value: Any) -> Any:
+    """The value that a file of JSON holds, if all its numbers are finite: Python reads NaN, Infinity and 1e999, too.
+
+    Raises:
+        PipelineError: one is not.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise PipelineError(
+            f"{path}: expected finite numbers, found NaN or infinity; restore it with `dvc checkout --force {path}`, "
+            "or make it again with `dvc repro`"
+        ) from None
+    return value
+
+
+def check_weights(folder: Path, *, remedy: str) -> None:
+    """Check that the weights in a folder's safetensors, of any precision, are finite; reads one tensor at a time.
+
+    Raises:
+        PipelineError: a weight is NaN or infinite; ends with the remedy.
+    """
+    import torch  # takes seconds, and most files hold no weights
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                tensor = file.get_tensor(name)
+                if not tensor.is_floating_point() or not tensor.numel():
+                    continue
+                ends = (tensor.float() if tensor.element_size() == 1 else tensor).aminmax()  # NaN if there is any
+                if not torch.stack(ends).isfinite().all():
+                    found = f"found NaN or infinity in {name}"
+                    raise PipelineError(f"{path.name}: expected finite weights, {found}; {remedy}")

@@ -72,9 +72,9 @@ class Abstention:
         """What `save` wrote; None: there are no thresholds.
 
         Raises:
-            PipelineError: they belong to another adapter than the one in the folder `adapter`.
+            PipelineError: they belong to another adapter than the one in the folder `adapter`, or are not finite.
         """
-        values = json.loads(path.read_text()) if path.exists() else {}
+        values = files.check_json(path, json.loads(path.read_text())) if path.exists() else {}
         if values and values.get("run") != fingerprint(adapter):
             raise PipelineError(
                 f"{path}: expected thresholds for the model in {adapter}, found those for another one; compute them "
