@@ -13,7 +13,6 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages import fetch
-from stages.common import files
 from stages.common.errors import PipelineError
 
 RAW = {"source": "path:models/raw/tiny"}
@@ -176,7 +175,7 @@ def test_a_weight_that_is_no_number_is_refused_by_its_name(raw, tmp_path, dtype,
     changed = weights[name].clone()
     changed[3, 5] = float(value)
     save_file(weights | {"positions": torch.arange(4), "none": torch.empty(0)}, raw / "model.safetensors")
-    files.check_weights(raw, remedy="")
+    fetch.check_weights(raw)
     save_file(weights | {name: changed.to(getattr(torch, dtype))}, raw / "model.safetensors")
     assert refused(tmp_path) == (
         f"model.safetensors: expected finite weights, found NaN or infinity in {name}; fetch or copy it again, or "

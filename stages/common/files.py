@@ -194,24 +194,3 @@ def check_json(path: Path, value: Any) -> Any:
             "or make it again with `dvc repro`"
         ) from None
     return value
-
-
-def check_weights(folder: Path, *, remedy: str) -> None:
-    """Check that the weights in a folder's safetensors, of any precision, are finite; reads one tensor at a time.
-
-    Raises:
-        PipelineError: a weight is NaN or infinite; ends with the remedy.
-    """
-    import torch  # takes seconds, and most files hold no weights
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                tensor = file.get_tensor(name)
-                if not tensor.is_floating_point() or not tensor.numel():
-                    continue
-                ends = (tensor.float() if tensor.element_size() == 1 else tensor).aminmax()  # NaN if there is any
-                if not torch.stack(ends).isfinite().all():
-                    found = f"found NaN or infinity in {name}"
-                    raise PipelineError(f"{path.name}: expected finite weights, {found}; {remedy}")

