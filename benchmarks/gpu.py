@@ -262,6 +262,10 @@ def encode_rates(found: dict, model: torch.nn.Module, params: Params, batch_size
     everything = [store.load_rows(paths.ENCODED / name, about, "bfloat16") for name in paths.SPLITS]
     work = work_per_token(partial(forward, model), rows, "bfloat16")
 
+    def whole() -> None:
+        with tempfile.TemporaryDirectory(dir=paths.ENCODED) as place:
+            encode.encode_states(model, paths.ENCODED, about, params, Path(place))
+
     def alone() -> None:
         def compute(model: torch.nn.Module, indices: np.ndarray) -> None:
             batch = rows.batch(indices)
@@ -270,7 +274,7 @@ def encode_rates(found: dict, model: torch.nn.Module, params: Params, batch_size
         parallel.each_batch(model, compute, rows.by_length(batch_size), progress="model", precision="bfloat16")
 
     for name, call, splits in (
-        ("encode", partial(encode.encode_states, model, paths.ENCODED, about, params), everything),
+        ("encode", whole, everything),
         ("encode, model alone", alone, [rows]),
     ):
         add(found, f"{name}, batch {batch_size}", *measured(call), splits, work=work, kind="bfloat16")

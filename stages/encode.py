@@ -6,10 +6,12 @@ Reads models/base and data/prepared. Writes data/encoded: the tokenizer with its
 split (see stages/backbone/store.py), what the stored states were computed with (`prefix.json`), and `about.json`,
 written last; and metrics/encode.json: the most tokens of a row (`max_length`), for each split the number of tokens, of
 texts that were cut, and of tokens cut off, and, where any were, what other choices would cost. The states of rows that
-an earlier run encoded are reused.
+an earlier run encoded are reused; a run that was interrupted goes on with the batch at which it was.
 """
 
 import math
+import shutil
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
-from stages.backbone.device import to_device
+from stages.backbone.device import device
 from stages.common import errors, files, paths, progress
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
+from stages.resuming import places
+from stages.resuming.states import UnfinishedStates, publish_states
 
 MAX_SHARE_CUT = 0.05
 """Share of tokens cut off above which a warning is printed."""
@@ -40,7 +44,7 @@ def main() -> None:
     model, depth = load_frozen_blocks(
         params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
     )
-    with files.replacing(paths.ENCODED) as folder, files.scratch() as scratch:
+    with ExitStack() as left, files.replacing(paths.ENCODED) as folder, files.scratch() as scratch:
         tokenizer, tokenized = tokenize(params, scratch)
         lengths = measure(tokenizer, tokenized)
         template.limit(tokenizer, choose_length(lengths, params, depth), around=lengths.template)
@@ -51,7 +55,8 @@ def main() -> None:
         if warning := cut_warning(metrics):
             progress.say(warning)
         if model:
-            encode_states(model, folder, about, params)
+            place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
+            encode_states(model, folder, about, params, place)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
     files.write_metrics(paths.ENCODE_METRICS, metrics)
@@ -60,11 +65,15 @@ def main() -> None:
 def load_frozen_blocks(
     top_layers: int | str, *, matmul_precision: str = "float32", layers: int | None = None
 ) -> tuple[PreTrainedModel | None, int]:
-    """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store.
+    """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store, as
+    all layers are to have adapters, or as layers share their weights.
 
     Args:
         matmul_precision: the precision of the matrix products.
         layers: see `stages.backbone.base.keep_lowest_layers`.
+
+    Raises:
+        PipelineError: see `prefix.check_split`.
     """
     precision.check(matmul_precision)
     config = base.load_config(paths.BASE_MODEL, **base.keep_lowest_layers(paths.BASE_MODEL, layers))
@@ -74,11 +83,13 @@ def load_frozen_blocks(
         return None, 0
     with files.reading(paths.BASE_MODEL):
         model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
-    if not prefix.splits(model, depth):
+    if not prefix.blocks(model):
         progress.say(
-            f"encode: {config.model_type}'s layers cannot be run separately; continuing as with lora.top_layers: all"
+            f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "
+            f"{config.num_hidden_layers} layers (some share their weights); continuing as with lora.top_layers: all"
         )
         return None, 0
+    prefix.check_split(model, depth)
     prefix.capture(model, depth)
     precision.convert_linear_weights(model, matmul_precision)
     return model, depth
@@ -202,51 +213,86 @@ def cut_warning(metrics: dict[str, Any]) -> str:
     )
 
 
-def encode_states(model: PreTrainedModel, folder: Path, about: store.About, params: Params) -> None:
+def place_of_states(folder: Path, about: store.About, params: Params) -> AbstractContextManager[Path]:
+    """The place of the states that an interrupted run of the same tokens has computed; see `places.place`.
+
+    Args:
+        folder: the tokens of every split, and nothing else.
+    """
+    made_by = reuse.fingerprint(paths.BASE_MODEL, about, **computing(params))
+    machine = {"device": device(), "cpu": torch.cpu.get_capabilities(), "threads": torch.get_num_threads()}
+    inputs = [paths.BASE_MODEL, folder]
+    return places.place("encode", settings=made_by | machine, inputs=inputs, days=params.checkpoints.days)
+
+
+def encode_states(model: PreTrainedModel, folder: Path, about: store.About, params: Params, place: Path) -> None:
     """Run the frozen blocks, `model`, over every split in `folder` and store their output beside its tokens.
 
+    Args:
+        place: the folder in which they are computed; what an interrupted run left there is taken up.
+
     Raises:
-        PipelineError: the states would take more than `encode.max_gb`.
+        PipelineError: the states would take more than `encode.max_gb`, or are not finite.
     """
-    options = {"precision": params.precision, "batch_size": params.encode.batch_size}
+    options = computing(params)
     splits = store.load_splits(folder, about, params.precision)
     check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb)
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
+    anew = place / "anew"
+    home = anew if anew.exists() else place / "states"
     with reuse.earlier(paths.ENCODED, made_by) as earlier:
-        known = reuse.KnownStates(earlier if reuse.row_by_row(model) else None, about, **options)
-        same = reproduces(model, known, splits, params) and fill_states(model, folder, splits, known, about, params)
+        usable = reuse.row_by_row(model) and home != anew
+        known = reuse.KnownStates(earlier if usable else None, about, **options)
+        same = reuse.reproduces(model, known, splits, **options) and fill_states(
+            model, home, splits, known, about, params
+        )
     if not same:
         progress.say("encode: the stored states were computed on a different machine; computing all of them again")
-        fill_states(model, folder, splits, reuse.KnownStates(None, about, **options), about, params)
+        anew.mkdir()
+        shutil.rmtree(home, ignore_errors=True)
+        home = anew
+        fill_states(model, anew, splits, reuse.KnownStates(None, about, **options), about, params)
+    for name in splits:
+        publish_states(home / name, folder / name)
     reuse.save(folder, made_by)
+
+
+def computing(params: Params) -> dict[str, Any]:
+    """How the states are computed, as `stages.backbone.reuse` needs to know."""
+    return {"precision": params.precision, "batch_size": params.encode.batch_size}
 
 
 def fill_states(
     model: PreTrainedModel,
-    folder: Path,
+    home: Path,
     splits: dict[str, store.Rows],
     known: reuse.KnownStates,
     about: store.About,
     params: Params,
 ) -> bool:
-    """Write the states of all splits, computing those that are not known; returns whether the known states that were
-    computed again came out the same."""
+    """Write the states of all splits into folders of their names in `home`, computing those that are neither known nor
+    there already; returns whether the known states that were computed again came out the same."""
+    begin = partial(UnfinishedStates, about=about, seconds=60 * params.checkpoints.minutes)
+    found = {name: begin(home / name, rows) for name, rows in splits.items()}
+    if taken := sum(states.rows_done(params.encode.batch_size) for states in found.values()):
+        every = sum(map(len, splits.values()))
+        progress.say(f"encode: goes on after {taken:,} of {every:,} rows, which an interrupted run has computed")
     same, computed = True, []
     for name, rows in splits.items():
-        states = store.create_states(folder / name, tokens=len(rows.tokens), about=about)
-        batches = [known.fill(states, rows, batch) for batch in rows.by_length(params.encode.batch_size)]
+        states = found[name]
+        batches = [known.fill(states.array, rows, batch) for batch in states.left(params.encode.batch_size)]
         left = [batch for batch in batches if len(batch)]
         same &= all(
             parallel.each_batch(
                 model,
-                partial(encode_batch, rows=rows, states=states, known=known),
+                partial(encode_batch, states=states, known=known),
                 left,
                 progress=f"encode, {name} rows",
                 precision=params.precision,
                 as_one_of_many=True,
             )
         )
-        states.flush()
+        states.save()
         computed.append(f"{name} {sum(map(len, left)):,} of {len(rows):,}")
     progress.say(f"encode: rows computed: {', '.join(computed)}")
     return same
@@ -269,37 +315,17 @@ def check_size(tokens: int, about: store.About, max_gb: float) -> None:
     files.check_space(paths.ENCODED, needed, advice=", or halve it with encode.dtype: bfloat16")
 
 
-def reproduces(model: PreTrainedModel, known: reuse.KnownStates, splits: dict[str, store.Rows], params: Params) -> bool:
-    """Whether this machine reproduces the known states, bit for bit; checked on one batch."""
-    probe = known.probe(list(splits.values()), params.encode.batch_size)
-    if not probe:
-        return True
-    rows, batch = probe
-    (hidden,) = parallel.each_batch(
-        model,
-        partial(run_batch, rows=rows),
-        [batch],
-        progress="",
-        precision=params.precision,
-        as_one_of_many=True,
-    )
-    return known.agrees(rows, batch, hidden)
-
-
 def encode_batch(
-    model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows, states: np.memmap, known: reuse.KnownStates
+    model: PreTrainedModel, indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates
 ) -> bool:
     """Compute the states of the rows at `indices` and write them into `states`; returns whether those that were known
-    came out the same."""
-    hidden = run_batch(model, indices, rows=rows)
-    store.write_states(states, rows, indices, hidden)
-    return known.agrees(rows, indices, hidden)
-
-
-def run_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
-    """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
-    batch = rows.batch(indices)
-    return model(**{name: to_device(tensor) for name, tensor in batch.items() if name not in ("labels", "states")})
+    came out the same. If they did not, the batch does not count as done, so that the next run finds out, too."""
+    hidden = reuse.run_batch(model, indices, rows=states.rows)
+    store.write_states(states.array, states.rows, indices, hidden)
+    same = known.agrees(states.rows, indices, hidden)
+    if same:
+        states.note(indices)
+    return same
 
 
 if __name__ == "__main__":

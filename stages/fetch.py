@@ -41,6 +41,7 @@ def main() -> None:
                 f"{model.source}: expected a .gguf file or a folder with config.json, found neither; "
                 f"name one within it in model.file, which is {model.wanted or 'null'}"
             )
+        check_weights(folder)
         check_tokens(folder, model.source)
         files.write_json(folder / "source.json", provenance(model, found, folder))
     size = sum(path.stat().st_size for path in paths.BASE_MODEL.iterdir()) / 1e6
@@ -131,6 +132,28 @@ def refuse_remote_code(folder: Path) -> None:
                     f"{name}: it refers to custom code (auto_map), which is never run, and transformers does not "
                     f"support {config.get('model_type') or config.get('tokenizer_class')!r}; choose another model"
                 ) from None
+
+
+def check_weights(folder: Path) -> None:
+    """Check that the weights, of any precision, are finite; reads one tensor at a time.
+
+    Raises:
+        PipelineError: one is NaN or infinite.
+    """
+    import torch
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                tensor = file.get_tensor(name)
+                if not tensor.is_floating_point() or not tensor.numel():
+                    continue
+                ends = (tensor.float() if tensor.element_size() == 1 else tensor).aminmax()  # NaN if there is any
+                if not torch.stack(ends).isfinite().all():
+                    raise errors.PipelineError(
+                        f"{path.name}: expected finite weights, found NaN or infinity in {name}; fetch or copy it "
+                        "again, or choose another model.source"
+                    )
 
 
 def check_tokens(folder: Path, source: str) -> None:

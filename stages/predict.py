@@ -32,6 +32,7 @@ from stages.adapters.load import load
 from stages.adapters.run import Run
 from stages.backbone import base, parallel, store
 from stages.backbone.device import device
+from stages.backbone.precision import check_finite
 from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
@@ -205,20 +206,26 @@ def answers(
         stride: see `template.token_rows`.
         thresholds: see `Problem.decide`.
         sure: if given, the columns `abstain` and, with more than two classes, `set` are added.
+
+    Raises:
+        PipelineError: a logit is not finite.
     """
     fitted = template.token_rows(tokenizer, inputs, stride)
     rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
     lengths = np.array([len(row) for row in rows["input_ids"]])
+    counts = [len(text) for text in fitted["tokens"]]
+    numbers = np.repeat(np.arange(1, len(counts) + 1), counts)
     logits = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
         given = {name: [values[index] for index in indices] for name, values in rows.items()}
         batch = tokenizer.pad(given, return_tensors="pt")
-        logits[indices] = inference.array(model(**batch.to(device())).logits)
+        logits[indices] = found = inference.array(model(**batch.to(device())).logits)
+        check_finite(found, numbers[indices], what="predict: logits")
 
     batches = store.by_length(lengths, batch_size)
     parallel.each_batch(model, compute, batches, progress="predict")
-    pooled = store.pooled(logits, np.cumsum([0, *map(len, fitted["tokens"])]))
+    pooled = store.pooled(logits, np.cumsum([0, *counts]))
     predictions = problem.decide(problem.outputs(pooled), thresholds)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     answered = {problem.answer: problem.answers(predictions, names)} | problem.confidence(predictions)

@@ -122,7 +122,8 @@ REFUSED = """
 UNTESTED = """
 ## Not tested
 
-`encode` tries these on two short rows, and runs them whole where the split would change their output: {}.
+`encode` tries these on two short rows, and refuses `lora.top_layers` other than `all`, with the reason, where the split
+would change their output: {}.
 
 A model whose code is not in transformers itself is refused by `fetch`: code from a repository is never run.
 """
@@ -190,7 +191,7 @@ def measure(base: Path, folder: Path) -> Measured:
         store.save_tokens(folder / split, [chunk_of([[row] for row in encoded[:count]], classes[:count])])
     if lower:
         with mock.patch.object(paths, "BASE_MODEL", base):
-            encode.encode_states(lower, folder, about, params)
+            encode.encode_states(lower, folder, about, params, folder / "place")
     rows = store.load_rows(folder / "train", about)
     tokens = replace(rows, states=None)
 

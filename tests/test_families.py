@@ -43,7 +43,8 @@ def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, 
     measured = measure(saved_model(family), tmp_path)
     assert measured.depth == (0 if family == "albert" else LAYERS // 2)
     assert (
-        "albert's layers cannot be run separately; continuing as with lora.top_layers: all" in capsys.readouterr().err
+        "albert's layers cannot be run separately, as the model has not one list of its 4 layers (some share their "
+        "weights); continuing as with lora.top_layers: all" in capsys.readouterr().err
     ) == (family == "albert")
     assert measured.stored < min(1e-5, measured.spread / 1000)
     assert measured.batch < min(1e-5, measured.spread / 1000)
@@ -77,14 +78,15 @@ def test_the_tables_in_the_docs_have_every_other_family_and_the_reason_for_which
     assert others() in (ROOT / "docs/families.md").read_text()
 
 
-def test_a_model_whose_states_have_another_shape_is_run_whole():
+def test_a_model_whose_states_have_another_shape_is_refused():
     config = XLNetConfig(vocab_size=50, d_model=32, n_layer=LAYERS, n_head=4, d_inner=48)
-    assert not prefix.splits(XLNetModel(config), LAYERS // 2)
+    with pytest.raises(PipelineError, match=r"found xlnet, "):
+        prefix.check_split(XLNetModel(config), LAYERS // 2)
 
 
-def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
+def test_a_model_that_reads_a_lower_layer_from_above_is_refused(saved_model):
     model = AutoModel.from_pretrained(saved_model("llama"))
-    assert prefix.splits(model, LAYERS // 2)
+    prefix.check_split(model, LAYERS // 2)
 
     def record(block, args):
         block.states = args[0]
@@ -95,7 +97,11 @@ def test_a_model_that_reads_a_lower_layer_from_above_is_run_whole(saved_model):
     model.layers[3].lower = [model.layers[0]]
     model.layers[0].register_forward_pre_hook(record)
     model.layers[3].register_forward_pre_hook(add)
-    assert not prefix.splits(model, LAYERS // 2)
+    expected = (
+        r"lora.top_layers: expected a model whose lowest 2 layers can be run separately, found llama, whose output"
+    )
+    with pytest.raises(PipelineError, match=expected + r" differs by \S+ if they are; set lora.top_layers: all, which"):
+        prefix.check_split(model, LAYERS // 2)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import os
 import shutil
 
 import pytest
+import torch
 from conftest import copy_project, tiny_params
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -161,6 +163,24 @@ def test_a_special_token_without_an_embedding_is_refused_only_where_it_stands_ar
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**end)
     tokenizer.save_pretrained(raw)
     assert "embeddings: [NEW] has none; call the model's resize_token_embeddings" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("float32", "nan"), ("float32", "-inf"), ("bfloat16", "inf"), ("float16", "nan"), ("float8_e4m3fn", "nan")],
+)
+def test_a_weight_that_is_no_number_is_refused_by_its_name(raw, tmp_path, dtype, value):
+    weights = load_file(raw / "model.safetensors")
+    name = "transformer.h.1.mlp.c_fc.weight"
+    changed = weights[name].clone()
+    changed[3, 5] = float(value)
+    save_file(weights | {"positions": torch.arange(4), "none": torch.empty(0)}, raw / "model.safetensors")
+    fetch.check_weights(raw)
+    save_file(weights | {name: changed.to(getattr(torch, dtype))}, raw / "model.safetensors")
+    assert refused(tmp_path) == (
+        f"model.safetensors: expected finite weights, found NaN or infinity in {name}; fetch or copy it again, or "
+        "choose another model.source"
+    )
 
 
 def test_a_gguf_file_that_is_none_is_refused(raw, tmp_path):

@@ -143,7 +143,7 @@ def test_an_encoder_is_told_which_text_is_which_wherever_it_reads_pairs(
     about = described(depth=depth, class_names=names)
     assert depth == (LAYERS - 2 if (family, top_layers) == ("bert", 2) else 0)
     if lower:
-        encode.encode_states(lower, tmp_path, about, Params.model_validate(tiny_params()))
+        encode.encode_states(lower, tmp_path, about, Params.model_validate(tiny_params()), tmp_path / "place")
     model = load_base(base, labels=labels, seed=1)
     prefix.splice(model, depth)
     found = inference.logits(model, store.load_rows(tmp_path / "train", about), batch_size=4, progress="test")

@@ -414,6 +414,17 @@ def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(save
     assert found["label"].isin(names).all()
 
 
+def test_predict_gives_no_answer_from_logits_that_are_no_numbers_and_names_the_row(saved_model):
+    model = load_base(saved_model("llama"), labels=labels_of(["bad", "good"], 0), seed=1)
+    tokenizer = AutoTokenizer.from_pretrained(saved_model("llama"))
+    tokenizer.pad_token = tokenizer.eos_token
+    (token,) = set(tokenizer("wise").input_ids[-1:])
+    model.model.embed_tokens.weight.data[token] = torch.nan
+    with pytest.raises(errors.PipelineError, match=r"predict: logits: .* found NaN or infinity in row 2; if precision"):
+        answered(model, tokenizer, ["A film, long and dull.", "wise"])
+    assert len(answered(model, tokenizer, ["A film, long and dull."])) == 1
+
+
 def answered(model, tokenizer, texts):
     """What `predict` answers to texts of one of several classes."""
     return predict.answers(

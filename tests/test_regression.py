@@ -288,3 +288,9 @@ def test_suspect_numbers_are_listed_without_probabilities(inside):
     assert list(listed) == ["row", "split", "text", "label", "likely", "quality"]
     assert listed["quality"].is_monotonic_increasing
     assert listed["quality"].to_numpy().max(initial=0) < np.exp(-3.5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_unit_of_numbers_of_any_scale_is_finite(scale):
+    unit = REGRESSION.unit(np.array([-scale, scale], dtype=np.float32))
+    assert unit == pytest.approx(scale)

@@ -130,7 +130,8 @@ def origin(run: Run) -> str:
     base, lora, layers = run.base_model, run.params["lora"], run.params["model"]["layers"]
     match run.method:
         case "lora":
-            made = f"A LoRA adapter (rank {lora['r']}, top layers: {lora['top_layers']}) on"
+            top = lora["top_layers"] if run.depth else "all"  # some models cannot be split
+            made = f"A LoRA adapter (rank {lora['r']}, top layers: {top}) on"
         case "full":
             made = "A fully fine-tuned copy of"
         case method:

@@ -12,6 +12,7 @@ from stages.classifier import last_token
 from stages.classifier.labels import load_labels
 from stages.classifier.model import is_causal
 from stages.common import files
+from stages.common.errors import PipelineError
 
 
 def load(folder: Path) -> PreTrainedModel | PeftModel:
@@ -22,16 +23,20 @@ def load(folder: Path) -> PreTrainedModel | PeftModel:
 
     Raises:
         FileNotFoundError: the folder, or the base model that its adapter names, is missing.
+        PipelineError: a weight is not finite.
     """
     labels = load_labels(folder)
     if not (folder / "adapter_config.json").exists():
         with files.reading(folder):
-            return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+            whole = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+        check_weights(whole, folder)
+        return whole
     with files.reading(folder):
         base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
     causal = is_causal(load_config(base))  # before PEFT, which would look for a missing folder on the hub
     with files.reading(folder):
         adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    check_weights(adapter, folder)
     if adapter.active_peft_config.is_prompt_learning:
         if causal:
             last_token.read_last_token(adapter.get_base_model())
@@ -41,3 +46,17 @@ def load(folder: Path) -> PreTrainedModel | PeftModel:
     if causal:
         last_token.mlp_at_last_token_only(model)
     return model
+
+
+def check_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Check that the weights are finite.
+
+    Raises:
+        PipelineError: one is NaN or infinite.
+    """
+    for name, part in model.named_parameters():
+        if part.numel() and not torch.stack(part.detach().aminmax()).isfinite().all():
+            raise PipelineError(
+                f"{folder}: expected finite weights, found NaN or infinity in {name}; restore what is damaged, it or "
+                "its base model, with: dvc checkout --force"
+            )

@@ -45,11 +45,11 @@ class Run:
 
         Raises:
             FileNotFoundError: there is none.
-            PipelineError: its keys are not the fields above.
+            PipelineError: its keys are not the fields above, or a number is not finite.
         """
         path, names = folder / FILE, [field.name for field in fields(cls)]
         values = files.read_json(path)
-        if not isinstance(values, dict) or set(values) != set(names):
+        if set(values) != set(names):
             raise PipelineError(
                 f"{path}: expected the keys {', '.join(names)}, found {', '.join(values)}; another version of this "
                 "repository wrote it, make it again with: dvc repro"

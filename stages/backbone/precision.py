@@ -1,7 +1,12 @@
-"""Matrix products in 16 bits: faster on hardware with units for them: GPUs, and CPUs with AMX or AVX512-BF16."""
+"""Matrix products in 16 bits: faster on hardware with units for them: GPUs, and CPUs with AMX or AVX512-BF16.
 
+And numbers that are none: `check_finite` is asked wherever a model's states or logits are read.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -24,6 +29,26 @@ def check(precision: str) -> None:
     """
     if precision == "float16" and device().type == "cpu":
         raise PipelineError("precision: expected float32 or bfloat16 without a GPU, found float16")
+
+
+def check_finite(values: Iterable[np.ndarray], rows: Iterable[int], *, what: str) -> None:
+    """Check what a model computed for some rows.
+
+    Args:
+        values: for each row an array of any shape.
+        rows: their numbers, by which a user knows them.
+        what: the values, after the name of the stage or command.
+
+    Raises:
+        PipelineError: some are NaN or infinite.
+    """
+    for row, of_row in zip(rows, values, strict=True):
+        if not np.isfinite(of_row).all():
+            raise PipelineError(
+                f"{what}: expected finite numbers, found NaN or infinity in row {row}; if precision is not float32, "
+                "set it, or else restore what is damaged, the model's weights or its stored states, with: "
+                "dvc checkout --force"
+            )
 
 
 def autocast(precision: str) -> torch.autocast:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from stages.common.errors import PipelineError
+from stages.common.texts import shortened
 
 
 class PassThrough(nn.Module):
@@ -65,25 +66,43 @@ def depth(layers: int, top_layers: int | str) -> int:
     return layers - top_layers
 
 
-def splits(model: PreTrainedModel, depth: int) -> bool:
-    """Whether `model` split at `depth` computes the same as the whole; tried on two short rows of unequal lengths."""
-    if not blocks(model):
-        return False
+def check_split(model: PreTrainedModel, depth: int) -> None:
+    """Check that `model` split at `depth` computes the same as the whole, on two short rows of unequal lengths.
+
+    Raises:
+        PipelineError: it does not, or the whole computes numbers that are not finite.
+    """
     rows = {"input_ids": torch.arange(2, 12).view(2, 5), "attention_mask": torch.tensor([[1] * 5, [1] * 3 + [0] * 2])}
+    tokens = rows["attention_mask"].bool()
     weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
     lower, upper = copy.deepcopy(model.eval(), dict(weights)), copy.deepcopy(model, dict(weights))
     with torch.inference_mode():
         expected = model(**rows).last_hidden_state
+        if not expected[tokens].isfinite().all():
+            raise PipelineError(
+                "models/base: expected a model with finite output, found NaN or infinity on two short rows; restore "
+                "it with: dvc checkout --force models/base, or choose another model.source"
+            )
         try:
             capture(lower, depth)
             splice(upper, depth)
             states = lower(**rows)
             found = upper(**rows, states=states).last_hidden_state
-        except Exception:  # an unusual model may need what was removed, and raise any error
-            return False
-    tokens = rows["attention_mask"].bool()
-    return states.shape == (*tokens.shape, model.config.hidden_size) and torch.allclose(
-        found[tokens], expected[tokens], rtol=1e-4, atol=1e-5
+        except Exception as error:  # an unusual model may need what was removed, and raise any error
+            told = shortened(" ".join(str(error).split()), 200)
+            raise cannot_split(model, depth, f"where the parts fail ({type(error).__name__}: {told})") from error
+    if states.shape != (*tokens.shape, model.config.hidden_size):
+        raise cannot_split(model, depth, f"whose layers return states of another shape, {(*states.shape,)}")
+    if not torch.allclose(found[tokens], expected[tokens], rtol=1e-4, atol=1e-5):
+        most = (found - expected)[tokens].abs().max().item()
+        raise cannot_split(model, depth, f"whose output differs by {most:.2g} if they are")
+
+
+def cannot_split(model: PreTrainedModel, depth: int, found: str) -> PipelineError:
+    """The error that says why the lower layers cannot be run separately."""
+    return PipelineError(
+        f"lora.top_layers: expected a model whose lowest {depth} layers can be run separately, found "
+        f"{model.config.model_type}, {found}; set lora.top_layers: all, which trains all layers and stores no states"
     )
 
 

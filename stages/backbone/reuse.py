@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from stages.backbone import parallel, store
-from stages.backbone.device import device
+from stages.backbone.device import device, to_device
 from stages.common import files
 
 PREFIX = "prefix.json"
@@ -137,6 +138,25 @@ def keys(rows: store.Rows, batch: np.ndarray) -> list[bytes]:
     padded = bool((rows.lengths[batch] < width).any())
     head = np.array([width, padded, min(len(batch) * width, FEW)], dtype=np.int32).tobytes()
     return [hashlib.sha256(head + rows.bytes_of(index)).digest() for index in batch]
+
+
+def reproduces(
+    model: nn.Module, known: KnownStates, splits: dict[str, store.Rows], *, precision: str, batch_size: int
+) -> bool:
+    """Whether this machine reproduces the known states, bit for bit; checked on one batch."""
+    probe = known.probe(list(splits.values()), batch_size)
+    if not probe:
+        return True
+    rows, batch = probe
+    compute = partial(run_batch, rows=rows)
+    (hidden,) = parallel.each_batch(model, compute, [batch], progress="", precision=precision, as_one_of_many=True)
+    return known.agrees(rows, batch, hidden)
+
+
+def run_batch(model: nn.Module, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
+    """The frozen blocks' output for the rows at `indices`, (batch, tokens, hidden)."""
+    batch = rows.batch(indices)
+    return model(**{name: to_device(tensor) for name, tensor in batch.items() if name not in ("labels", "states")})
 
 
 def save(folder: Path, made_by: dict) -> None:

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 
 from stages.backbone.device import to_cpu
-from stages.backbone.precision import multiple_of_tokens
+from stages.backbone.precision import check_finite, multiple_of_tokens
 from stages.common import files, paths
 from stages.common.errors import PipelineError
+
+STATES = "states.npy"
 
 STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
 """How NumPy, which has no bfloat16, holds each dtype's bits."""
@@ -108,6 +110,11 @@ class Rows:
             texts,
         ):
             raise ValueError("its arrays have different lengths")
+
+    def source_rows_of(self, indices: list[int] | np.ndarray) -> np.ndarray:
+        """The number, in its source, of the text to which each of these rows belongs."""
+        texts = indices if self.windows is None else np.searchsorted(self.windows, indices, side="right") - 1
+        return self.source_rows[texts]
 
     def check_same_rows(self, source_rows: np.ndarray, where: Path) -> None:
         """Check that a table's rows, by their numbers in the source, are the texts of this split.
@@ -228,14 +235,21 @@ def size(tokens: int, *, hidden_size: int, dtype: str) -> int:
 
 def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
     """A new (tokens, hidden) array on disk, to be filled with `write_states`."""
-    path, shape = folder / "states.npy", (tokens, about.hidden_size)
+    path, shape = folder / STATES, (tokens, about.hidden_size)
     states = np.lib.format.open_memmap(path, "w+", STORED_AS[about.dtype], shape)
     files.reserve(path)
     return states
 
 
 def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
-    """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding."""
+    """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding.
+
+    Raises:
+        PipelineError: some are not finite.
+    """
+    hidden, numbers = to_cpu(hidden), rows.source_rows_of(indices)
+    read = (row[:length] for row, length in zip(hidden.float().numpy(), rows.lengths[indices], strict=True))
+    check_finite(read, numbers, what="encode: states of the frozen layers")
     for index, row in zip(indices, as_stored(hidden, states.dtype), strict=True):
         states[rows.offsets[index] : rows.offsets[index + 1]] = row[: rows.lengths[index]]
 
@@ -267,7 +281,7 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
 
 def read_rows(folder: Path, about: About, precision: str) -> Rows:
     """A split's arrays, as they are."""
-    states, windows, types = folder / "states.npy", folder / "windows.npy", folder / "types.bin"
+    states, windows, types = folder / STATES, folder / "windows.npy", folder / "types.bin"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),

@@ -6,6 +6,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from stages.backbone import parallel
 from stages.backbone.device import to_cpu, to_device
+from stages.backbone.precision import check_finite
 from stages.backbone.store import Rows
 from stages.classifier.last_token import last_tokens
 from stages.classifier.model import is_causal
@@ -17,11 +18,15 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
     Args:
         model: spliced at the depth of the stored states.
         progress: the label of the progress bar.
+
+    Raises:
+        PipelineError: some are not finite.
     """
     result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
-        result[indices] = array(model(**inputs(rows, indices)).logits)
+        result[indices] = found = array(model(**inputs(rows, indices)).logits)
+        check_finite(found, rows.source_rows_of(indices), what=f"{progress}: logits")
 
     parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress)
     return result
@@ -49,10 +54,12 @@ def logits_and_features(
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
         batch = inputs(rows, indices)
         output = model(**batch, output_hidden_states=True)
-        result[indices] = array(output.logits)
+        result[indices] = found = array(output.logits)
+        check_finite(found, rows.source_rows_of(indices), what=f"{progress}: logits")
         for layers, kept in features.items():
             place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer hidden states
             states = array(pooled_states(output.hidden_states[place], batch, model.config))
+            check_finite(states, rows.source_rows_of(indices), what=f"{progress}: states after layer {layers}")
             for index, state in zip(indices, states, strict=True):
                 kept[index] = state
 

@@ -259,6 +259,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise TypeError(f"{type(value).__name__}, no object")
+        json.dumps(value, allow_nan=False)  # Python reads NaN, Infinity and 1e999, which no stage writes
         return value
 
 

@@ -71,7 +71,7 @@ class Abstention:
         """What `save` wrote; None: there are no thresholds.
 
         Raises:
-            PipelineError: they belong to another adapter than the one in the folder `adapter`.
+            PipelineError: they belong to another adapter than the one in the folder `adapter`, or are not finite.
         """
         values = files.read_json(path) if path.exists() else {}
         if values and values.get("run") != fingerprint(adapter):

@@ -93,7 +93,7 @@ class Regression(Problem):
     def unit(self, labels: np.ndarray) -> float:
         """The standard deviation of the labels. Their mean is not subtracted, as a decoder's head has no bias to which
         it could be added after training; instead, the head starts at the mean."""
-        return float(labels.std())
+        return float(labels.std(dtype=np.float64))  # in float32 the squares of large numbers are infinite
 
     def outputs(self, logits: np.ndarray) -> np.ndarray:
         """The only logit, in float64."""

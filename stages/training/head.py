@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stages.backbone import parallel, store
+from stages.backbone.precision import check_finite
 from stages.classifier import inference, label_words
 from stages.classifier.saved_head import last_layer
 from stages.problems.kinds import of_model
@@ -104,7 +105,9 @@ def head_inputs(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows
     batch = inference.inputs(rows, indices)
     model(**batch)
     read = last_layer(model).read
-    return inference.array(inference.pooled_states(read, batch, model.config) if read.ndim == 3 else read)
+    found = inference.array(inference.pooled_states(read, batch, model.config) if read.ndim == 3 else read)
+    check_finite(found, rows.source_rows_of(indices), what="train: states that the head reads")
+    return found
 
 
 def targets(labels: np.ndarray, outputs: int) -> np.ndarray:

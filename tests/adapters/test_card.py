@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 
 import pytest
 from conftest import tiny_params
@@ -36,6 +37,10 @@ def code(text: str) -> str:
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     ast.parse(block)
     return block
+
+
+def test_where_no_layers_were_left_unchanged_all_are_said_to_have_adapters():
+    assert "(rank 8, top layers: all) on" in card.origin(replace(made(), depth=0))
 
 
 def test_the_hub_finds_task_library_and_test_scores():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny_params
 from peft import AutoPeftModelForSequenceClassification, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, set_seed
 
 from stages.adapters import methods
@@ -16,6 +17,7 @@ from stages.adapters.load import load
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import files
+from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 
@@ -88,3 +90,15 @@ def test_a_missing_base_model_is_named_and_not_looked_for_on_the_hub(saved, tmp_
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_weight_that_is_no_number_is_refused_by_its_name(method, saved):
+    folder = saved("llama", method)
+    (path,) = folder.glob("*.safetensors")
+    weights = load_file(path)
+    name = next(name for name in weights if "score" in name)
+    weights[name][0, 1] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(PipelineError, match=r"expected finite weights, found NaN or infinity in \S*score\S*; restore"):
+        load(folder)

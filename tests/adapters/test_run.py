@@ -48,6 +48,14 @@ def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_number_that_is_not_finite_is_not_read(tmp_path):
+    run({"thresholds": {"a": 0.125}}).save(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace("0.125", "NaN"))
+    with pytest.raises(PipelineError, match=r"run.json: expected finite numbers, found NaN or infinity; restore"):
+        Run.load(tmp_path)
+
+
 @pytest.mark.parametrize("field", [field.name for field in fields(Run)])
 def test_a_missing_key_is_one_clear_line(field, tmp_path):
     run().save(tmp_path)

@@ -71,7 +71,7 @@ def encode_rows(model: Path) -> dict[str, store.Rows]:
         )
         store.save_tokens(paths.ENCODED / name, [chunk])
     lower, _ = encode.load_frozen_blocks(DEPTH)
-    encode.encode_states(lower, paths.ENCODED, about, write_params("lora"))
+    encode.encode_states(lower, paths.ENCODED, about, write_params("lora"), Path("place"))
     AutoTokenizer.from_pretrained(paths.BASE_MODEL).save_pretrained(paths.ENCODED / "tokenizer")
     about.save(paths.ENCODED)
     return {name: store.load_rows(paths.ENCODED / name, about) for name in paths.SPLITS}

@@ -39,7 +39,8 @@ def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, sav
     for products in ("float32", "bfloat16"):
         model, depth = encode.load_frozen_blocks(2, matmul_precision=products)
         about = described(depth=depth)
-        encode.encode_states(model, folder, about, Params.model_validate(tiny_params(precision=products)))
+        params = Params.model_validate(tiny_params(precision=products))
+        encode.encode_states(model, folder, about, params, folder / f"place-{products}")
         found[products] = store.load_rows(folder / "train", about).states.copy()
     assert found["bfloat16"].dtype == np.float32
     assert not np.array_equal(found["bfloat16"], found["float32"])

@@ -58,8 +58,22 @@ def test_more_top_layers_than_layers_are_refused():
         prefix.depth(30, 31)
 
 
-def test_a_model_without_one_list_of_blocks_cannot_be_split(saved_model):
+def test_a_model_without_one_list_of_blocks_has_none_to_split(saved_model):
     model = AutoModel.from_pretrained(saved_model("llama"))
-    assert prefix.splits(model, 2)
+    assert len(prefix.blocks(model)) == LAYERS
     model.config.num_hidden_layers = 7
-    assert not prefix.splits(model, 2)
+    assert not prefix.blocks(model)
+
+
+def test_why_a_model_cannot_be_split_is_said_and_numbers_that_are_none_are_no_reason(saved_model, monkeypatch):
+    model = AutoModel.from_pretrained(saved_model("llama"))
+
+    def splice(model, depth):
+        raise AttributeError("no\nattention")
+
+    monkeypatch.setattr(prefix, "splice", splice)
+    with pytest.raises(PipelineError, match=r"found llama, where the parts fail \(AttributeError: no attention\); set"):
+        prefix.check_split(model, 2)
+    model.layers[3].mlp.down_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(PipelineError, match=r"models/base: expected a model with finite output, found NaN or infinity"):
+        prefix.check_split(model, 2)

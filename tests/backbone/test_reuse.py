@@ -76,7 +76,8 @@ def encoded(splits, *, top_layers=2, precision="float32", **about):
     with files.replacing(paths.ENCODED) as folder:
         for name, rows in splits.items():
             store.save_tokens(folder / name, [chunk_of([[row] for row in rows], np.zeros(len(rows), dtype=np.int64))])
-        encode.encode_states(model, folder, description, params)
+        with encode.place_of_states(folder, description, params) as place:
+            encode.encode_states(model, folder, description, params, place)
         description.save(folder)
     return states(paths.ENCODED)
 

@@ -12,6 +12,8 @@ from transformers import AutoModel
 from stages.backbone import prefix
 from stages.classifier import inference
 from stages.classifier.model import is_causal, load_base
+from stages.common.errors import PipelineError
+from stages.training import head
 
 PAD = 0
 
@@ -77,3 +79,26 @@ def test_16_bit_results_become_float32():
     found = inference.array(torch.tensor([1.5, -2.0], dtype=torch.bfloat16))
     assert found.dtype == np.float32
     assert found.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_states_that_are_no_numbers_end_it_with_the_texts_row(saved_model, rows, value):
+    """As stored states may become on a worn disk."""
+    model = load_base(saved_model("llama"), labels=labels_of(["bad", "good"], PAD), seed=1)
+    prefix.splice(model, 2)
+    states = np.ones((len(rows.tokens), 32), dtype=np.float32)
+    states[rows.offsets[3] + 1] = value
+    options = {"batch_size": 2, "progress": "evaluate"}
+    damaged = replace(rows, states=states, source_rows=np.arange(11, 16))
+    for given, row in ((damaged, 14), (replace(damaged, windows=np.array([0, 2, 4, 5])), 12)):
+        line = (
+            rf"evaluate: logits: expected finite numbers, found NaN or infinity in row {row}; .* dvc checkout --force"
+        )
+        with pytest.raises(PipelineError, match=line):
+            inference.logits(model, given, **options)
+        with pytest.raises(PipelineError, match=line):
+            inference.logits_and_features(model, given, after=(LAYERS,), **options)
+        with pytest.raises(PipelineError, match=rf"states that the head reads: .* in row {row};"):
+            head.fitted(model, given, batch_size=2, precision="float32", seed=0)
+    states[rows.offsets[3] + 1] = 1
+    assert np.isfinite(inference.logits(model, damaged, **options)).all()

@@ -132,6 +132,11 @@ def test_what_is_saved_is_loaded_for_the_same_adapter_and_refused_for_another(ad
     found = Abstention.calibrated(probabilities, labels, target=TARGET, adapter=adapter)
     abstention.save(path, found)
     assert Abstention.load(path, adapter) == found
+    for number in ("NaN", "-Infinity", "1e999"):
+        path.write_text(json.dumps(vars(found) | {"threshold": 7777}).replace("7777", number))
+        with pytest.raises(PipelineError, match=r"abstention.json: expected finite numbers, found NaN or infinity;"):
+            Abstention.load(path, adapter)
+    abstention.save(path, found)
     (adapter / "run.json").write_text('{"trained": "again"}')
     with pytest.raises(PipelineError, match=r"found those for another one; .* dvc repro"):
         Abstention.load(path, adapter)
