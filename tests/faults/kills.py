@@ -4,6 +4,7 @@ Everything about a kill follows from its seed: what runs, whether its outputs ar
 which signal, and when. The machine's speed alone decides what the process was doing at that moment.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -118,7 +119,6 @@ class Killed:
 
 def run_and_kill(project: Project, command: tuple[str, ...], kill: Kill, seconds: float, scratch: Path) -> Killed:
     """Start the command, and send the signal after so many seconds; waits for the command, not for its children."""
-    begin = time.monotonic()
     with (scratch.parent / "errors").open("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -129,7 +129,8 @@ def run_and_kill(project: Project, command: tuple[str, ...], kill: Kill, seconds
             stderr=errors,
             start_new_session=True,
         )
-        time.sleep(max(0, begin + seconds - time.monotonic()))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
         target = chosen(process, kill)
         try:
             if target is None:
