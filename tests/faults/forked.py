@@ -70,13 +70,14 @@ def ended(child: int) -> int:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The sha256 of every file, and what else there is, without Git's and DVC's own files and the cache's folders."""
+    """The sha256 of every file, and what else there is, without Git's and DVC's own files.
+
+    Of .cache, which keeps verified downloads and checkpoints to go on from, only what has a temporary name counts.
+    """
     found = {}
     for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        if name.parts[0] not in (".git", ".dvc"):
-            if path.is_file():
-                found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
-            elif not (path.is_dir() and name.parts[0] == ".cache"):
-                found[str(name)] = "no file"
+        first, *inner = path.relative_to(folder).parts
+        if first not in (".git", ".dvc", ".cache") or (first == ".cache" and any(part[0] == "." for part in inner)):
+            name = str(path.relative_to(folder))
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
     return found
