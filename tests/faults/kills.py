@@ -31,6 +31,9 @@ COMMANDS = {
 }
 """Commands that are killed, besides the stages."""
 
+MADE = {"predict": "answers.parquet", "export": "models/merged", "export --adapter": "models/published"}
+"""What these commands write."""
+
 ALL = "all stages"
 """A `dvc repro` for which nothing has been made yet."""
 
@@ -82,9 +85,8 @@ def prepare(project: Project, kill: Kill) -> tuple[str, ...]:
     """Put a finished project back to before the work; returns the command that does it."""
     pipeline = YAML(typ="safe").load(project.folder / "dvc.yaml")["stages"]
     if kill.work in COMMANDS:
-        if not kill.again:
-            for made in ("answers.parquet", "models/merged", "models/published"):
-                remove(project.folder / made)
+        if kill.work in MADE and not kill.again:
+            remove(project.folder / MADE[kill.work])
         return COMMANDS[kill.work]
     stages = list(pipeline) if kill.work == ALL else [kill.work]
     lock = project.folder / "dvc.lock"
