@@ -757,7 +757,7 @@ MODELS = [
         "model",
         "another archive than was pinned",
         ("fetch",),
-        r"package:tiny-model==1\.0: not found, or the package index cannot be",
+        "expected an archive with sha256 0{64}, found .*; correct the revision",
         {"model.revision": "0" * 64},
     ),
 ]
@@ -872,7 +872,7 @@ OUTPUTS = [
         remove,
     ),
     made("adapter weights, empty", "export", DAMAGED, "models/adapter/adapter_model.safetensors", empty),
-    made("run.json, a list", "export --adapter", DAMAGED, "models/adapter/run.json", wrong_json),
+    made("no object in run.json", "export --adapter", DAMAGED, "models/adapter/run.json", wrong_json),
 ]
 
 ARGUMENTS = [
