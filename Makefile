@@ -2,6 +2,7 @@
 PYTHON ?= python3
 REV ?= main
 CPU ?= avx2
+KILLS ?= 200
 VENV = test -x .venv/bin/python || $(PYTHON) -m venv .venv
 INSTALL = python -m pip install --quiet --disable-pip-version-check
 # one package of requirements.lock
@@ -13,7 +14,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-cpu lint bench lock clean help
+.PHONY: all costs report test test-cpu faults lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	@.ci/mend
@@ -36,6 +37,9 @@ test: .venv/installed-dev lint  ## check the style and run every test
 
 test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-cpu CPU=avx2 (or avx512, or default: SSE4)
 	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)
+
+faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); prints the tables of docs/reliability.md
+	python -m pytest --numprocesses 2 --faults $(KILLS) tests/faults
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .

@@ -6,6 +6,7 @@ value out of range, numbers that are not finite, values that contradict each oth
 """
 
 import operator
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,6 +38,9 @@ MOVED = {
     "data.bins": "it is now data.classes",
 }
 """Keys of earlier versions, and where they went."""
+
+WRAPPING = r"^(Input|List|String) should (be|have|match) |a valid | or instance of \w+$| after validation.*"
+"""What pydantic's messages say besides what was expected."""
 
 
 class Params(Section):
@@ -241,7 +245,7 @@ def describe(problems: list[ErrorDetails]) -> list[str]:
         unknown = details["type"] == "extra_forbidden"
         keys = map(str, details["loc"]) if unknown else keys_of(details["loc"])
         by_key.setdefault(".".join(keys), []).append(details)
-    return [f"{key}: {describe_one(key, details)}" for key, details in by_key.items()]
+    return [f"{key or 'the file'}: {describe_one(key, details)}" for key, details in by_key.items()]
 
 
 def describe_one(key: str, details: list[ErrorDetails]) -> str:
@@ -257,7 +261,7 @@ def describe_one(key: str, details: list[ErrorDetails]) -> str:
             return "missing; add it"
         case "contradiction":
             return details[0]["msg"]
-    expected = [one["msg"].removeprefix("Input should be ").removeprefix("a valid ") for one in details]
+    expected = dict.fromkeys(re.sub(WRAPPING, "", one["msg"]) for one in details)
     return f"expected {' or '.join(expected)}, found {details[0]['input']!r}"
 
 

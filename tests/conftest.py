@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 import torch
 from families import LAYERS, save_model, sentences
+from faults import figures
 from filelock import FileLock
 from hub import Hub
 from huggingface_hub import constants
@@ -44,6 +45,18 @@ ONLINE = dict(os.environ)
 settings.register_profile("short", max_examples=40, derandomize=True, database=None, deadline=None)
 settings.register_profile("long", max_examples=1_000, database=None, deadline=None)
 settings.load_profile("short")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option of `make faults`."""
+    parser.addoption("--faults", type=int, default=0, metavar="N", help="the long form of tests/faults, with N kills")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The figures for docs/reliability.md, in the long form of tests/faults."""
+    if config.getoption("faults"):
+        reports = [report for ended in ("passed", "failed") for report in terminalreporter.getreports(ended)]
+        terminalreporter.write_line(figures.tables([report for report in reports if report.when == "call"]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -271,3 +284,16 @@ def restored(project: Project):
     yield project
     project.run("git", "reset", "--hard", "--quiet")
     project.run("dvc", "checkout", "--quiet", "--force")
+
+
+@pytest.fixture(scope="session")
+def finished(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the stages and commands read and write, of which tests make copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("data", "metrics", "models", "presets", "params.yaml", "dvc.yaml", "dvc.lock", ".git", ".dvc"):
+        there = project.folder / name
+        if there.is_dir():
+            shutil.copytree(there, folder / name, ignore=shutil.ignore_patterns("cache", "tmp"))
+        else:
+            shutil.copy(there, folder / name)
+    return folder

@@ -1,0 +1,102 @@
+"""After a kill at any moment the next run ends as if there had been none. `make faults` does it 200 times."""
+
+import shutil
+import time
+from pathlib import Path
+
+import kills
+import pytest
+from conftest import Project
+from ruamel.yaml import YAML
+
+SHORT = (8,)
+"""The seeds of `make test`: a training."""
+
+LONG_TRAINING = 60
+"""Epochs where there is time: several checkpoints are written."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a seed: as many as `--faults` says."""
+    if "seed" in metafunc.fixturenames:
+        count = metafunc.config.getoption("faults")
+        metafunc.parametrize("seed", range(count) if count else SHORT)
+
+
+@pytest.fixture(scope="module")
+def done(project: Project, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
+    """A finished pipeline, whose training saves as often as it may."""
+    done = Project(tmp_path_factory.mktemp("kills") / "done")
+    shutil.copytree(project.folder, done.folder)
+    path = done.folder / "params.yaml"
+    params = YAML(typ="safe").load(path)
+    params["checkpoints"]["minutes"] = 1e-9
+    if request.config.getoption("faults"):
+        params["train"]["epochs"] = LONG_TRAINING
+    done.write_params(params)
+    done.run("dvc", "repro")
+    rows = "".join(f"{number},{text}\n" for number, text in enumerate(["Good.", "Bad, really", "So so."] * 30))
+    (done.folder / "given.csv").write_text("number,text\n" + rows.replace(", ", " "))
+    done.commit("Describe a longer training")
+    for command in kills.COMMANDS.values() if request.config.getoption("faults") else ():
+        done.run(*command)
+    return done
+
+
+@pytest.fixture(scope="module")
+def undisturbed(done: Project, tmp_path_factory: pytest.TempPathFactory):
+    """A function from a kill to how many seconds its work takes without it."""
+    seconds: dict[tuple[str, bool], float] = {}
+
+    def measured(kill: kills.Kill) -> float:
+        key = (kill.work, kill.again)
+        if key not in seconds:
+            home = tmp_path_factory.mktemp("undisturbed")
+            project = Project(shutil.copytree(done.folder, home / "project"))
+            command = kills.prepare(project, kill)
+            begin = time.monotonic()
+            project.run(*command, env=kills.environment(home / "scratch"))
+            seconds[key] = time.monotonic() - begin
+            shutil.rmtree(home)
+        return seconds[key]
+
+    return measured
+
+
+@pytest.fixture(scope="module")
+def expected(done: Project) -> dict:
+    """What every run has to end with."""
+    return kills.contents(done)
+
+
+def test_after_a_kill_the_next_run_ends_as_if_there_had_been_none(
+    done: Project, undisturbed, expected: dict, seed: int, tmp_path: Path, record_property
+):
+    stages = list(YAML(typ="safe").load(done.folder / "dvc.yaml")["stages"])
+    kill = kills.draw(seed, stages)
+    print(kill)
+    project = Project(shutil.copytree(done.folder, tmp_path / "project"))
+    command = kills.prepare(project, kill)
+    killed = kills.run_and_kill(project, command, kill, kill.share * undisturbed(kill), tmp_path / "first")
+    print(f"exit {killed.status}\n{killed.errors}")
+    mended = kills.mend_lock(project)
+    begun = kills.left_running(tmp_path / "first")
+    after = project.run(*command, check=False, env=kills.environment(tmp_path / "second"), timeout=kills.SECONDS)
+    print(f"then exit {after.returncode}\n{after.stderr}")
+    found = {
+        "work": kill.work,
+        "signal": f"{kill.signal.name} to {kill.target}",
+        "too late": killed.alone,
+        "lock mended": mended,
+        "outlived DVC": bool(begun),
+        "went on": "of an interrupted run" in after.stderr,
+    }
+    record_property("kill", found)
+    assert after.returncode == 0
+    assert kills.differences(kills.contents(project), expected) == []
+    assert kills.damaged(project) == []
+    assert [*(tmp_path / "first").iterdir(), *(tmp_path / "second").iterdir()] == []
+    assert kills.left_running(tmp_path / "first") + kills.left_running(tmp_path / "second") == []
+    if kill.signal.name != "SIGKILL":
+        assert "Traceback" not in killed.errors
+    shutil.rmtree(tmp_path)
