@@ -241,7 +241,10 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # each library has errors of its own for a damaged file
         found = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
         restore = "git checkout" if path.is_relative_to("metrics") else "dvc checkout --force"
-        raise errors.explained(error, path) or PipelineError(
+        root = error
+        while cause := root.__cause__ or root.__context__:  # a library may wrap the system's error
+            root = cause
+        raise errors.explained(root, path) or PipelineError(
             f"{path}: expected what the pipeline wrote there, found it damaged ({found}); restore it with "
             f"`{restore} {path}`, or make it again with `dvc repro`"
         ) from error
