@@ -236,7 +236,8 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     """
     options = computing(params)
     splits = store.load_splits(folder, about, params.precision)
-    check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb)
+    kept = sum(path.stat().st_size for path in place.rglob(store.STATES))
+    check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb, kept=kept)
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
     anew = place / "anew"
     home = anew if anew.exists() else place / "states"
@@ -298,8 +299,11 @@ def fill_states(
     return same
 
 
-def check_size(tokens: int, about: store.About, max_gb: float) -> None:
+def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0) -> None:
     """Check that the states of `tokens` tokens fit into `max_gb` gigabytes, and on the disk.
+
+    Args:
+        kept: bytes of them that an interrupted run has left there.
 
     Raises:
         PipelineError: they do not.
@@ -312,7 +316,7 @@ def check_size(tokens: int, about: store.About, max_gb: float) -> None:
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "
             "or store nothing with lora.top_layers: all"
         )
-    files.check_space(paths.ENCODED, needed, advice=", or halve it with encode.dtype: bfloat16")
+    files.check_space(paths.ENCODED, needed - kept, advice=", or halve it with encode.dtype: bfloat16")
 
 
 def encode_batch(
