@@ -18,6 +18,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +30,9 @@ from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
+
+MAX_SHARE_UNKNOWN = 0.05
+"""Share of unknown tokens above which a warning is printed."""
 
 MAX_SHARE_CUT = 0.05
 """Share of tokens cut off above which a warning is printed."""
@@ -51,6 +55,8 @@ def main() -> None:
         metrics = what_was_read(lengths, saved, about, params.encode)
         progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
         if warning := cut_warning(metrics):
+            progress.say(warning)
+        if warning := unknown_warning(tokenized["train"], tokenizer):
             progress.say(warning)
         if model:
             encode_states(model, folder, about, params)
@@ -200,6 +206,21 @@ def cut_warning(metrics: dict[str, Any]) -> str:
     return (
         f"warning: {share:.1%} of the tokens were cut off, from {rows:,} texts; metrics/encode.json has what other "
         "values of encode.max_length would read and cost, and encode.truncation: windows, which cuts nothing off"
+    )
+
+
+def unknown_warning(split: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A warning if the tokenizer has no tokens for more than `MAX_SHARE_UNKNOWN` of the training texts' tokens, so that
+    the model cannot tell what they are; else empty."""
+    unknown = tokenizer.unk_token_id
+    if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):  # GPT-2's ends a text, and is never unknown
+        return ""
+    share = (pc.list_flatten(split.with_format("arrow")[:]["tokens"]).to_numpy() == unknown).mean()
+    if share <= MAX_SHARE_UNKNOWN:
+        return ""
+    return (
+        f"warning: {share:.1%} of the training texts' tokens are {tokenizer.unk_token}, as the tokenizer has no others "
+        "for their characters; choose a model.source for this language or script"
     )
 
 

@@ -124,7 +124,7 @@ def token_rows(
         PipelineError: `stride` is not below the number of tokens that the template leaves for the text.
     """
     if stride is None:
-        return [[tokens] for tokens in tokenizer(inputs, truncation=True)["input_ids"]]
+        return [[tokens] for tokens in with_a_token(tokenizer, tokenizer(inputs, truncation=True)["input_ids"])]
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if stride >= room:
         raise PipelineError(
@@ -133,9 +133,15 @@ def token_rows(
         )
     windows = tokenizer(inputs, truncation=True, stride=stride, return_overflowing_tokens=True)
     rows = [[] for _ in inputs]
-    for text, tokens in zip(windows["overflow_to_sample_mapping"], windows["input_ids"], strict=True):
+    found = with_a_token(tokenizer, windows["input_ids"])
+    for text, tokens in zip(windows["overflow_to_sample_mapping"], found, strict=True):
         rows[text].append(tokens)
     return rows
+
+
+def with_a_token(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[list[int]]:
+    """The rows; one without tokens, of an empty text without a template, is the pad token, as a model reads no less."""
+    return [tokens or [tokenizer.pad_token_id] for tokens in rows]
 
 
 def max_tokens(config: PreTrainedConfig) -> float:

@@ -31,7 +31,7 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
 
     def tokens_of(batch: Mapping[str, list]) -> dict[str, list[list[int]]]:
         inputs = texts.as_inputs(pd.DataFrame({name: batch[name] for name in texts.COLUMNS if name in batch}))
-        return {"tokens": tokenizer(inputs, verbose=False)["input_ids"]}
+        return {"tokens": template.with_a_token(tokenizer, tokenizer(inputs, verbose=False)["input_ids"])}
 
     rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
     return rows.map(
