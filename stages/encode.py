@@ -54,6 +54,8 @@ def main() -> None:
         progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
         if warning := cut_warning(metrics):
             progress.say(warning)
+        if warning := tokens.unknown_warning(tokenized["train"], tokenizer):
+            progress.say(warning)
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
             encode_states(model, folder, about, params, place)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from conftest import tiny_params
+from datasets import Dataset
 from families import LAYERS, described
 
 from stages import encode
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.encoding import template, tokens
 from stages.encoding.length import Lengths
 from stages.params import Params
 from stages.reporting import tables
@@ -21,6 +23,17 @@ def test_a_line_says_where_more_than_a_twentieth_of_the_tokens_is_cut(cut, warns
     assert (
         warning.startswith("warning: 6.0% of the tokens were cut off, from 3 texts; metrics/encode.json has") == warns
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "share"),
+    [("bert", "😀 😡", "50.0%"), ("bert", "good film", None), ("gpt2", "😀 😡", None), ("llama", "😀 😡", None)],
+)
+def test_a_line_says_where_the_tokenizer_does_not_know_the_characters_of_the_texts(family, text, share, saved_model):
+    tokenizer = template.load_tokenizer(saved_model(family), template="{text}", max_length=64)
+    warning = tokens.unknown_warning(Dataset.from_dict({"tokens": tokenizer([text])["input_ids"]}), tokenizer)
+    assert warning.startswith(f"warning: {share} of the training texts' tokens are [UNK]" if share else "")
+    assert bool(warning) == bool(share)
 
 
 SHORT, LONG = np.full(19, 30), np.array([*[30] * 18, 500])

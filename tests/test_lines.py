@@ -56,6 +56,15 @@ def test_what_predict_writes_is_read_back_as_it_was(name, given, tmp_path):
     assert formats.read_table(tmp_path / name)["text"].tolist() == given
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_other_readers_find_the_rows_of_what_predict_writes_too(delimiter):
+    written = predict.as_csv(pd.DataFrame({"text": LINES, "label": "good"}), delimiter).decode()
+    assert list(csv.reader(io.StringIO(written, newline=""), delimiter=delimiter))[1:] == [
+        [one, "good"] for one in LINES
+    ]
+    assert len(pd.read_csv(io.StringIO(written), sep=delimiter)) == len(LINES)
+
+
 def test_rows_that_end_in_carriage_returns_alone_are_rows(tmp_path):
     (tmp_path / "mac.csv").write_bytes(b'text,label\rA film,good\r"Two\nlines",bad\r')
     assert formats.read_table(tmp_path / "mac.csv").to_numpy().tolist() == [["A film", "good"], ["Two\nlines", "bad"]]

@@ -438,12 +438,13 @@ def answered(model, tokenizer, texts):
     )
 
 
-def test_predict_takes_lines_and_leaves_blank_ones_out(project):
+def test_predict_answers_every_line_also_a_blank_one(project):
     texts = [text for text, _ in sentences(2)]
-    header, good, bad = project.call("predict", input=f"{texts[0]}\n\n{texts[1]}\n").stdout.splitlines()
+    header, good, blank, bad = project.call("predict", input=f"{texts[0]}\n\n{texts[1]}\n").stdout.splitlines()
     assert header == "text\tlabel\tprobability\tnegative\tpositive"
     assert good.startswith(f"{texts[0]}\tpositive\t")
     assert bad.startswith(f"{texts[1]}\tnegative\t")
+    assert blank.startswith("\t")
 
 
 @pytest.mark.parametrize(

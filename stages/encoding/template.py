@@ -157,7 +157,7 @@ def token_rows(
         PipelineError: `stride` is not below the number of tokens that the template leaves for the text.
     """
     if stride is None:
-        rows = stored(tokenizer(inputs, truncation=True))
+        rows = stored(tokenizer, tokenizer(inputs, truncation=True))
         return {name: [[row] for row in values] for name, values in rows.items()}
     room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
     if stride >= room:
@@ -167,7 +167,7 @@ def token_rows(
         )
     windows = tokenizer(inputs, truncation=True, stride=stride, return_overflowing_tokens=True)
     rows = {name: [[] for _ in inputs] for name in stored_names(tokenizer)}
-    for name, values in stored(windows).items():
+    for name, values in stored(tokenizer, windows).items():
         for text, row in zip(windows["overflow_to_sample_mapping"], values, strict=True):
             rows[name][text].append(row)
     return rows
@@ -178,9 +178,13 @@ def stored_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [name for name, given in INPUTS.items() if given in tokenizer.model_input_names]
 
 
-def stored(encoded: BatchEncoding) -> dict[str, list[list[int]]]:
-    """What the stored rows hold of a tokenizer's output, by the keys of `INPUTS`."""
-    return {name: encoded[given] for name, given in INPUTS.items() if given in encoded}
+def stored(tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding) -> dict[str, list[list[int]]]:
+    """What the stored rows hold of a tokenizer's output, by the keys of `INPUTS`.
+
+    A row without tokens, of an empty text without a template, is the pad token: a model reads no less than one.
+    """
+    least = {"tokens": [tokenizer.pad_token_id], "token_types": [0]}
+    return {name: [row or least[name] for row in encoded[given]] for name, given in INPUTS.items() if given in encoded}
 
 
 def max_tokens(config: PreTrainedConfig) -> float:
@@ -207,7 +211,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
     plain = pairs and template == TEXT_ALONE
     probes = list(PROBES) if pairs else [text for text, _ in PROBES]
     formatted = probes if plain else [template.format(text=text, text_pair=pair) for text, pair in PROBES]
-    expected = stored(tokenizer(formatted))
+    expected = stored(tokenizer, tokenizer(formatted))
     for lead in ([], [normalizers.Prepend(" ")]):
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         own = [backend.normalizer] if backend.normalizer else []
@@ -225,7 +229,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool
             split_special_tokens=True,
             **tokenizer.special_tokens_map,
         )
-        if stored(templated(probes)) == expected:
+        if stored(templated, templated(probes)) == expected:
             return templated
     raise PipelineError(
         f"encode.template: this model's tokenizer cannot put {template!r} around a text token by token; "

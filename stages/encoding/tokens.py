@@ -16,6 +16,9 @@ from stages.common import files, texts
 from stages.encoding import template
 from stages.problems.problem import Problem
 
+MAX_SHARE_UNKNOWN = 0.05
+"""Share of unknown tokens above which a warning is printed."""
+
 CHUNK = 1_000
 """Texts tokenized at once; bounds the memory."""
 
@@ -32,7 +35,7 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
 
     def tokens_of(batch: Mapping[str, list]) -> dict[str, list[list[int]]]:
         inputs = texts.as_inputs(pd.DataFrame({name: batch[name] for name in texts.COLUMNS if name in batch}))
-        return template.stored(tokenizer(inputs, verbose=False))
+        return template.stored(tokenizer, tokenizer(inputs, verbose=False))
 
     with files.reading(split):
         rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
@@ -54,6 +57,21 @@ def has_pairs(split: Path) -> bool:
 def lengths(tokenized: Dataset) -> np.ndarray:
     """The tokens of each whole text, (texts,)."""
     return pc.list_value_length(tokenized.with_format("arrow")[:]["tokens"]).to_numpy()
+
+
+def unknown_warning(split: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A warning if the tokenizer has no tokens for more than `MAX_SHARE_UNKNOWN` of the training texts' tokens, so that
+    the model cannot tell what they are; else empty."""
+    unknown = tokenizer.unk_token_id
+    if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):  # GPT-2's ends a text, and is never unknown
+        return ""
+    share = (pc.list_flatten(split.with_format("arrow")[:]["tokens"]).to_numpy() == unknown).mean()
+    if share <= MAX_SHARE_UNKNOWN:
+        return ""
+    return (
+        f"warning: {share:.1%} of the training texts' tokens are {tokenizer.unk_token}, as the tokenizer has no others "
+        "for their characters; choose a model.source for this language or script"
+    )
 
 
 def chunks(

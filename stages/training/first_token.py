@@ -84,11 +84,13 @@ def teach(
 
 
 class MeanTrainer(trainer.RowTrainer):
-    """Trains by the mean square of what the first token's final state lacks, relative to the variance of the means."""
+    """Trains by the mean square of what the first token's final state lacks, relative to the variance of the means,
+    which is not taken for 0 where all texts have the same tokens."""
 
     def __init__(self, means: torch.Tensor, **settings: Any) -> None:
         super().__init__(**settings)
-        self.means, self.variance = means, means.var(dim=0).mean()
+        self.means = means
+        self.variance = torch.maximum(means.var(dim=0).mean(), 1e-6 * means.square().mean())
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any

@@ -105,6 +105,18 @@ def test_several_labels_are_stored_as_they_are_trained_on(saved_model, tmp_path)
     assert chunk.source_rows.tolist() == [4, 2]
 
 
+@pytest.mark.parametrize("stride", [None, 2])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_a_text_without_tokens_is_a_row_of_one_token_at_least(family, stride, saved_model, split):
+    tokenizer = template.load_tokenizer(saved_model(family), template="{text}", max_length=16)
+    expected = tokenizer("")["input_ids"] or [tokenizer.pad_token_id]
+    assert template.token_rows(tokenizer, ["", "good"], stride)["tokens"][0] == [expected]
+    (chunk,) = tokens.chunks(
+        split(tokenizer, {"text": ["", "good"], "label": [0, 1]}), tokenizer, stride=stride, **SINGLE_LABEL
+    )
+    assert chunk.tokens[: chunk.lengths[0]].tolist() == expected
+
+
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_hard_texts_are_encoded(saved_model, split, family, text):
