@@ -158,5 +158,4 @@ def name_base(adapter: Path, base: Path) -> None:
     """Have PEFT load the base model of an adapter from a folder; a whole model, which is no adapter, has none."""
     path = adapter / "adapter_config.json"
     if path.exists():
-        config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": str(base)}
-        files.write_json(path, config)
+        files.write_json(path, files.read_json(path) | {"base_model_name_or_path": str(base)})

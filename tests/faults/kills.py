@@ -6,7 +6,6 @@ which signal, and when. The machine's speed alone decides what the process was d
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -180,19 +179,6 @@ def left_running(scratch: Path) -> list[str]:
         except psutil.Error:
             continue
     return found
-
-
-def mend_lock(project: Project) -> bool:
-    """What `make` does before DVC: remove the list of DVC's readers and writers if it is cut off; returns whether."""
-    path = project.folder / ".dvc/tmp/rwlock"
-    try:
-        json.loads(path.read_text())
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        path.unlink()
-        return True
-    return False
 
 
 def contents(project: Project) -> dict[str, str | dict]:
