@@ -4,7 +4,8 @@ REV ?= main
 CPU ?= avx2
 KILLS ?= 200
 VENV = test -x .venv/bin/python || $(PYTHON) -m venv .venv
-INSTALL = python -m pip install --quiet --disable-pip-version-check
+# errors alone: pip warns of every index that lacks a package
+INSTALL = python -m pip install --quiet --quiet --disable-pip-version-check
 # one package of requirements.lock
 INSTALL_LOCKED = sed -n '/^$(1)==/,/[^\\]$$/p' requirements.lock > .venv/$(1).lock && $(INSTALL) -r .venv/$(1).lock
 PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -61,10 +62,10 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
 .venv/installed: requirements.txt requirements.lock requirements-cpu.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'
 	$(VENV)
-	$(call INSTALL_LOCKED,pip)  # before 26.1 pip takes no hashes from a file of constraints
-	$(INSTALL) --no-deps -r requirements-cpu.lock 2> /dev/null || echo 'torch: no build for CPUs at hand; taking the default one'
+	@$(call INSTALL_LOCKED,pip)  # before 26.1 pip takes no hashes from a file of constraints
+	@$(INSTALL) --no-deps -r requirements-cpu.lock 2> /dev/null || echo 'torch: no build for CPUs at hand; taking the default one'
 	$(INSTALL) -r requirements.txt -c requirements.lock
 	touch $@
 
