@@ -405,7 +405,7 @@ def save_base(shape: Shape) -> None:
     with device():
         model = LlamaForCausalLM(config)
     model.to(torch.bfloat16).save_pretrained(paths.BASE_MODEL)
-    source = {"source": "path:models/raw/made-up", "revision": None, "license": None}
+    source = {"source": "path:models/raw/made-up", "revision": None, "license": "not stated"}
     files.write_json(paths.BASE_MODEL / "source.json", source)
 
 

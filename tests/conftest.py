@@ -188,6 +188,9 @@ class Project:
     log = ""
     """What its first `dvc repro` printed."""
 
+    wheels = Path()
+    """The folder of the package index with its sources; other tests put others of their names into `index`."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -274,8 +277,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
             project.folder.rename(made)
     shutil.copytree(wheels, index, dirs_exist_ok=True)
     project = Project(shutil.copytree(made, home / "project"))
-    project.log = (shared / "tiny.log").read_text()
+    project.log, project.wheels = (shared / "tiny.log").read_text(), wheels
     return project
+
+
+@pytest.fixture
+def own_sources(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package index has the sources of the project, whatever other tests have put there."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(project.wheels))
 
 
 @pytest.fixture

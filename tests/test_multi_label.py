@@ -360,7 +360,7 @@ def test_a_label_without_rows_to_learn_from_is_one_clear_line(combinations, chan
             {"classes": {"a": 0, "b": 1}},
             "data.classes: expected None with data.problem: multi_label, which has no",
         ),
-        ("data", {"label": ["a"]}, "data.label: expected string or List should have at least 2 items"),
+        ("data", {"label": ["a"]}, "data.label: expected string or at least 2 items"),
         ("data", {"label": ["a", "a"]}, "data.label: expected distinct columns, found ['a', 'a']: take one out"),
         (
             "data",

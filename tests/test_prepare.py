@@ -309,4 +309,4 @@ def test_bad_data_is_one_clear_line_and_leaves_nothing_behind(run, tmp_path, fil
     with pytest.raises(PipelineError, match=message) as caught:
         run(files, **data)
     assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "raw"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["params.yaml", "raw"]

@@ -235,6 +235,7 @@ def test_the_pull_requests_job_shows_what_changed_between_two_commits(trained_le
     trained_less.commit("Train less")
     for path in (ROOT / "Makefile", *ROOT.glob("requirements*")):
         shutil.copy(path, trained_less.folder)
+    shutil.copytree(ROOT / ".ci", trained_less.folder / ".ci")
     (trained_less.folder / ".venv").mkdir()
     (trained_less.folder / ".venv/installed").touch()
     done = trained_less.run("make", "report", "REV=HEAD~1", check=False)

@@ -68,7 +68,7 @@ def metrics(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path}: expected that of the last evaluated model, found another; make it with: dvc repro"
         )
-    return json.loads(place.read_text(encoding="utf-8"))
+    return files.read_json(place)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,7 @@ def test_windows_and_virtual_tokens_have_a_warning_of_their_own():
 
 def test_a_published_adapter_names_its_base_model_on_the_hub(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project.folder)
-    export.publish(tmp_path, {"source": "hub:org/model", "revision": COMMIT})
+    export.publish(paths.ADAPTER, tmp_path, {"source": "hub:org/model", "revision": COMMIT})
     config = PeftConfig.from_pretrained(tmp_path)
     assert (config.base_model_name_or_path, config.revision) == ("org/model", COMMIT)
     kept = {path.name: path.read_bytes() for path in (project.folder / "models/adapter").iterdir()}

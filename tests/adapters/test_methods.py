@@ -81,9 +81,9 @@ def test_a_method_learns_and_every_way_of_running_what_it_saved_agrees(family, m
     )
     if method in methods.PROMPTS:
         with pytest.raises(PipelineError, match="expected an adapter that can be merged into the base model, found"):
-            export.merge(paths.MERGED)
+            export.merge(paths.ADAPTER, paths.MERGED)
         return
-    export.merge(paths.MERGED)
+    export.merge(paths.ADAPTER, paths.MERGED)
     merged = AutoModelForSequenceClassification.from_pretrained(paths.MERGED).eval()
     tiny_run.assert_close(tiny_run.one_by_one(merged, test), expected)
 
@@ -107,7 +107,7 @@ def test_qlora_trains_on_layers_in_four_bits_and_saves_a_plain_adapter(family, e
     assert "quant" not in (paths.ADAPTER / "adapter_config.json").read_text()
     tiny_run.assert_close(evaluate.tuned_logits(paths.ADAPTER, test, 4), expected)
     np.testing.assert_allclose(inference.logits(model, test, batch_size=4, progress=""), expected, rtol=0, atol=0.5)
-    export.merge(paths.MERGED)
+    export.merge(paths.ADAPTER, paths.MERGED)
     merged = AutoModelForSequenceClassification.from_pretrained(paths.MERGED).eval()
     tiny_run.assert_close(tiny_run.one_by_one(merged, test), expected)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +24,14 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def ended(*command, **environment):
     """The exit status of a Python process and what it prints to standard error."""
+    as_in_a_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background it is ignored
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=as_in_a_terminal,
     )
     return done.returncode, done.stderr
 

@@ -9,6 +9,8 @@ import inputs
 import pytest
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.usefixtures("own_sources")
+
 
 @pytest.mark.parametrize("case", inputs.CASES, ids=str)
 def test_a_bad_input_ends_in_one_line_and_changes_nothing(case, finished, tmp_path, record_property):

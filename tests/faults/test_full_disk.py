@@ -11,6 +11,8 @@ from pathlib import Path
 import forked
 import pytest
 
+pytestmark = pytest.mark.usefixtures("own_sources")
+
 SIZES = {
     "fetch": ("models/base",),
     "prepare": ("data/prepared",),

@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT, Project
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.usefixtures("own_sources")
+
 SHORT = (8,)
 """The seeds of `make test`: a training."""
 
