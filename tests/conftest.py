@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import setuptools  # noqa: F401 - before pip, which takes the standard library's distutils, with which setuptools fails
 import torch
 from families import LAYERS, save_model, sentences
 from faults import figures
