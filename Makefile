@@ -15,7 +15,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-cpu faults lint bench lock clean help
+.PHONY: all costs report test test-cpu faults fuzz lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	@.ci/mend
@@ -41,6 +41,9 @@ test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-c
 
 faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); prints the tables of docs/reliability.md
 	python -m pytest --numprocesses 2 --faults $(KILLS) tests/faults
+
+fuzz: .venv/installed-dev  ## 1,000 made-up tables for prepare, 50 for all stages, 1,000 for predict (half an hour)
+	python -m pytest --hypothesis-profile long tests/test_any_table.py
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .

@@ -1,6 +1,6 @@
 """Whatever a table holds: `prepare` keeps each row's text and label or says one line, and `predict` answers every row.
 
-python -m pytest tests/test_any_table.py --hypothesis-profile long
+`make fuzz` tries many more tables.
 """
 
 import contextlib
