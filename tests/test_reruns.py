@@ -24,9 +24,7 @@ def test_a_second_repro_runs_nothing(project):
         ("gate.min_gain=0.1", ["report"]),
         ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
         ("encode.max_gb=5", ["encode"]),
-        ("train.lr=1e-3", ["train", "evaluate", "report"]),
         ("precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
-        ("model.layers=null", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
         ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
         ("data.limit.train=40", ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"]),
     ],
