@@ -88,6 +88,11 @@ def made(name: str, command: str, line: str, path: str, change: Callable[[Path],
     return Case("outputs of stages", name, tuple(command.split()), line, change=lambda folder: change(folder / path))
 
 
+def missing(name: str, command: str, path: str, named: str | None = None) -> Case:
+    """An output of an earlier stage, removed; the line names the file `named`, if it is not the output itself."""
+    return made(name, command, rf"{re.escape(named or path)} is missing; make it with: dvc repro", path, remove)
+
+
 def asked(
     name: str, command: str, line: str, change: Callable[[Path], Any] = lambda folder: None, **files: bytes
 ) -> Case:
@@ -763,23 +768,11 @@ MODELS = [
 ]
 
 OUTPUTS = [
-    made(
-        "data/prepared missing",
-        "encode",
-        r"data/prepared/dataset\.json is missing; make it with: dvc repro",
-        "data/prepared",
-        remove,
-    ),
+    missing("data/prepared missing", "encode", "data/prepared", "data/prepared/dataset.json"),
     made("train.parquet, cut off", "encode", DAMAGED, "data/prepared/train.parquet", halve),
     made("train.parquet, empty", "encode", DAMAGED, "data/prepared/train.parquet", empty),
     made("dataset.json, conflict", "encode", DAMAGED, "data/prepared/dataset.json", conflict),
-    made(
-        "models/base missing",
-        "encode",
-        r"models/base/config\.json is missing; make it with: dvc repro",
-        "models/base",
-        remove,
-    ),
+    missing("models/base missing", "encode", "models/base", "models/base/config.json"),
     made("base weights, cut off", "encode", DAMAGED, "models/base/model.safetensors", halve),
     made("base config, empty", "encode", DAMAGED, "models/base/config.json", empty),
     made(
@@ -805,13 +798,7 @@ OUTPUTS = [
         "models/base/config.json",
         edited("model_type", "no_such_model"),
     ),
-    made(
-        "data/encoded missing",
-        "train",
-        r"data/encoded/about\.json is missing; make it with: dvc repro",
-        "data/encoded",
-        remove,
-    ),
+    missing("data/encoded missing", "train", "data/encoded", "data/encoded/about.json"),
     made("about.json, conflict", "train", DAMAGED, "data/encoded/about.json", conflict),
     made("about.json, a list", "baseline", DAMAGED, "data/encoded/about.json", wrong_json),
     made("states, cut off", "train", DAMAGED, "data/encoded/train/states.npy", halve),
@@ -820,23 +807,11 @@ OUTPUTS = [
     made("offsets, garbage", "train", DAMAGED, "data/encoded/train/offsets.npy", garble),
     made("features, empty", "audit", DAMAGED, "data/features/train.parquet", empty),
     made("baseline.json, conflict", "audit", DAMAGED, "metrics/baseline.json", conflict),
-    made(
-        "baseline.json missing",
-        "audit",
-        r"metrics/baseline\.json is missing; make it with: dvc repro",
-        "metrics/baseline.json",
-        remove,
-    ),
+    missing("baseline.json missing", "audit", "metrics/baseline.json"),
     made("baseline's answers, cut off", "evaluate", DAMAGED, "data/predictions/baseline.parquet", halve),
     made("slices, garbage", "evaluate", DAMAGED, "data/slices.parquet", garble),
     made("run.json, conflict", "evaluate", DAMAGED, "models/adapter/run.json", conflict),
-    made(
-        "adapter missing",
-        "evaluate",
-        r"models/adapter/run\.json is missing; make it with: dvc repro",
-        "models/adapter",
-        remove,
-    ),
+    missing("adapter missing", "evaluate", "models/adapter", "models/adapter/run.json"),
     made("adapter weights, cut off", "evaluate", DAMAGED, "models/adapter/adapter_model.safetensors", halve),
     made("answers, empty", "report", DAMAGED, "data/predictions/test.csv", empty),
     made("answers, garbage", "report", DAMAGED, "data/predictions/test.csv", garble),
@@ -844,33 +819,15 @@ OUTPUTS = [
     made("evaluate.json, empty", "report", DAMAGED, "metrics/evaluate.json", empty),
     made("data.json, a list", "report", DAMAGED, "metrics/data.json", wrong_json),
     made("a plot's table, empty", "report", DAMAGED, "metrics/plots/confusion.csv", empty),
-    made(
-        "adapter missing",
-        "predict Good.",
-        r"models/adapter/run\.json is missing; make it with: dvc repro",
-        "models/adapter",
-        remove,
-    ),
+    missing("adapter missing", "predict Good.", "models/adapter", "models/adapter/run.json"),
     made("adapter_config.json, conflict", "predict Good.", DAMAGED, "models/adapter/adapter_config.json", conflict),
     made("adapter weights, garbage", "predict Good.", DAMAGED, "models/adapter/adapter_model.safetensors", garble),
     made("run.json, a list", "predict Good.", DAMAGED, "models/adapter/run.json", wrong_json),
     made("labels.json, empty", "predict Good.", DAMAGED, "models/adapter/labels.json", empty),
     made("tokenizer, cut off", "predict Good.", DAMAGED, "models/adapter/tokenizer.json", halve),
     made("abstention.json, conflict", "predict Good.", DAMAGED, "models/abstention.json", conflict),
-    made(
-        "base missing",
-        "predict Good.",
-        r"models/base/config\.json is missing; make it with: dvc repro",
-        "models/base",
-        remove,
-    ),
-    made(
-        "evaluate.json missing",
-        "export",
-        r"metrics/evaluate\.json is missing; make it with: dvc repro",
-        "metrics/evaluate.json",
-        remove,
-    ),
+    missing("base missing", "predict Good.", "models/base", "models/base/config.json"),
+    missing("evaluate.json missing", "export", "metrics/evaluate.json"),
     made("adapter weights, empty", "export", DAMAGED, "models/adapter/adapter_model.safetensors", empty),
     made("no object in run.json", "export --adapter", DAMAGED, "models/adapter/run.json", wrong_json),
 ]
