@@ -39,14 +39,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from benchmarks import plain, results
 from benchmarks.share import flops, timed
-from stages import encode, evaluate, predict, train
+from stages import encode, evaluate, train
 from stages.adapters.load import load
 from stages.backbone import parallel, precision, store
 from stages.backbone.base import quiet_transformers
 from stages.backbone.device import device, to_device
 from stages.common import files, paths
 from stages.params import Params
-from stages.problems.kinds import PROBLEMS
+from stages.serving.answers import logits
 from stages.training import fused
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -310,11 +310,8 @@ def predict_rates(found: dict, sizes: Sizes) -> None:
     about = store.About.load(paths.ENCODED)
     rows = store.load_rows(paths.ENCODED / "train", about)
     work = work_per_token(partial(forward, model), rows, "float32")
-    options = {"inputs": texts, "stride": None, "problem": PROBLEMS["single_label"], "thresholds": []}
     for size in sizes.batch_sizes:
-        seconds, memory = measured(
-            partial(predict.answers, model, tokenizer=tokenizer, batch_size=size, **options), repeats=2
-        )
+        seconds, memory = measured(partial(logits, model, texts, tokenizer=tokenizer, batch_size=size), repeats=2)
         counts = {"tokens": sum(lengths), "count": len(texts)}
         add(found, f"predict, batch {size}", seconds, memory, **counts, work=work, kind="float32")
 

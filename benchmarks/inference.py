@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer, pipeline
 
-from stages import predict
-from stages.adapters.load import load
-from stages.adapters.run import Run
 from stages.backbone.device import device
 from stages.classifier.labels import load_labels
 from stages.common import paths
+from stages.serving import evaluated
+from stages.serving.answers import Classifier
 
 PORTIONS = 3
 
@@ -28,16 +27,14 @@ PORTIONS = 3
 def main() -> None:
     texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1000]
     tokenizer = AutoTokenizer.from_pretrained(paths.ADAPTER)
-    tuned = load(paths.ADAPTER)
+    tuned = Classifier.tuned(evaluated.Model())
     plain = AutoPeftModelForSequenceClassification.from_pretrained(paths.ADAPTER, **load_labels(paths.ADAPTER))
     plain_pipeline = pipeline("text-classification", model=plain, tokenizer=tokenizer, device=device())
-    run = Run.load(paths.ADAPTER)
-    options = {"batch_size": predict.BATCH_SIZE, "stride": run.window_stride, "problem": run.problem, "thresholds": []}
     rates: dict[str, list[float]] = {"predict": [], "pipeline": []}
     same = 0
     for portion in np.array_split(np.asarray(texts, dtype=object), PORTIONS):
         start = time.perf_counter()
-        ours = predict.answers(tuned, tokenizer=tokenizer, inputs=list(portion), **options)["label"].tolist()
+        ours = tuned.answers(list(portion))["label"].tolist()
         middle = time.perf_counter()
         theirs = [answer["label"] for answer in plain_pipeline(list(portion))]
         rates["predict"].append(len(portion) / (middle - start))

@@ -20,35 +20,22 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.adapters.load import load
 from stages.adapters.run import Run
-from stages.backbone import base, parallel, store
-from stages.backbone.device import device
-from stages.backbone.precision import check_finite
-from stages.classifier import inference
-from stages.classifier.labels import label_arguments, load_labels
-from stages.classifier.model import load_base
-from stages.common import errors, files, texts
-from stages.common.texts import clean, printable, valid
-from stages.encoding import template
-from stages.evidence.abstention import Abstention
-from stages.problems.problem import Problem
+from stages.backbone import base
+from stages.common import errors, files
+from stages.common.texts import as_inputs, clean, nearest, printable, valid
 from stages.rows import formats
 from stages.serving import evaluated
+from stages.serving.answers import BATCH_SIZE, Classifier
 
 LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 """All that some reader of lines takes for the end of one."""
-
-BATCH_SIZE = 16
-"""Default number of texts per batch: as many rows as fit a core's cache."""
 
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
@@ -57,20 +44,14 @@ STREAMED = "csv"
 def main() -> None:
     options = parse_arguments()
     with evaluated.model() as model:
-        run = Run.load(model.adapter)
         base.quiet_transformers()
-        table, roles = read_texts(options, run.columns)
-        given = {
-            "tokenizer": files.load(model.adapter, AutoTokenizer.from_pretrained),
-            "inputs": texts.as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()})),
-            "batch_size": options.batch_size,
-            "stride": run.window_stride,
-            "problem": run.problem,
-        }
-        sure = Abstention.load(model.abstention, model.adapter)
-        table = joined(table, answers(load(model.adapter), **given, thresholds=run.thresholds, sure=sure))
+        table, roles = read_texts(options, Run.load(model.adapter).columns)
+        inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
+        tuned = Classifier.tuned(model, batch_size=options.batch_size)
+        table = joined(table, tuned.answers(inputs))
         if options.compare:
-            table = joined(table, answers(untuned(model, run), **given, thresholds=[]).add_prefix("untouched_"))
+            untouched = Classifier.untouched(model, batch_size=options.batch_size)
+            table = joined(table, untouched.answers(inputs).add_prefix("untouched_"))
     write(table, options.output)
 
 
@@ -154,7 +135,7 @@ def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | N
         return {"text": only[0]}
     found = formats.listed(list(table.columns))
     if named:
-        near = texts.nearest(named, list(table.columns))
+        near = nearest(named, list(table.columns))
         raise errors.PipelineError(
             f"{file.name}: expected a column {named!r} (--text), found {found}"
             + (f"; did you mean {near!r}?" if near else "; name one of these")
@@ -180,59 +161,6 @@ def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
             column = f"predicted_{column}"
         table = table.assign(**{column: answered[name]})
     return table
-
-
-def untuned(model: evaluated.Model, run: Run) -> PreTrainedModel:
-    """The model before tuning: a zero-shot classifier by the label words, if it has a language-model head."""
-    saved = load_labels(model.adapter)
-    labels = label_arguments(run.problem, list(saved["id2label"].values()), saved["pad_token_id"])
-    return load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
-
-
-def answers(
-    model: PreTrainedModel,
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    inputs: list[str] | list[tuple[str, str]],
-    batch_size: int,
-    stride: int | None,
-    problem: Problem,
-    thresholds: Sequence[float],
-    sure: Abstention | None = None,
-) -> pd.DataFrame:
-    """For each text or pair the answer, its probability and that of every class or label; for regression, a number.
-
-    Args:
-        stride: see `template.token_rows`.
-        thresholds: see `Problem.decide`.
-        sure: if given, the columns `abstain` and, with more than two classes, `set` are added.
-
-    Raises:
-        PipelineError: a logit is not finite.
-    """
-    fitted = template.token_rows(tokenizer, inputs, stride)
-    rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
-    lengths = np.array([len(row) for row in rows["input_ids"]])
-    counts = [len(text) for text in fitted["tokens"]]
-    numbers = np.repeat(np.arange(1, len(counts) + 1), counts)
-    logits = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
-
-    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
-        given = {name: [values[index] for index in indices] for name, values in rows.items()}
-        batch = tokenizer.pad(given, return_tensors="pt")
-        logits[indices] = found = inference.array(model(**batch.to(device())).logits)
-        check_finite(found, numbers[indices], what="predict: logits")
-
-    batches = store.by_length(lengths, batch_size)
-    parallel.each_batch(model, compute, batches, progress="predict")
-    pooled = store.pooled(logits, np.cumsum([0, *counts]))
-    predictions = problem.decide(problem.outputs(pooled), thresholds)
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    answered = {problem.answer: problem.answers(predictions, names)} | problem.confidence(predictions)
-    answered |= sure.columns(predictions, names) if sure else {}
-    taken = {*texts.COLUMNS, *answered}
-    detail = problem.detail(predictions, [f"class {name}" if name in taken else name for name in names])
-    return pd.DataFrame(answered | detail)
 
 
 def write(table: pd.DataFrame, path: Path | None) -> None:

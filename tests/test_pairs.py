@@ -22,6 +22,7 @@ from stages.encoding import template, tokens
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.rows import formats
+from stages.serving.answers import logits
 
 TEMPLATE = "First: {text}\nSecond: {text_pair}\nThe same:"
 
@@ -150,14 +151,6 @@ def test_an_encoder_is_told_which_text_is_which_wherever_it_reads_pairs(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     tokenizer.save_pretrained(tmp_path / "saved")
-    answers = predict.answers(
-        load_base(base, labels=labels, seed=1),
-        tokenizer=AutoTokenizer.from_pretrained(tmp_path / "saved"),
-        inputs=both,
-        batch_size=4,
-        stride=None,
-        problem=problem,
-        thresholds=[],
-    )
-    probabilities = torch.from_numpy(expected).softmax(dim=1).numpy()
-    np.testing.assert_allclose(answers[names].to_numpy(), probabilities, atol=1e-5)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    found = logits(load_base(base, labels=labels, seed=1), both, tokenizer=saved)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

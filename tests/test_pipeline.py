@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -33,6 +34,7 @@ from stages.problems.kinds import PROBLEMS
 from stages.rows import formats
 from stages.scoring.kinds import SCORED
 from stages.scoring.plots import COLUMNS
+from stages.serving.answers import Classifier, logits
 
 STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate", "report")
 
@@ -271,7 +273,7 @@ def test_the_model_before_tuning_is_whole_and_the_tuned_one_has_the_layers_in_us
     )
     assert len(prefix.blocks(untuned)) == LAYERS
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
-    answers = answered(untuned, tokenizer, table["text"].tolist())
+    answers = classifier(untuned, tokenizer).answers(table["text"].tolist())
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["zero_shot"]
     np.testing.assert_allclose(answers[["negative", "positive"]], np.stack(recorded), atol=1e-5)
 
@@ -409,7 +411,7 @@ def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(save
     model = load_base(saved_model("llama"), labels=labels_of(names, 0), seed=1)
     tokenizer = AutoTokenizer.from_pretrained(saved_model("llama"))
     tokenizer.pad_token = tokenizer.eos_token
-    found = answered(model, tokenizer, ["good film"])
+    found = classifier(model, tokenizer).answers(["good film"])
     assert list(found) == ["label", "probability", "class text", "class label", "good"]
     assert found["label"].isin(names).all()
 
@@ -421,21 +423,14 @@ def test_predict_gives_no_answer_from_logits_that_are_no_numbers_and_names_the_r
     (token,) = set(tokenizer("wise").input_ids[-1:])
     model.model.embed_tokens.weight.data[token] = torch.nan
     with pytest.raises(errors.PipelineError, match=r"predict: logits: .* found NaN or infinity in row 2; if precision"):
-        answered(model, tokenizer, ["A film, long and dull.", "wise"])
-    assert len(answered(model, tokenizer, ["A film, long and dull."])) == 1
+        logits(model, ["A film, long and dull.", "wise"], tokenizer=tokenizer)
+    assert len(logits(model, ["A film, long and dull."], tokenizer=tokenizer)) == 1
 
 
-def answered(model, tokenizer, texts):
-    """What `predict` answers to texts of one of several classes."""
-    return predict.answers(
-        model,
-        tokenizer=tokenizer,
-        inputs=texts,
-        batch_size=16,
-        stride=None,
-        problem=PROBLEMS["single_label"],
-        thresholds=[],
-    )
+def classifier(model, tokenizer):
+    """A model that answers with one of several classes."""
+    names = list(model.config.id2label.values())
+    return Classifier(logits=partial(logits, model, tokenizer=tokenizer), problem=PROBLEMS["single_label"], names=names)
 
 
 def test_predict_answers_every_line_also_a_blank_one(project):

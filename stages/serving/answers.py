@@ -1,0 +1,127 @@
+"""What a model answers to texts: the answer, its probability, that of each class, and whether to abstain from it.
+
+A `Classifier` has all that an answer depends on. What computes its logits is a function, so that the same answers can
+come from PyTorch or from another runtime.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from stages.adapters.load import load
+from stages.adapters.run import Run
+from stages.backbone import parallel, store
+from stages.backbone.device import device
+from stages.backbone.precision import check_finite
+from stages.classifier import inference
+from stages.classifier.labels import label_arguments, load_labels
+from stages.classifier.model import load_base
+from stages.common import files, texts
+from stages.encoding import template
+from stages.evidence.abstention import Abstention
+from stages.problems.problem import Problem
+from stages.serving import evaluated
+
+BATCH_SIZE = 16
+"""Default number of texts per batch: as many rows as fit a core's cache."""
+
+Inputs = list[str] | list[tuple[str, str]]
+"""Texts, or pairs of texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A model that answers."""
+
+    logits: Callable[[Inputs], np.ndarray]
+    """The logits for each text or pair, (texts, classes)."""
+    problem: Problem
+    names: Sequence[str]
+    """Of the classes, in the order of the logits."""
+    thresholds: Sequence[float] = ()
+    """See `Problem.decide`."""
+    abstention: Abstention | None = None
+    """If given, an answer has `abstain` and, with more than two classes, `set`."""
+
+    @classmethod
+    def tuned(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
+        """The model after tuning."""
+        run = Run.load(model.adapter)
+        return cls(
+            logits=partial(logits, load(model.adapter), **reading(model, run, batch_size)),
+            problem=run.problem,
+            names=class_names(model),
+            thresholds=run.thresholds,
+            abstention=Abstention.load(model.abstention, model.adapter),
+        )
+
+    @classmethod
+    def untouched(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
+        """The model before tuning: a zero-shot classifier by the label words, if it has a language-model head."""
+        run, names = Run.load(model.adapter), class_names(model)
+        labels = label_arguments(run.problem, names, load_labels(model.adapter)["pad_token_id"])
+        untuned = load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
+        return cls(logits=partial(logits, untuned, **reading(model, run, batch_size)), problem=run.problem, names=names)
+
+    def answers(self, inputs: Inputs) -> pd.DataFrame:
+        """For each text or pair the answer, its probability and that of every class or label; for regression, a number.
+
+        Raises:
+            PipelineError: a logit is not finite.
+        """
+        predictions = self.problem.decide(self.problem.outputs(self.logits(inputs)), self.thresholds)
+        answered = {self.problem.answer: self.problem.answers(predictions, self.names)}
+        answered |= self.problem.confidence(predictions)
+        answered |= self.abstention.columns(predictions, self.names) if self.abstention else {}
+        taken = {*texts.COLUMNS, *answered}
+        detail = self.problem.detail(predictions, [f"class {name}" if name in taken else name for name in self.names])
+        return pd.DataFrame(answered | detail)
+
+
+def class_names(model: evaluated.Model) -> list[str]:
+    """The names of the classes, in the order of the logits."""
+    return list(load_labels(model.adapter)["id2label"].values())
+
+
+def reading(model: evaluated.Model, run: Run, batch_size: int) -> dict:
+    """How texts become batches, as arguments of `logits`."""
+    tokenizer = files.load(model.adapter, AutoTokenizer.from_pretrained)
+    return {"tokenizer": tokenizer, "stride": run.window_stride, "batch_size": batch_size}
+
+
+def logits(
+    model: PreTrainedModel,
+    inputs: Inputs,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    stride: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """The model's logits for each text or pair, (texts, classes) float32; for a text in windows, their mean.
+
+    Args:
+        stride: see `template.token_rows`.
+
+    Raises:
+        PipelineError: some are not finite.
+    """
+    fitted = template.token_rows(tokenizer, inputs, stride)
+    rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
+    lengths = np.array([len(row) for row in rows["input_ids"]])
+    counts = [len(text) for text in fitted["tokens"]]
+    numbers = np.repeat(np.arange(1, len(counts) + 1), counts)
+    result = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
+
+    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
+        given = {name: [values[index] for index in indices] for name, values in rows.items()}
+        batch = tokenizer.pad(given, return_tensors="pt")
+        result[indices] = found = inference.array(model(**batch.to(device())).logits)
+        check_finite(found, numbers[indices], what="predict: logits")
+
+    parallel.each_batch(model, compute, store.by_length(lengths, batch_size), progress="predict")
+    return store.pooled(result, np.cumsum([0, *counts]))
