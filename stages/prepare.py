@@ -83,6 +83,8 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
         split: cleaning.clean_rows(table, dropped, place=f" of {split}" if len(tables) > 1 else "")
         for split, table in tables.items()
     }
+    if len(tables) > 1:
+        cleaning.warn_of_contradictions_between(tables)
     cut = splits.split(tables, data)
     splits.check_leak(cut, data)
     return splits.limit(splits.drop_near_duplicates(cut, data.near_duplicate, dropped), data, dropped)

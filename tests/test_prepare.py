@@ -141,6 +141,15 @@ def test_ready_splits_stay_as_they_are_and_missing_ones_are_cut_from_train(run, 
     assert {name: len(split) for name, split in splits.items()} == sizes
 
 
+def test_a_text_with_another_label_in_another_ready_split_stays_in_test_and_its_rows_are_told(run, capsys):
+    train, test = rows(0, 100), rows(100, 200)
+    train.loc[7] = [test["text"][3], "bad"]
+    files, limit = {"train": "train.csv", "test": "test.csv"}, dict.fromkeys(paths.SPLITS)
+    splits = run({"train.csv": train, "test.csv": test}, file=files, limit=limit)
+    assert test["text"][3] in set(splits["test"]["text"]) - set(splits["train"]["text"])
+    assert "row 8 of train (bad) and row 4 of test (good)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", ["rows.csv", {"train": "rows.csv", "test": "test.csv"}])
 def test_rows_for_calibration_come_from_train_and_leave_the_other_splits_as_they_are(run, file):
     files, limit = {"rows.csv": rows(0, 200), "test.csv": rows(200, 300)}, dict.fromkeys(paths.SPLITS)

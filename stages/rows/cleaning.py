@@ -81,28 +81,48 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.D
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
 
-    same_text = texts.joined(rows).str.casefold()
-    conflicting = rows["label"].groupby(same_text).transform("nunique") > 1
+    same_text = texts_ignoring_case(rows)
+    conflicting = several_labels(rows, same_text)
     dropped["conflicting_labels"] += int(conflicting.sum())
     if conflicting.any():
-        progress.say(contradictions(rows[conflicting], same_text[conflicting], place))
+        named = "row " + rows["row"].astype(str)
+        progress.say(f"warning: texts{place} with more than one label are left out, {contradictions(rows, named)}")
     repeated = same_text.duplicated() & ~conflicting
     dropped["duplicate"] += int(repeated.sum())
     return rows[~conflicting & ~repeated]
 
 
-def contradictions(rows: pd.DataFrame, same_text: pd.Series, place: str) -> str:
-    """A line with the numbers and labels of rows whose text others have with another label.
+def warn_of_contradictions_between(tables: dict[str, pd.DataFrame]) -> None:
+    """Print the numbers of the rows whose text has another label in another ready split, where it may be kept."""
+    rows = pd.concat([rows.assign(split=name) for name, rows in tables.items()], ignore_index=True)
+    if several_labels(rows, texts_ignoring_case(rows)).any():
+        named = "row " + rows["row"].astype(str) + " of " + rows["split"]
+        progress.say(
+            f"warning: texts with another label in another split stay in one of them, {contradictions(rows, named)}"
+        )
+
+
+def texts_ignoring_case(rows: pd.DataFrame) -> pd.Series:
+    """What rows of the same text have in common."""
+    return texts.joined(rows).str.casefold()
+
+
+def several_labels(rows: pd.DataFrame, same_text: pd.Series) -> pd.Series:
+    """Whether rows of the same text have another label, (rows,) bool."""
+    return rows["label"].groupby(same_text).transform("nunique") > 1
+
+
+def contradictions(rows: pd.DataFrame, named: pd.Series) -> str:
+    """How many texts have more than one label, and the names and labels of their rows.
 
     Args:
-        same_text: of each row, what rows of the same text have in common.
+        named: what each row is called.
     """
-    named = "row " + rows["row"].astype(str) + " (" + rows["label"].astype(str) + ")"
-    by_text = named.groupby(same_text, sort=False).agg(" and ".join)
-    return (
-        f"warning: texts{place} with more than one label are left out, {len(by_text):,} in all; correct them: "
-        f"{texts.shortened('; '.join(by_text), 300)}"
-    )
+    same_text = texts_ignoring_case(rows)
+    odd = several_labels(rows, same_text)
+    labelled = named[odd] + " (" + rows["label"][odd].astype(str) + ")"
+    by_text = labelled.groupby(same_text[odd], sort=False).agg(" and ".join)
+    return f"{len(by_text):,} in all; correct them: {texts.shortened('; '.join(by_text), 300)}"
 
 
 def is_blank(text: str) -> bool:

@@ -57,6 +57,27 @@ def test_contradictory_labels_are_told_with_the_numbers_of_their_rows(column, la
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ((["x", "y"], ["y", "y"], ["x"]), "row 1 of train (x) and row 1 of test (y) and row 1 of validation (x)"),
+        ((["x", "y"], ["x", "x"], ["x"]), None),
+        (([1.0, 2.0], [1.5, 2.0], [1.5]), "row 1 of train (1.0) and row 1 of test (1.5) and row 1 of validation (1.5)"),
+    ],
+)
+def test_contradictions_between_ready_splits_are_told_with_rows_and_splits(labels, told, capsys):
+    train, test, validation = labels
+    cleaning.warn_of_contradictions_between(
+        {
+            "train": table(["same", "one"], train),
+            "test": table(["SAME", "other"], test),
+            "validation": table(["same"], validation),
+        }
+    )
+    line = "warning: texts with another label in another split stay in one of them, 1 in all; correct them: "
+    assert capsys.readouterr().err == (f"{line}{told}\n" if told else "")
+
+
 def test_a_long_list_of_contradictions_is_cut_and_without_one_nothing_is_said(capsys):
     repeated = [f"text {number // 2}" for number in range(400)]
     cleaning.clean_rows(table(repeated, ["x", "y"] * 200), Counter())
