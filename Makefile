@@ -40,7 +40,7 @@ test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-c
 	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)
 
 faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); prints the tables of docs/reliability.md
-	python -m pytest --numprocesses 2 --faults $(KILLS) tests/faults
+	python -m pytest --numprocesses 2 --faults $(KILLS) tests/faults tests/test_interrupted_training.py
 
 fuzz: .venv/installed-dev  ## 1,000 made-up tables for prepare, 50 for all stages, 1,000 for predict
 	python -m pytest --hypothesis-profile long tests/test_any_table.py

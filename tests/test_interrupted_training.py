@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny_params
 from families import adapted, labels_of, unlabelled
+from method_matrix import METHODS
 
 from stages.classifier.model import load_base
 from stages.params import Params
@@ -64,17 +65,26 @@ def fit(rows, base, folder, *, method="lora", rates=(1e-2,), killed_at=None, **c
     return copied(model), scores, {path.name: path.read_bytes() for path in (folder / "curves").iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("changes", "kills"),
-    [
-        ({}, [3]),
-        ({}, [6, 8]),  # after a whole pass over the rows, and again in the next
-        ({"rates": (1e-12, 1e-2)}, [25]),
-        ({"early_stopping": 2}, [12]),
-        ({"method": "adalora"}, [12]),
-        ({"method": "full", "rates": (1e-4,)}, [12]),
-    ],
-)
+CASES = [
+    ({}, [3]),
+    ({}, [6, 8]),  # after a whole pass over the rows, and again in the next
+    ({"rates": (1e-12, 1e-2)}, [25]),
+    ({"early_stopping": 2}, [12]),
+    ({"method": "adalora"}, [12]),
+    ({"method": "full", "rates": (1e-4,)}, [12]),
+]
+
+OTHER_METHODS = [({"method": method}, [12]) for method in METHODS if method not in ("lora", "adalora", "full", "qlora")]
+"""The cases of the long form. The layers in which qlora differs from lora are not trained."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every method in the long form, `--faults`."""
+    if "kills" in metafunc.fixturenames:
+        long = OTHER_METHODS if metafunc.config.getoption("faults") else []
+        metafunc.parametrize(("changes", "kills"), CASES + long)
+
+
 def test_an_interrupted_training_ends_as_one_that_was_not(rows, saved_model, tmp_path, changes, kills, capsys):
     weights, *told = fit(rows, saved_model("llama"), tmp_path / "whole", **changes)
     for step in kills:
