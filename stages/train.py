@@ -11,7 +11,7 @@ models/seeds; metrics/train.json; the scores on the validation rows also to metr
 
 import importlib.metadata
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,58 +55,50 @@ def main() -> None:
     about, rows = load_rows(params)
     main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
     options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
+    task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
     with places.place("train", settings=recorded(params), inputs=inputs(), days=params.checkpoints.days) as place:
-        metrics = {
-            seed: trained(params, options, main_score, about, rows, seed=seed, home=place / f"seed-{seed}")
-            for seed in options.seeds
-        }
+        metrics = {seed: trained(task, seed=seed, home=place / f"seed-{seed}") for seed in options.seeds}
         kept = best_seed(metrics, options, main_score)
         publish(place, options.seeds, kept)
         save_metrics(metrics, kept)
 
 
-def trained(
-    params: Params,
-    options: Train,
-    main_score: MainScore,
-    about: store.About,
-    rows: dict[str, store.Rows],
-    *,
-    seed: int,
-    home: Path,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the trainings with all seeds have in common."""
+
+    params: Params
+    options: Train
+    """The section `train` without any `auto`."""
+    main_score: MainScore
+    about: store.About
+    rows: dict[str, store.Rows]
+    """The train and validation splits, by name."""
+
+
+def trained(task: Task, *, seed: int, home: Path) -> dict[str, Any]:
     """Train with one seed, or go on with it, unless an interrupted run has done so; returns the metrics.
 
     Args:
-        options: the section `train` without any `auto`.
         home: of what is kept; `adapter`, `curves` and metrics.json in its folder `done` are there once all are.
     """
     done = home / "done"
     if done.exists():
         progress.say(f"train: seed {seed} was trained by an interrupted run")
     else:
-        checkpoints = Checkpoints(home, seconds=60 * params.checkpoints.minutes)
+        checkpoints = Checkpoints(home, seconds=60 * task.params.checkpoints.minutes)
         with files.replacing(done) as folder:
-            metrics = train(params, options, main_score, about, rows, seed=seed, checkpoints=checkpoints, folder=folder)
+            metrics = train(task, seed=seed, checkpoints=checkpoints, folder=folder)
             files.write_json(folder / "metrics.json", metrics)
     return files.read_json(done / "metrics.json")
 
 
-def train(
-    params: Params,
-    options: Train,
-    main_score: MainScore,
-    about: store.About,
-    rows: dict[str, store.Rows],
-    *,
-    seed: int,
-    checkpoints: Checkpoints,
-    folder: Path,
-) -> dict[str, Any]:
+def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> dict[str, Any]:
     """Train with one seed and save the adapter and the curves in folders of these names; returns the metrics."""
+    params, options, about = task.params, task.options, task.about
     problem = PROBLEMS[about.problem]
-    unit = problem.unit(rows["train"].labels)
-    rows = {name: in_units(split, unit) for name, split in rows.items()}
+    unit = problem.unit(task.rows["train"].labels)
+    rows = {name: in_units(split, unit) for name, split in task.rows.items()}
     model, starts, counts = build(params, about, rows["train"], seed)
     progress.say(
         f"train: {params.peft.method}, seed {seed}: {counts['trainable_parameters']:,} of "
@@ -119,8 +111,8 @@ def train(
     settings = {"options": options, "seed": seed, "precision": params.precision}
     if "saved" not in starts and first_token.can_learn(model, method=params.peft.method, init=params.lora.head_init):
         starts["mean_probe"] = partial(first_token.start, rows=rows, **settings)
-    settings |= {"problem": problem, "main": main_score, "unit": unit, "rates": recipe.rates(params.train, options.lr)}
-    settings |= {"starts": starts, "checkpoints": checkpoints}
+    settings |= {"rates": recipe.rates(params.train, options.lr), "starts": starts, "checkpoints": checkpoints}
+    settings |= {"problem": problem, "main": task.main_score, "unit": unit}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, folder / "curves", **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)

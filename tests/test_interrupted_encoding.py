@@ -16,7 +16,7 @@ from stages.backbone.base import quiet_transformers
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.params import Params
-from stages.resuming import states
+from stages.resuming import pace, states
 
 COUNTS = {"train": 40, "validation": 10, "test": 14}
 BATCH = 4
@@ -32,7 +32,7 @@ def base(saved_model, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "BASE_MODEL", saved_model("bert"))
     quiet_transformers()
-    monkeypatch.setattr(states, "MOST_TIME", math.inf)
+    monkeypatch.setattr(pace, "MOST_TIME", math.inf)
 
 
 def chunks(*, seed, windows, types):
@@ -144,7 +144,7 @@ def test_states_are_on_the_disk_before_their_batch_counts_as_done(tmp_path, monk
     monkeypatch.setattr(files, "write_json", lambda path, value: (written.append(path.name), write(path, value)))
     unfinished.note(np.array([0, 1]))
     assert written == []
-    unfinished.seconds = 0
+    unfinished.pace.seconds = 0
     unfinished.note(np.array([2]))
     assert written == ["states", states.DONE]
     assert json.loads((tmp_path / "place" / states.DONE).read_text()) == [0, 2]

@@ -12,11 +12,12 @@ from families import adapted, labels_of, unlabelled
 from method_matrix import METHODS
 
 from stages.classifier.model import load_base
+from stages.classifier.weights import copied
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.resuming import checkpoints
+from stages.resuming import checkpoints, pace
 from stages.training import head, trainer
-from stages.training.callbacks import Curves, copied
+from stages.training.callbacks import Curves
 
 ROWS = 40
 OPTIONS = {"epochs": 4, "lr": 1e-2, "batch_size": 4, "gradient_accumulation": 2, "logging_steps": 3}
@@ -58,7 +59,7 @@ def fit(rows, base, folder, *, method="lora", rates=(1e-2,), killed_at=None, **c
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Curves, "on_log", log)
-        patch.setattr(checkpoints, "MOST_TIME", math.inf)  # a checkpoint after each step
+        patch.setattr(pace, "MOST_TIME", math.inf)  # a checkpoint after each step
         scores = trainer.fit(
             model, rows, folder / "curves", checkpoints=checkpoints.Checkpoints(folder, seconds=0), **settings
         )

@@ -6,7 +6,6 @@ weights so far, the curves, the learning rates that were tried.
 """
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +14,15 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from stages.classifier.weights import put, trained
 from stages.common import files, progress
+from stages.resuming.pace import Pace
 
 STATE = "state.pt"
 """The file of a checkpoint with everything that the Trainer's own files lack."""
 
 EPOCH = "epoch"
 """The folder with the random state at the beginning of the pass over the rows."""
-
-MOST_TIME = 0.02
-"""Share of the time that saving may take: large checkpoints are written less often."""
 
 
 class Stateful(Protocol):
@@ -44,8 +42,7 @@ class Checkpoints(TrainerCallback):
     """
 
     def __init__(self, home: Path, *, seconds: float) -> None:
-        self.home, self.seconds = home, seconds
-        self.saved_at, self.cost = time.monotonic(), 0.0
+        self.home, self.pace = home, Pace(seconds)
         self.found = max(home.glob("checkpoint-*"), default=None)
         self.state: dict[str, Any] = torch.load(self.found / STATE, weights_only=True) if self.found else {}
 
@@ -77,8 +74,7 @@ class Checkpoints(TrainerCallback):
 
     def put_weights(self, model: nn.Module) -> None:
         """Set the trained parameters to those of the checkpoint."""
-        for part, values in zip(trained(model), self.state["weights"], strict=True):
-            part.data.copy_(values)
+        put(model, self.state["weights"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -105,14 +101,13 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have the Trainer save, once it has logged and evaluated."""
-        due = self.saved_at + max(self.seconds, self.cost / MOST_TIME)
-        control.should_save = time.monotonic() > due and state.global_step < state.max_steps
+        control.should_save = self.pace.due and state.global_step < state.max_steps
 
     def save(self) -> None:
         """Write a checkpoint, then remove the one before."""
-        began, trainer = time.monotonic(), self.trainer
+        trainer = self.trainer
         name = f"checkpoint-{self.current}-{trainer.state.global_step:09}"
-        with files.replacing(self.home / name) as folder:
+        with self.pace.saving(), files.replacing(self.home / name) as folder:
             trainer._save_optimizer_and_scheduler(str(folder))
             trainer._save_scaler(str(folder))
             trainer._save_rng_state(str(folder))
@@ -122,8 +117,6 @@ class Checkpoints(TrainerCallback):
         for path in self.home.glob("checkpoint-*"):
             if path.name != name:
                 shutil.rmtree(path)
-        self.saved_at = time.monotonic()
-        self.cost = self.saved_at - began
 
     def memory(self) -> dict[str, Any]:
         """What the Trainer's own files lack."""
@@ -138,8 +131,3 @@ class Checkpoints(TrainerCallback):
             "logged_step": trainer._globalstep_last_logged,
             "parts": [part.state() for part in self.parts],
         }
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training changes."""
-    return [part for part in model.parameters() if part.requires_grad]

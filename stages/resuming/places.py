@@ -10,10 +10,11 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stages.common import paths
+from stages.common import files, paths
 from stages.common.errors import Interrupted
 
 CODE = Path(__file__).resolve().parents[1]
@@ -43,16 +44,12 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
 def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
     """The sha256, in hexadecimal, of the settings, the names and contents of the inputs, and the code in stages/."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for path in (*sorted(CODE.rglob("*.py")), *(file for given in inputs for file in files_of(given))):
+    given = (files.members(path) if path.is_dir() else [path] for path in inputs)
+    for path in (*sorted(CODE.rglob("*.py")), *chain.from_iterable(given)):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file itself, or all files of a folder in sorted order."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def clear(days: float) -> None:

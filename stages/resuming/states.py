@@ -8,19 +8,16 @@ import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 
 from stages.backbone import store
 from stages.common import files
+from stages.resuming.pace import Pace
 
 DONE = "done.json"
 """The file with the first row of each batch that is done."""
-
-MOST_TIME = 0.02
-"""Share of the time that writing may take."""
 
 
 class UnfinishedStates:
@@ -33,13 +30,13 @@ class UnfinishedStates:
             seconds: between two times that is written down what is done.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.rows, self.seconds = folder, rows, seconds
+        self.folder, self.rows, self.pace = folder, rows, Pace(seconds)
         self.done = found_done(folder)
         if self.done:
             self.array = np.load(folder / store.STATES, mmap_mode="r+")
         else:
             self.array = store.create_states(folder, tokens=len(rows.tokens), about=about)
-        self.lock, self.saved_at, self.cost = threading.Lock(), time.monotonic(), 0.0
+        self.lock = threading.Lock()
 
     def rows_done(self, batch_size: int) -> int:
         """The number of rows in the batches that are done."""
@@ -53,16 +50,14 @@ class UnfinishedStates:
         """Count a batch as done, and write it down if it is time."""
         with self.lock:
             self.done.add(int(batch[0]))
-            if time.monotonic() > self.saved_at + max(self.seconds, self.cost / MOST_TIME):
+            if self.pace.due:
                 self.save()
 
     def save(self) -> None:
         """Bring the states to the disk, then write down what is done."""
-        began = time.monotonic()
-        self.array.flush()
-        files.write_json(self.folder / DONE, sorted(self.done))
-        self.saved_at = time.monotonic()
-        self.cost = self.saved_at - began
+        with self.pace.saving():
+            self.array.flush()
+            files.write_json(self.folder / DONE, sorted(self.done))
 
 
 def publish_states(home: Path, folder: Path) -> None:

@@ -7,35 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stages.classifier.weights import copied
 from stages.common import files, progress
 from stages.problems.main_score import MainScore
 
 LOSSES = {"loss": "training", "eval_loss": "validation", "eval_log_loss": "validation, calibrated"}
 """The logged losses, and what they are called in loss.csv; timings differ from run to run and are in no file."""
-
-Weights = list[torch.Tensor]
-"""The values of a model's trained parameters, in the model's order."""
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training changes."""
-    return [part for part in model.parameters() if part.requires_grad]
-
-
-def copied(model: nn.Module) -> Weights:
-    """The values of the trained parameters."""
-    return [part.detach().clone() for part in trained(model)]
-
-
-def put(model: nn.Module, weights: Weights) -> None:
-    """Set the trained parameters to `weights`."""
-    for part, values in zip(trained(model), weights, strict=True):
-        part.data.copy_(values)
 
 
 class Best(TrainerCallback):

@@ -17,13 +17,14 @@ from transformers.modeling_outputs import ModelOutput
 
 from stages.adapters import methods
 from stages.backbone import store
+from stages.classifier.weights import put
 from stages.common import files, progress
 from stages.common.errors import PipelineError
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
-from stages.training.callbacks import Best, Curves, put, without_prefix
+from stages.training.callbacks import Best, Curves, without_prefix
 from stages.training.params import Train
 
 INDICES = "indices"
