@@ -205,7 +205,7 @@ def arguments(
     """The section `train` as transformers' `TrainingArguments`."""
     evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
     steps = recipe.steps_per_epoch(options, len(rows["train"])) * options.epochs
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=scratch,
         seed=seed,
         num_train_epochs=options.epochs,
@@ -234,6 +234,9 @@ def arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
+    if found.device and found.n_gpu > 1:  # each would get a batch of its own (`nn.DataParallel`)
+        found._n_gpu = 1
+    return found
 
 
 class RowTrainer(Trainer):

@@ -57,3 +57,12 @@ def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
         if part.requires_grad:
             assert rates[part] == pytest.approx(1.6e-2 if "lora_B" in name else 1e-3)
     assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.1}
+
+
+def test_a_batch_has_as_many_rows_however_many_gpus_are_visible(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    options = Params.model_validate(tiny_params(train={"batch_size": 4})).train
+    rows = dict.fromkeys(("train", "validation"), range(8))
+    settings = trainer.arguments(options, rows, seed=0, precision="float32", scratch=str(tmp_path))
+    assert (settings.n_gpu, settings.train_batch_size) == (1, 4)
