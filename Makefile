@@ -15,7 +15,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-cpu faults fuzz lint bench lock clean help
+.PHONY: all costs report test test-cpu faults fuzz remotes lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	@.ci/mend
@@ -44,6 +44,10 @@ faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); pri
 
 fuzz: .venv/installed-dev  ## 1,000 made-up tables for prepare, 50 for all stages, 1,000 for predict
 	python -m pytest --hypothesis-profile long tests/test_any_table.py
+
+remotes: .venv/installed-dev  ## push and pull over SSH and S3, with servers on this machine (SSH: as root, with sshd)
+	$(INSTALL) dvc-s3==3.3.0 dvc-ssh==4.3.0 'moto[server]==5.2.5'
+	python -m pytest tests/test_remotes.py
 
 lint: .venv/installed-dev  ## check style and formatting
 	ruff check .

@@ -127,8 +127,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_network(index: Path) -> None:
-    """pip sees `index` alone, and the hub's client nothing; tests marked `real` undo the former."""
+def no_network(index: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """pip sees `index` alone, and the hub's client nothing; tests marked `real` undo the former. What DVC
+    knows of the projects of tests stays among their files."""
+    os.environ["DVC_SITE_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "dvc")
     os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}
     os.environ |= {"HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1", "TQDM_DISABLE": "1"}
     os.environ["OMP_NUM_THREADS"] = "1"  # tiny models are faster so
