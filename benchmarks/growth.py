@@ -9,6 +9,7 @@ Prints one line of JSON.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,9 +86,10 @@ def make_stub(model: Path, folder: Path) -> Path:
 
 
 def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
-    """A folder in which stages run: the default params without limits, the base model, and a file of made-up rows."""
+    """A folder in which stages run: the default params without limits, presets, base model, a file of made-up rows."""
     (folder / paths.BASE_MODEL).parent.mkdir(parents=True)
     (folder / paths.BASE_MODEL).symlink_to(model.resolve())
+    shutil.copytree(ROOT / paths.PRESETS, folder / paths.PRESETS)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["data"]["limit"] = {"train": None, "validation": None, "test": None}
@@ -130,7 +132,8 @@ def prepare_file(file: Path) -> None:
     """Prepare `file` as `stages.prepare` does, in the current folder."""
     params = Params.load()
     data = params.filled().data
-    prepared = prepare.prepare({"train": reading.read(file, data)}, data, Counter())
+    dropped = Counter()
+    prepared = prepare.prepare({"train": reading.read(file, data, dropped)}, data, dropped)
     files.write_json(paths.DATASET, prepare.dataset(params, data))
     names = splits.class_names(prepared, data)
     for name, split in prepared.items():

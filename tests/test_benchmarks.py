@@ -8,13 +8,21 @@ import sys
 import pytest
 from conftest import ROOT
 
-from benchmarks import gpu, gpu_results, results
+from benchmarks import gpu, gpu_results, growth, results
+from stages.common import paths
 
 
 def test_the_committed_results_are_those_that_were_measured():
     parts = results.measured()
     assert set(parts) - {"gpu"} == set(results.SECTIONS)
     assert (results.HERE / "RESULTS.md").read_text() == results.document(parts)
+
+
+def test_made_up_rows_are_prepared_as_the_growth_of_costs_is_measured(saved_model, tmp_path, monkeypatch):
+    folder = growth.workspace(tmp_path / "rows", saved_model("llama"), 200, 8)
+    monkeypatch.chdir(folder)
+    growth.prepare_file(folder / growth.ROWS)
+    assert {path.name for path in paths.PREPARED.iterdir()} >= {f"{name}.parquet" for name in paths.SPLITS}
 
 
 @pytest.fixture(scope="module")
