@@ -32,7 +32,8 @@ def clean(value: str | float | None) -> str:
 
 def valid(value: str | float | None) -> str:
     """A value as text that UTF-8 can encode: a lone surrogate becomes U+FFFD, None an empty string."""
-    return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def shortened(text: str, length: int) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from sklearn.feature_extraction import FeatureHasher
 
 SHINGLE = 5
 """Characters per shingle: the usual size for short texts (Leskovec et al., Mining of Massive Datasets, ch. 3.2)."""
@@ -16,8 +15,11 @@ HASHES = 128
 MAX_MISSED = 1e-3
 """Highest share of the pairs exactly at the threshold that may be missed because they agree in no band."""
 
-CHUNK = 10_000
-"""Texts hashed at once; bounds the memory."""
+CHUNK = 1_000
+"""Texts hashed at once: as many as fit a core's cache."""
+
+KEPT = 10_000
+"""Texts whose shingles are kept for further comparisons; bounds the memory."""
 
 
 def near_duplicates_in_earlier_groups(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
@@ -30,7 +32,7 @@ def near_duplicates_in_earlier_groups(texts: np.ndarray, groups: np.ndarray, thr
         groups: (texts,), the number of each text's group, ascending.
     """
     near = np.full(len(texts), -1)
-    shingles_of = lru_cache(CHUNK)(shingles)  # a pair can agree in several bands
+    shingles_of = lru_cache(KEPT)(shingles)  # a pair can agree in several bands
     for keys in band_keys(texts, threshold):
         for together in collisions(keys, groups):
             sets = [shingles_of(texts[index]) for index in together]
@@ -43,9 +45,14 @@ def near_duplicates_in_earlier_groups(texts: np.ndarray, groups: np.ndarray, thr
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The substrings of `SHINGLE` characters of `text`, without case and punctuation; a text of emoji alone is kept."""
-    plain = " ".join(re.findall(r"\w+", text.casefold())) or text
-    return frozenset(plain[start : start + SHINGLE] for start in range(max(1, len(plain) - SHINGLE + 1)))
+    """The substrings of `SHINGLE` characters of `plain(text)`."""
+    text = plain(text)
+    return frozenset(text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1)))
+
+
+def plain(text: str) -> str:
+    """The text without case and punctuation; a text of emoji alone is kept."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
@@ -62,17 +69,32 @@ def band_keys(texts: np.ndarray, threshold: float) -> np.ndarray:
     bands = HASHES // length
     generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
     factors, terms, mixers = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
-    hasher = FeatureHasher(n_features=2**31 - 1, input_type="string", alternate_sign=False)
     keys = np.zeros((bands, len(texts)), dtype=np.uint64)
     for start in range(0, len(texts), CHUNK):
-        hashed = hasher.transform(shingles(text) for text in texts[start : start + CHUNK])
-        values, rows = hashed.indices.astype(np.uint64), hashed.indptr[:-1]
+        values, rows = hashes(texts[start : start + CHUNK])
         for band in range(bands):
             for factor, term, mixer in zip(factors[band], terms[band], mixers[band], strict=True):
                 # multiply-shift hashing (Dietzfelbinger et al. 1997): the high bits of factor * value + term
                 lowest = np.minimum.reduceat((values * factor + term) >> np.uint64(32), rows)
                 keys[band, start : start + len(rows)] += lowest * mixer
     return keys
+
+
+def hashes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of 32 bits of each shingle, (shingles,) uint64, text after text, and where each text's begin, (texts,).
+
+    Multilinear hashing: the high bits of the sum of the characters times random factors (Thorup 2015, High Speed
+    Hashing for Integers and Strings, section 4).
+    """
+    padded = [plain(text).ljust(SHINGLE, "\0") for text in texts]
+    codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    factors = np.random.default_rng(1).integers(2**64, size=SHINGLE, dtype=np.uint64)
+    windows = np.lib.stride_tricks.sliding_window_view(codes, SHINGLE)
+    lengths = np.array([len(text) for text in padded])
+    inside = np.ones(len(codes), dtype=bool)  # a window that begins here ends in the same text
+    inside[(np.cumsum(lengths)[:, None] - np.arange(1, SHINGLE)).ravel()] = False
+    counts = lengths - (SHINGLE - 1)
+    return (windows @ factors >> np.uint64(32))[inside[: len(windows)]], np.cumsum(counts) - counts
 
 
 def collisions(keys: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:

@@ -59,7 +59,10 @@ def is_empty(rows: pd.DataFrame) -> pd.Series:
         cells = value.values() if isinstance(value, dict) else [value]
         return all(map(columns.is_missing, cells))
 
-    return rows[rows.columns.intersection([*texts.COLUMNS, "label"])].map(is_missing).all(axis=1)
+    empty = rows["label"].map(is_missing)
+    for name in rows.columns.intersection(texts.COLUMNS):
+        empty[empty] = rows.loc[empty, name].map(is_missing)
+    return empty
 
 
 def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]:
