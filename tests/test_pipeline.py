@@ -423,8 +423,10 @@ def test_predict_gives_no_answer_from_logits_that_are_no_numbers_and_names_the_r
     (token,) = set(tokenizer("wise").input_ids[-1:])
     model.model.embed_tokens.weight.data[token] = torch.nan
     with pytest.raises(errors.PipelineError, match=r"predict: logits: .* found NaN or infinity in row 2; if precision"):
-        logits(model, ["A film, long and dull.", "wise"], tokenizer=tokenizer)
-    assert len(logits(model, ["A film, long and dull."], tokenizer=tokenizer)) == 1
+        classifier(model, tokenizer).answers(["A film, long and dull.", "wise"])
+    with pytest.raises(errors.PipelineError, match="in row 9; "):
+        classifier(model, tokenizer).answers(["A film, long and dull.", "wise"], rows=[4, 9])
+    assert len(classifier(model, tokenizer).answers(["A film, long and dull."])) == 1
 
 
 def classifier(model, tokenizer):

@@ -27,9 +27,10 @@ def each_batch(
     compute: Callable[[nn.Module, Any], Any],
     batches: Sequence[Sized],
     *,
-    progress: str,
+    progress: str | None,
     precision: str = "float32",
     as_one_of_many: bool = False,
+    kept: dict[Any, SimpleQueue] | None = None,
 ) -> list[Any]:
     """`compute(model, batch)` for every batch of rows, in order, without gradients.
 
@@ -38,10 +39,11 @@ def each_batch(
     after the other, in the order in which its two workers queue them.
 
     Args:
-        progress: the label of the progress bar; a single batch has no bar.
+        progress: the label of the progress bar; a single batch has no bar. None: there is no bar.
         precision: of the matrix products, see `stages.backbone.precision`.
         as_one_of_many: compute even a single batch with one worker's cores and packed weights, so that its results are,
             bit for bit, the same as among many batches.
+        kept: where the replicas are kept for further calls with the same model, whose weights do not change meanwhile.
     """
     if not batches:
         return []
@@ -51,13 +53,11 @@ def each_batch(
     most = threads // math.ceil(threads / MAX_BATCHES_AT_ONCE) if on_cpu else ON_ACCELERATOR
     many = len(batches) > 1 or as_one_of_many
     workers, share = (min(most, len(batches)), max(1, threads // most)) if many else (1, threads)
-    weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
-    replica = copy.deepcopy(model, dict(weights))
-    if precision == "float32" and many:  # packing weights takes longer than it saves on a single batch
-        frozen_linear.pack(replica)
-    replicas = SimpleQueue()
-    for _ in range(workers):
-        replicas.put(copy.deepcopy(replica, dict(weights)))
+    packed = precision == "float32" and many  # packing weights takes longer than it saves on a single batch
+    kept = {} if kept is None else kept
+    if (workers, packed) not in kept:
+        kept[workers, packed] = replicas_of(model, workers, packed=packed)
+    replicas = kept[workers, packed]
 
     def work(batch: Any) -> Any:
         replica = replicas.get()
@@ -67,11 +67,11 @@ def each_batch(
         finally:
             replicas.put(replica)
 
-    results = []
+    results, hidden = [], len(batches) == 1 or progress is None
     try:
         with (
             ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool,
-            bar(progress, total=sum(map(len, batches)), unit="row", hidden=len(batches) == 1) as shown,
+            bar(progress or "", total=sum(map(len, batches)), unit="row", hidden=hidden) as shown,
         ):
             try:
                 for batch, result in zip(batches, pool.map(work, batches), strict=True):
@@ -82,3 +82,15 @@ def each_batch(
     finally:
         torch.set_num_threads(threads)
     return results
+
+
+def replicas_of(model: nn.Module, count: int, *, packed: bool) -> SimpleQueue:
+    """So many replicas of a model, which share its weights, or packed copies of those of its linear layers."""
+    weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
+    replica = copy.deepcopy(model, dict(weights))
+    if packed:
+        frozen_linear.pack(replica)
+    replicas = SimpleQueue()
+    for _ in range(count):
+        replicas.put(copy.deepcopy(replica, dict(weights)))
+    return replicas

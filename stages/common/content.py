@@ -73,18 +73,22 @@ def unpacked(path: Path) -> bytes:
     return b"".join(chunks(path))
 
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """What `unpacked` returns, piece by piece."""
+def chunks(path: Path, at: Callable[[int], Any] = int) -> Iterator[bytes]:
+    """What `unpacked` returns, piece by piece; `at` is called with the number of bytes of the file that were read."""
     with files.readable(path).open("rb") as file:
         start = file.read(10)
         if start.startswith(b"PK\x03\x04"):
             raise ValueError(f"a zip archive; name the file in it, like {path.name}//NAME, or unpack it")
-        if not compression(start):
-            yield start
-            yield from iter(partial(file.read, CHUNK), b"")
-            return
-        packed = io.BytesIO(start + file.read())
-    yield from iter(partial(Unfolding(packed).read, CHUNK), b"")
+        packed, read = file, file.read
+        if compression(start):
+            packed = file if file.seekable() else io.BytesIO(start + file.read())
+            packed.seek(0)
+            start, read = b"", Unfolding(packed).read
+        while part := start + read(CHUNK):
+            if packed.seekable():
+                at(packed.tell())
+            yield part
+            start = b""
 
 
 def opened(path: Path) -> "BinaryIO | Unfolding":
@@ -204,11 +208,15 @@ def read_text(path: Path) -> str:
         ValueError: see `unpacked`.
     """
     text, encoding = decoded(b"".join(short_lines(chunks(path))))
-    if encoding != "utf-8":
-        say_once(
-            path, f"warning: {path.name}: read as {encoding}, as it is not UTF-8; if letters are wrong, convert it"
-        )
+    say_encoding(path, encoding)
     return text
+
+
+def say_encoding(path: Path, encoding: str) -> None:
+    """Name the encoding of a file, unless it is UTF-8."""
+    if encoding != "utf-8":
+        line = f"warning: {path.name}: read as {encoding}, as it is not UTF-8; if letters are wrong, convert it"
+        say_once(path, line)
 
 
 def short_lines(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -220,9 +228,9 @@ def short_lines(parts: Iterable[bytes]) -> Iterator[bytes]:
     length = 0
     for part in parts:
         first, last = re.search(rb"[\r\n]|\Z", part).start(), max(part.rfind(b"\n"), part.rfind(b"\r"))
-        if length + first > LONGEST_LINE:
+        before, length = length, len(part) - last - 1 if last >= 0 else length + len(part)
+        if max(before + first, length) > LONGEST_LINE:
             raise ValueError(f"a line of more than {LONGEST_LINE:,} bytes; give each row a line of its own")
-        length = len(part) - last - 1 if last >= 0 else length + len(part)
         yield part
 
 

@@ -87,16 +87,16 @@ def kind(path: Path) -> str | None:
     return "a symbolic link to a folder" if found == FOLDER and path.is_symlink() else found
 
 
-def destination(option: str, path: Path, *, endings: Collection[str] = (), read: Path | None = None) -> Path:
+def destination(option: str, path: Path, *, endings: Collection[str] = (), read: Collection[Path] = ()) -> Path:
     """The place where a command may write what `option` names, links followed; to be asked before any work.
 
     Args:
         endings: the extensions of a file; none: it is a folder, new or an earlier export.
-        read: a file that the command reads.
+        read: the files that the command reads.
 
     Raises:
-        PipelineError: the path has another ending; is in or over what belongs to the pipeline (`paths.OWN`); is the
-            file `read`; is something else than a file or an earlier export; or no folder can hold it.
+        PipelineError: the path has another ending; is in or over what belongs to the pipeline (`paths.OWN`); is one of
+            those `read`; is something else than a file or an earlier export; or no folder can hold it.
     """
     full = Path(os.path.realpath(path))
     expected = f"a file ending in {', '.join(endings)}" if endings else "a new folder or an earlier export"
@@ -106,7 +106,7 @@ def destination(option: str, path: Path, *, endings: Collection[str] = (), read:
     return full
 
 
-def why_not(full: Path, *, folder: bool, read: Path | None) -> str:
+def why_not(full: Path, *, folder: bool, read: Collection[Path]) -> str:
     """What stands against writing to a path without links, to be put after its name; empty: nothing does."""
     for own in (*paths.OWN, *(paths.OWN_FOLDERS if folder else ())):
         for place in (own.absolute(), Path(os.path.realpath(own))):
@@ -117,7 +117,7 @@ def why_not(full: Path, *, folder: bool, read: Path | None) -> str:
         return f", {there}"
     if folder and there and not (full / "run.json").is_file():
         return ", a folder with other files"
-    if read and there and read.exists() and full.samefile(read):
+    if there and any(one.exists() and full.samefile(one) for one in read):
         return ", which is the input"
     try:
         with tempfile.TemporaryDirectory(dir=parent):

@@ -25,15 +25,17 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def bar(label: str, *, total: int, unit: str, hidden: bool = False) -> Iterator["tqdm | Lines"]:
+def bar(label: str, *, total: int | None, unit: str, hidden: bool = False) -> Iterator["tqdm | Lines"]:
     """What shows how much of `total` is done; its `update` takes how much more is, its `set_postfix_str` a remark.
 
     Args:
+        total: None: no one knows.
         unit: what is counted, in the singular.
         hidden: show nothing.
     """
     shown = sys.stderr.isatty() and not hidden
-    kind = tqdm(desc=label, total=total, unit=unit, leave=False, dynamic_ncols=True) if shown else None
+    options = {"desc": label, "total": total, "unit": unit, "unit_scale": unit == "byte"}
+    kind = tqdm(**options, leave=False, dynamic_ncols=True) if shown else None
     try:
         yield kind or Lines(label, total=total, unit=unit, hidden=hidden)
     finally:
@@ -42,9 +44,10 @@ def bar(label: str, *, total: int, unit: str, hidden: bool = False) -> Iterator[
 
 
 class Lines:
-    """Takes the place of a bar: prints a line whenever another tenth of the work is done."""
+    """Takes the place of a bar: prints a line whenever another tenth of the work is done, or without a known total has
+    grown by a tenth."""
 
-    def __init__(self, label: str, *, total: int, unit: str, hidden: bool) -> None:
+    def __init__(self, label: str, *, total: int | None, unit: str, hidden: bool) -> None:
         self.label, self.total, self.unit, self.hidden = label, total, unit, hidden
         self.done, self.printed, self.remark = 0, 0, ""
         self.begin = self.last = time.monotonic()
@@ -53,11 +56,15 @@ class Lines:
         """Count what was done."""
         self.done += count
         now = time.monotonic()
-        if self.hidden or self.done - self.printed < STEP * self.total or now - self.last < SECONDS:
+        more = self.done - self.printed
+        if self.hidden or not more or more < STEP * (self.total or self.done) or now - self.last < SECONDS:
             return
         self.printed, self.last = self.done, now
-        left = tqdm.format_interval((now - self.begin) * (self.total - self.done) / self.done)
         remark = f", {self.remark}" if self.remark else ""
+        if self.total is None:
+            say(f"{self.label}: {self.done:,} {self.unit}s{remark}")
+            return
+        left = tqdm.format_interval((now - self.begin) * (self.total - self.done) / self.done)
         say(f"{self.label}: {self.done:,} of {self.total:,} {self.unit}s, {left} left{remark}")
 
     def set_postfix_str(self, remark: str) -> None:

@@ -1,4 +1,4 @@
-"""Which column of a table is the text and which is the label, where `data.text` or `data.label` is null.
+"""Columns: their names, and which is the text and which is the label where `data.text` or `data.label` is null.
 
 Text: the column named `text`; else the only one with running text: half of its values have three words or more, and
 half of its values are distinct. Label: the column named `label`; else the only other one whose values could be labels:
@@ -110,3 +110,41 @@ def could_be_label(values: pd.Series, problem: Problem) -> bool:
 def is_missing(value: object) -> bool:
     """Whether a value is no label."""
     return not isinstance(value, list | dict) and label_text(value) == ""
+
+
+def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) -> bool:
+    """Whether the first line of a file is a row, and `names` are those of its columns.
+
+    Raises:
+        ValueError: the names are not of this file.
+    """
+    if names is None:
+        return False
+    held = {*trimmed(first, wanted or names)}
+    if not held.isdisjoint(names) if wanted is None else {*wanted} <= held:
+        return False
+    if len(names) != len(first):
+        raise ValueError(
+            f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted or names)} nor "
+            f"has the {len(names)} fields of data.columns {names}"
+        )
+    if absent := [name for name in wanted or [] if name not in names]:
+        near = texts.nearest(absent[0], first)
+        raise ValueError(
+            f"{listed(first)} in the first line and {listed(names)} in data.columns, both without {absent[0]!r}; "
+            + (f"did you mean {near!r}? If the first line is a header, remove" if near else "correct")
+            + " data.columns"
+        )
+    return True
+
+
+def trimmed(names: list, wanted: list[str]) -> list:
+    """Column names as they are wanted, or else without spaces at their ends, unless two would be the same."""
+    exact = {name.strip(): name for name in wanted}
+    found = [exact.get(name.strip(), name.strip()) if isinstance(name, str) else name for name in names]
+    return found if len(set(found)) == len(found) else names
+
+
+def listed(fields: list) -> str:
+    """Fields as one line for an error message."""
+    return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"

@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from datasets import ClassLabel, Features, List
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
+from stages.rows.columns import is_row, listed, trimmed
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
@@ -146,12 +149,32 @@ def read_table(
     Raises:
         PipelineError: the file is not of the format, or is not in a known encoding.
     """
-    format = format or ENDINGS.get(content.format_ending(path))
-    if format is None:
-        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
-    try:
+    format = format or format_of(path)
+    with reading(path, format):
         table = READERS[format](path, wanted, names)
         return table.set_axis(trimmed(list(table.columns), wanted or []), axis=1)
+
+
+def format_of(path: Path) -> str:
+    """The format of a file by its extension.
+
+    Raises:
+        PipelineError: it has none that is known.
+    """
+    if content.format_ending(path) not in ENDINGS:
+        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
+    return ENDINGS[content.format_ending(path)]
+
+
+@contextmanager
+def reading(path: Path, format: str) -> Iterator[None]:
+    """Say of `path` why it cannot be read, if the block fails, which reads it.
+
+    Raises:
+        PipelineError: it does.
+    """
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path.name}: expected {error.encoding.upper()} text, found byte {error.object[error.start]:#04x} at "
@@ -160,13 +183,6 @@ def read_table(
         ) from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
-
-
-def trimmed(names: list, wanted: list[str]) -> list:
-    """Column names as they are wanted, or else without spaces at their ends, unless two would be the same."""
-    exact = {name.strip(): name for name in wanted}
-    found = [exact.get(name.strip(), name.strip()) if isinstance(name, str) else name for name in names]
-    return found if len(set(found)) == len(found) else names
 
 
 def text_files(path: Path) -> list[Path]:
@@ -202,21 +218,6 @@ def read_folders(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def read_tsv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
-    """One row per line; quotes are ordinary characters."""
-    return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_NONE)
-
-
-def read_quoted_tsv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
-    """Fields separated by tabs, and quoted where necessary, so that a quoted field may hold line breaks."""
-    return read_lines(path, wanted, names, sep="\t", quoting=csv.QUOTE_MINIMAL)
-
-
-def read_csv(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
-    """Fields separated by commas, and quoted where necessary."""
-    return read_lines(path, wanted, names, sep=",", quoting=csv.QUOTE_MINIMAL)
-
-
 def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: Any) -> pd.DataFrame:
     """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
@@ -247,61 +248,38 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
     return table.astype(object).where(table.notna(), None)
 
 
-def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) -> bool:
-    """Whether the first line of a file is a row, and `names` are those of its columns.
-
-    Raises:
-        ValueError: the names are not of this file.
-    """
-    if names is None:
-        return False
-    held = {*trimmed(first, wanted or names)}
-    if not held.isdisjoint(names) if wanted is None else {*wanted} <= held:
-        return False
-    if len(names) != len(first):
-        raise ValueError(
-            f"{listed(first)} in the first line, which is neither a header with {' and '.join(wanted or names)} nor "
-            f"has the {len(names)} fields of data.columns {names}"
-        )
-    if absent := [name for name in wanted or [] if name not in names]:
-        near = texts.nearest(absent[0], first)
-        raise ValueError(
-            f"{listed(first)} in the first line and {listed(names)} in data.columns, both without {absent[0]!r}; "
-            + (f"did you mean {near!r}? If the first line is a header, remove" if near else "correct")
-            + " data.columns"
-        )
-    return True
-
-
-def listed(fields: list) -> str:
-    """Fields as one line for an error message."""
-    return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"
-
-
 def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
     """One JSON object per line.
 
     Raises:
         ValueError: a line holds something else.
     """
-    rows = []
-    for number, line in enumerate(content.read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{error} of the text in line {number}") from None
-            except RecursionError:
-                raise ValueError(f"values nested too deeply in line {number}; unnest them") from None
-            if not isinstance(rows[-1], dict):
-                raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
+    lines = enumerate(content.read_text(path).split("\n"), start=1)
+    rows = [read_object(line, number) for number, line in lines if line.strip()]
     found = dict.fromkeys(key for row in rows for key in row)
     return pd.DataFrame({key: [row.get(key) for row in rows] for key in found}, dtype=object)
 
 
+def read_object(line: str, number: int) -> dict[str, Any]:
+    """The JSON object in a line.
+
+    Raises:
+        ValueError: the line holds something else.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{error} of the text in line {number}") from None
+    except RecursionError:
+        raise ValueError(f"values nested too deeply in line {number}; unnest them") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
+    return found
+
+
 def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
-    """The wanted columns of a Parquet file; class numbers become names if `datasets` wrote these into the schema."""
-    packed = content.is_compressed(path) or files.is_stream(path)  # Parquet is read from its end
+    """The wanted columns of a Parquet file."""
+    packed = content.is_compressed(path)  # Parquet is read from its end
     given = pa.BufferReader(content.unpacked(path)) if packed else files.readable(path)
     file = pq.ParquetFile(given)
     content.check_unfolding(unfolded(file.metadata), given.size() if packed else path.stat().st_size)
@@ -311,14 +289,18 @@ def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) 
         if not set(wanted) <= set(found):
             return pd.DataFrame(columns=names)
         names = [found[name] for name in wanted]
-    table = file.read(columns=names)
-    columns = {name: table[name].to_pylist() for name in names}
+    return pd.DataFrame(values_of(file.read(columns=names)), dtype=object)
+
+
+def values_of(table: pa.Table) -> dict[str, list]:
+    """Each column's values; class numbers become names if `datasets` wrote these into the schema."""
+    columns = {name: table[name].to_pylist() for name in table.column_names}
     for name, feature in Features.from_arrow_schema(table.schema).items():
         if isinstance(feature, ClassLabel):
             columns[name] = class_of(columns[name], feature)
         elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
             columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
-    return pd.DataFrame(columns, dtype=object)
+    return columns
 
 
 def unfolded(footer: pq.FileMetaData) -> int:
@@ -333,10 +315,15 @@ def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]
     return [name_of.get(number) for number in numbers]
 
 
+DIALECTS = {
+    "tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},
+    "quoted_tsv": {"sep": "\t", "quoting": csv.QUOTE_MINIMAL},
+    "csv": {"sep": ",", "quoting": csv.QUOTE_MINIMAL},
+}
+"""What separates the fields of a row, and whether quotes, as in most files, join what is between them, also lines."""
+
 READERS: dict[str, Callable[[Path, list[str] | None, list[str] | None], pd.DataFrame]] = {
-    "tsv": read_tsv,
-    "quoted_tsv": read_quoted_tsv,
-    "csv": read_csv,
+    **{format: partial(read_lines, **dialect) for format, dialect in DIALECTS.items()},
     "jsonl": read_jsonl,
     "parquet": read_parquet,
 }

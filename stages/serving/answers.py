@@ -7,7 +7,8 @@ come from PyTorch or from another runtime.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from queue import SimpleQueue
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -68,13 +69,19 @@ class Classifier:
         untuned = load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
         return cls(logits=partial(logits, untuned, **reading(model, run, batch_size)), problem=run.problem, names=names)
 
-    def answers(self, inputs: Inputs) -> pd.DataFrame:
+    def answers(self, inputs: Inputs, *, rows: Sequence[int] | None = None) -> pd.DataFrame:
         """For each text or pair the answer, its probability and that of every class or label; for regression, a number.
+
+        Args:
+            rows: the number of each text, by which an error names it; by default they are counted from 1.
 
         Raises:
             PipelineError: a logit is not finite.
         """
-        predictions = self.problem.decide(self.problem.outputs(self.logits(inputs)), self.thresholds)
+        found = self.logits(inputs)
+        numbers = np.arange(1, len(found) + 1) if rows is None else np.asarray(rows)
+        check_finite(found, numbers, what="predict: logits")
+        predictions = self.problem.decide(self.problem.outputs(found), self.thresholds)
         answered = {self.problem.answer: self.problem.answers(predictions, self.names)}
         answered |= self.problem.confidence(predictions)
         answered |= self.abstention.columns(predictions, self.names) if self.abstention else {}
@@ -91,7 +98,7 @@ def class_names(model: evaluated.Model) -> list[str]:
 def reading(model: evaluated.Model, run: Run, batch_size: int) -> dict:
     """How texts become batches, as arguments of `logits`."""
     tokenizer = files.load(model.adapter, AutoTokenizer.from_pretrained)
-    return {"tokenizer": tokenizer, "stride": run.window_stride, "batch_size": batch_size}
+    return {"tokenizer": tokenizer, "stride": run.window_stride, "batch_size": batch_size, "kept": {}}
 
 
 def logits(
@@ -101,27 +108,23 @@ def logits(
     tokenizer: PreTrainedTokenizerBase,
     stride: int | None = None,
     batch_size: int = BATCH_SIZE,
+    kept: dict[Any, SimpleQueue] | None = None,
 ) -> np.ndarray:
     """The model's logits for each text or pair, (texts, classes) float32; for a text in windows, their mean.
 
     Args:
-        stride: see `template.token_rows`.
-
-    Raises:
-        PipelineError: some are not finite.
+        stride: see `template.token_rows`; kept: see `parallel.each_batch`.
     """
     fitted = template.token_rows(tokenizer, inputs, stride)
     rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
     lengths = np.array([len(row) for row in rows["input_ids"]])
     counts = [len(text) for text in fitted["tokens"]]
-    numbers = np.repeat(np.arange(1, len(counts) + 1), counts)
     result = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
 
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
         given = {name: [values[index] for index in indices] for name, values in rows.items()}
         batch = tokenizer.pad(given, return_tensors="pt")
-        result[indices] = found = inference.array(model(**batch.to(device())).logits)
-        check_finite(found, numbers[indices], what="predict: logits")
+        result[indices] = inference.array(model(**batch.to(device())).logits)
 
-    parallel.each_batch(model, compute, store.by_length(lengths, batch_size), progress="predict")
+    parallel.each_batch(model, compute, store.by_length(lengths, batch_size), progress=None, kept=kept)
     return store.pooled(result, np.cumsum([0, *counts]))

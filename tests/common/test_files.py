@@ -175,7 +175,7 @@ def test_no_folder_is_written_over_what_is_the_pipelines_own(odd, path):
 )
 def test_a_file_that_cannot_be_written_is_refused(odd, name, found):
     with pytest.raises(PipelineError, match=re.escape(found) + "$"):
-        files.destination("--output", Path(name), endings=(".csv",), read=Path("plain.csv"))
+        files.destination("--output", Path(name), endings=(".csv",), read=[Path("plain.csv")])
 
 
 @pytest.mark.parametrize(("name", "found"), [("folder", ", a folder with other files"), ("plain.csv", ", a file")])
