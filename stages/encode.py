@@ -23,7 +23,7 @@ from datasets import Dataset
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
-from stages.backbone.device import device
+from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
@@ -222,9 +222,8 @@ def place_of_states(folder: Path, about: store.About, params: Params) -> Abstrac
         folder: the tokens of every split, and nothing else.
     """
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **computing(params))
-    machine = {"device": device(), "cpu": torch.cpu.get_capabilities(), "threads": torch.get_num_threads()}
     inputs = [paths.BASE_MODEL, folder]
-    return places.place("encode", settings=made_by | machine, inputs=inputs, days=params.checkpoints.days)
+    return places.place("encode", settings=made_by | machine(), inputs=inputs, days=params.checkpoints.days)
 
 
 def encode_states(model: PreTrainedModel, folder: Path, about: store.About, params: Params, place: Path) -> None:

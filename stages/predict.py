@@ -4,11 +4,16 @@
     cat texts.txt | python -m stages.predict                              one text per line
     python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
     python -m stages.predict --input mails.csv --text body                the column that has the texts
+    python -m stages.predict --input 'parts/*.csv.gz' --output all.csv    many files; compressed or not
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
 
 The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
 of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
 two texts of a pair are separated by a TAB; in a file, each has its own column, as in training.
+
+Rows are read and answered in chunks: how many there are does not matter to memory. What cannot be read as a row is
+listed beside the output, in answers.rejects.csv, or ends the run with --strict. With --input and --output, a run that
+was interrupted goes on where it was.
 
 Runs the whole model on the raw text, without stored states. Reads models/base, models/adapter and
 models/abstention.json, whose thresholds say where to abstain from an answer; while another model is being made, the
@@ -16,43 +21,55 @@ last one that was evaluated, from DVC's cache.
 """
 
 import argparse
-import csv
-import io
-import re
+import glob
+import itertools
+import math
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
-from stages.adapters.run import Run
+from stages.adapters.run import FILE, Run
 from stages.backbone import base
-from stages.common import errors, files
-from stages.common.texts import as_inputs, clean, nearest, printable, valid
+from stages.backbone.device import machine
+from stages.common import errors, files, paths, progress
+from stages.common.texts import as_inputs, clean, nearest
+from stages.resuming import places
 from stages.rows import formats
-from stages.serving import evaluated
+from stages.serving import evaluated, outputs, tables
 from stages.serving.answers import BATCH_SIZE, Classifier
-
-LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
-"""All that some reader of lines takes for the end of one."""
+from stages.serving.tables import Chunk, Tables
+from stages.serving.text import Lines
 
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
+
+DECISIVE = ("text", "compare", "batch_size", "defuse_formulas", "output")
+"""The arguments on which the bytes of the answers depend, besides the input."""
 
 
 def main() -> None:
     options = parse_arguments()
     with evaluated.model() as model:
         base.quiet_transformers()
-        table, roles = read_texts(options, Run.load(model.adapter).columns)
-        inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
-        tuned = Classifier.tuned(model, batch_size=options.batch_size)
-        table = joined(table, tuned.answers(inputs))
-        if options.compare:
-            untouched = Classifier.untouched(model, batch_size=options.batch_size)
-            table = joined(table, untouched.answers(inputs).add_prefix("untouched_"))
-    write(table, options.output)
+        given, roles = read_texts(options, Run.load(model.adapter).columns)
+        kinds = types(given, options.output)
+        how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
+        with (
+            place(options, model, given) as home,
+            outputs.opened(options.output, home, kinds, **how) as output,
+        ):
+            chunks = left(given.chunks(prompt=options.output is None), output)
+            if first := next(chunks, None):  # before the models are loaded: what cannot be read ends the run at once
+                classifiers = load(model, options)
+                hidden = bool(options.texts) or (options.output is None and sys.stdout.isatty())
+                begin = first.position if output.parts else 0
+                for chunk in shown(itertools.chain([first], chunks), given.size, begin=begin, hidden=hidden):
+                    output.add(answered(chunk, roles, classifiers))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,14 +81,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--input",
         type=Path,
-        help="a .csv, .tsv, .jsonl or .parquet file with a column of texts; or a stream, like - for standard input: "
-        "a text a line, or with --text a table",
+        help="a .csv, .tsv, .jsonl or .parquet file with a column of texts, or a quoted glob of some; or a stream, "
+        "like - for standard input: a text a line, or with --text a table",
     )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"
     )
     parser.add_argument("--output", type=Path, help="a .csv, .tsv, .jsonl or .parquet file; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
+    parser.add_argument("--strict", action="store_true", help="end at the first row that cannot be read")
+    parser.add_argument(
+        "--defuse-formulas",
+        action="store_true",
+        help="put an apostrophe before texts that a spreadsheet would take for formulas",
+    )
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
     options = parser.parse_args()
     if options.texts and options.input:
@@ -80,40 +103,54 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--text: expected --input FILE with it, which has that column")
     if options.batch_size < 1:
         parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
-    if options.input == Path("-"):
-        options.input = Path("/dev/stdin")
-    if options.input:
-        files.readable(options.input)
+    if options.defuse_formulas and options.output and options.output.suffix not in outputs.SPREADSHEETS:
+        parser.error(f"--defuse-formulas: expected --output to end in .csv or .tsv, found {options.output}")
+    options.inputs = inputs(options.input) if options.input else []
     if options.output:
-        options.output = files.destination("--output", options.output, endings=WRITERS, read=options.input)
+        how = {"endings": outputs.ENDINGS, "read": options.inputs}
+        options.output = files.destination("--output", options.output, **how)
+        files.destination("--output", outputs.rejects_of(options.output), **how)
     return options
 
 
-def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A table, and its column for `text`, and for pairs `text_pair`; `trained` gives these columns in training.
+def inputs(path: Path) -> list[Path]:
+    """The files that a path names: `-` is standard input; a glob, those that match it, in sorted order.
 
     Raises:
-        PipelineError: there are no texts, the file cannot be read, or pairs are expected and an argument is not a pair.
+        PipelineError: there are none, or one is no file.
     """
-    streamed = options.input is not None and files.is_stream(options.input)
-    if options.input is None or (streamed and not options.text):
-        given = options.texts or lines(options.input)
-        if not any(map(str.strip, given)):
-            raise errors.PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
-        rows = [text.split("\t") if len(trained) > 1 else [text] for text in given]
-        if odd := [text for text, row in zip(given, rows, strict=True) if len(row) != len(trained)]:
-            raise errors.PipelineError(f"expected pairs of texts with a TAB between them, found {odd[0]!r}")
-        return pd.DataFrame(rows, columns=list(trained), dtype=object).map(valid), {role: role for role in trained}
-    table = formats.read_table(options.input, format=STREAMED if streamed else None)
-    roles = text_columns(table, trained, named=options.text, file=options.input)
-    formats.check_values(options.input, table, {column: role for role, column in roles.items()})
-    return table.map(lambda value: valid(value) if isinstance(value, str) else value), roles
+    if path == Path("-"):
+        path = Path("/dev/stdin")
+    if path.exists() or not glob.has_magic(str(path)):
+        return [files.readable(path)]
+    found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not found:
+        raise errors.PipelineError(f"--input: expected files that match {path}, found none")
+    return [files.readable(one) for one in found]
 
 
-def lines(stream: Path | None) -> list[str]:
-    """The lines of a stream; None: of standard input."""
-    text = stream.read_text(errors="surrogateescape") if stream else sys.stdin.read()
-    return text.removesuffix("\n").split("\n")
+def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[Tables, dict[str, str]]:
+    """The rows, and their column for `text`, and for pairs `text_pair`; `trained` gives these columns in training.
+
+    Raises:
+        PipelineError: a file cannot be read, or has no such column.
+    """
+    streamed = bool(options.inputs) and files.is_stream(options.inputs[0])
+    if not options.inputs or (streamed and not options.text):
+        path = options.inputs[0] if streamed else Path("standard input")
+        stream = path.open("rb") if streamed else sys.stdin.buffer
+        given = [Lines(options.texts or stream, list(trained), path=path)]
+        return Tables(tables=given, texts=list(trained)), {role: role for role in trained}
+    given = [tables.opened(path, STREAMED if streamed else None) for path in options.inputs]
+    first = given[0]
+    roles = text_columns(tables.sample(first), trained, named=options.text, file=first.path)
+    for table in given:
+        if absent := [column for column in roles.values() if column not in table.columns]:
+            raise errors.PipelineError(
+                f"{table.path}: expected the column {absent[0]!r}, as in {first.path}, found "
+                f"{formats.listed(table.columns)}; rename the columns, or leave the file out"
+            )
+    return Tables(tables=given, texts=list(roles.values())), roles
 
 
 def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | None, file: Path) -> dict[str, str]:
@@ -153,6 +190,75 @@ def of_texts(column: pd.Series) -> bool:
     return written and bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
 
 
+def types(given: Tables, output: Path | None) -> pa.Schema | None:
+    """The types of the columns that are carried through to a Parquet file, which all chunks share.
+
+    Raises:
+        PipelineError: the values of a column have no type in common.
+    """
+    if output is None or output.suffix != ".parquet":
+        return None
+    with outputs.holdable(output):
+        return given.types()
+
+
+def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) -> AbstractContextManager[Path | None]:
+    """Where the answers stay if the run is interrupted; None: nowhere, as what is read from a stream is gone.
+
+    Which model it is say the files that `evaluated.MARKS` names. A large input is known by its size and time.
+    """
+    there = next(folder for folder in (paths.CHECKPOINTS, *paths.CHECKPOINTS.absolute().parents) if folder.exists())
+    if not options.output or given.size is None or not os.access(there, os.W_OK):
+        return nullcontext()
+    read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in options.inputs]
+    settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read} | machine()
+    marks = (model.adapter / FILE, model.base / "source.json", model.abstention)
+    return places.place("predict", settings=settings, inputs=filter(Path.exists, marks), days=math.inf)
+
+
+def left(chunks: Iterator[Chunk], output: outputs.Output) -> Iterator[Chunk]:
+    """The chunks that an interrupted run has not answered."""
+    rows = 0
+    for chunk in chunks:
+        output.reject(chunk.rejects)
+        if len(chunk.table) and output.has():
+            rows += len(chunk.table)
+        elif len(chunk.table):
+            if rows:
+                progress.say(f"predict: goes on after {rows:,} rows of an interrupted run")
+                rows = 0
+            yield chunk
+
+
+def shown(chunks: Iterator[Chunk], size: int | None, *, begin: float, hidden: bool) -> Iterator[Chunk]:
+    """The chunks, while a bar shows how much is answered: bytes of the `size` from `begin` on, or else rows."""
+    rows, total = 0, None if size is None else size - int(begin)
+    with progress.bar("predict", total=total, unit="byte" if total else "row", hidden=hidden) as bar:
+        for chunk in chunks:
+            yield chunk
+            rows += len(chunk.table)
+            if total:
+                bar.set_postfix_str(f"{rows:,} rows")
+            bar.update(int(chunk.position) - int(begin) if total else len(chunk.table))
+            begin = chunk.position
+
+
+def load(model: evaluated.Model, options: argparse.Namespace) -> dict[str, Classifier]:
+    """The models that answer, by what comes before the names of their answers."""
+    how = {"batch_size": options.batch_size}
+    untouched = {"untouched_": Classifier.untouched(model, **how)} if options.compare else {}
+    return {"": Classifier.tuned(model, **how)} | untouched
+
+
+def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classifier]) -> pd.DataFrame:
+    """The rows with the answers beside them."""
+    table = chunk.table
+    inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
+    for prefix, classifier in classifiers.items():
+        table = joined(table, classifier.answers(inputs, rows=chunk.lines).add_prefix(prefix))
+    return table
+
+
 def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
     """The table with the answers beside it; an answer's name that the table has already gets `predicted_` before it."""
     for name in answered:
@@ -161,50 +267,6 @@ def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
             column = f"predicted_{column}"
         table = table.assign(**{column: answered[name]})
     return table
-
-
-def write(table: pd.DataFrame, path: Path | None) -> None:
-    """Write the table to a file by its extension, or to standard output as tab-separated values, each row on a line.
-
-    Raises:
-        PipelineError: the file's format cannot hold the values of a column that is carried through.
-    """
-    if path is None:
-        on_a_line = table.map(lambda value: LINE_BREAKS.sub(" ", value) if isinstance(value, str) else value)
-        content = on_a_line.to_csv(sep="\t", index=False, float_format="%.4f")
-        print(printable(content) if sys.stdout.isatty() else content, end="")
-        return
-    try:
-        content = WRITERS[path.suffix](table)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise errors.PipelineError(
-            f"{path.name}: expected columns that such a file can hold, found: {' '.join(str(error).split())}; "
-            "choose another ending, or leave the column out"
-        ) from None
-    files.write_bytes(path, content)
-
-
-def as_csv(table: pd.DataFrame, delimiter: str = ",") -> bytes:
-    """The table as text; all fields are quoted if one holds a carriage return, which the csv module leaves bare."""
-    bare = table.map(lambda value: isinstance(value, str) and "\r" in value).any(axis=None)
-    quoting = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
-    return table.to_csv(sep=delimiter, index=False, quoting=quoting).encode()
-
-
-def as_parquet(table: pd.DataFrame) -> bytes:
-    """The table as a Parquet file."""
-    content = io.BytesIO()
-    table.to_parquet(content, index=False)
-    return content.getvalue()
-
-
-WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
-    ".csv": as_csv,
-    ".tsv": partial(as_csv, delimiter="\t"),
-    ".jsonl": lambda table: table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode(),
-    ".parquet": as_parquet,
-}
-"""A table as the content of a file, by its extension."""
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ class Project:
         with (
             contextlib.chdir(self.folder),
             mock.patch.object(sys, "argv", [f"stages.{name}", *arguments]),
-            mock.patch.object(sys, "stdin", io.StringIO(input)),
+            mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode()))),
             contextlib.redirect_stdout(told),
             contextlib.redirect_stderr(failed),
         ):

@@ -6,12 +6,14 @@ import json
 from argparse import Namespace
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from stages import predict
 from stages.common import texts
 from stages.encoding import template
 from stages.rows import formats
+from stages.serving import outputs
 
 BREAKS = "\u2028\u2029\f\v\x85\x1c\x1d\x1e\r"
 LINES = [*(f"A{character}film" for character in BREAKS), "", " ", "\u200b", "Last"]
@@ -40,29 +42,36 @@ def test_every_row_of_a_file_stays_one_row(name, end, tmp_path):
 
 
 def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*LINES, ""]), newline="\n"))
-    table, _ = predict.read_texts(Namespace(input=None, texts=[]), {"text": "text"})
-    assert table["text"].tolist() == LINES
-    predict.write(table.assign(label="good"), None)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join([*LINES, ""]).encode())))
+    given, _ = predict.read_texts(Namespace(inputs=[], texts=[]), {"text": "text"})
+    (chunk,) = given.chunks()
+    assert chunk.table["text"].tolist() == LINES
+    written(chunk.table.assign(label="good"), None)
     out = capsys.readouterr().out
     assert out.splitlines() == out.removesuffix("\n").split("\n")
     assert len(out.splitlines()) == 1 + len(LINES)
 
 
-@pytest.mark.parametrize("given", [[*LINES, "two\nlines"], ["two\nlines", "two\r\nlines"]])
+@pytest.mark.parametrize("given", [[*LINES, 'two\nlines, "or",\tmore'], ["two\nlines", "two\r\nlines"]])
 @pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
 def test_what_predict_writes_is_read_back_as_it_was(name, given, tmp_path):
-    predict.write(pd.DataFrame({"text": given, "label": "good"}, dtype=object), tmp_path / name)
+    written(pd.DataFrame({"text": given, "label": "good"}, dtype=object), tmp_path / name)
     assert formats.read_table(tmp_path / name)["text"].tolist() == given
+
+
+def written(table, path):
+    """Write a table as `predict` writes a chunk."""
+    types = pa.Schema.from_pandas(table) if path and path.suffix == ".parquet" else None
+    with outputs.opened(path, None, types) as output:
+        output.add(table)
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
 def test_other_readers_find_the_rows_of_what_predict_writes_too(delimiter):
-    written = predict.as_csv(pd.DataFrame({"text": LINES, "label": "good"}), delimiter).decode()
-    assert list(csv.reader(io.StringIO(written, newline=""), delimiter=delimiter))[1:] == [
-        [one, "good"] for one in LINES
-    ]
-    assert len(pd.read_csv(io.StringIO(written), sep=delimiter)) == len(LINES)
+    content = outputs.as_csv(pd.DataFrame({"text": LINES, "label": "good"}), delimiter).decode()
+    rows = list(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter))
+    assert rows[1:] == [[one, "good"] for one in LINES]
+    assert len(pd.read_csv(io.StringIO(content), sep=delimiter)) == len(LINES)
 
 
 def test_rows_that_end_in_carriage_returns_alone_are_rows(tmp_path):

@@ -21,7 +21,6 @@ from stages.common import errors, paths
 from stages.encoding import template, tokens
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.rows import formats
 from stages.serving.answers import logits
 
 TEMPLATE = "First: {text}\nSecond: {text_pair}\nThe same:"
@@ -99,20 +98,6 @@ def test_a_tab_parts_the_texts_of_a_pair_on_the_command_line(ran, monkeypatch, c
 def test_every_rival_is_scored_on_pairs(ran):
     scores = json.loads((ran / paths.BASELINE_METRICS).read_text())
     assert {"bag_of_words", "zero_shot", "linear_probe"} <= set(scores)
-
-
-def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_what_was_given(monkeypatch, capsys):
-    for terminal, shown in ((True, "text\n\\x1b[31mred \n"), (False, "text\n\x1b[31mred \n")):
-        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
-        predict.write(pd.DataFrame({"text": ["\x1b[31mred\r"]}), None)
-        assert capsys.readouterr().out == shown
-
-
-@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
-def test_line_separators_in_a_carried_text_leave_its_row_whole(ending, tmp_path):
-    table = pd.DataFrame({"text": ["a\rb", "e\nf", "g\x85h\u2028i\x0c", 'j",\t']})
-    predict.write(table, tmp_path / f"answers{ending}")
-    assert formats.read_table(tmp_path / f"answers{ending}")["text"].tolist() == table["text"].tolist()
 
 
 @pytest.mark.parametrize("top_layers", [2, "all"])

@@ -401,9 +401,10 @@ def test_predict_reads_open_streams_to_their_end(text, content, read, monkeypatc
     os.write(here, content.encode())
     os.close(here)
     monkeypatch.setattr(sys, "argv", ["predict", "--input", f"/dev/fd/{there}", *(["--text", text] if text else [])])
-    table, roles = predict.read_texts(predict.parse_arguments(), {"text": "text"})
+    given, roles = predict.read_texts(predict.parse_arguments(), {"text": "text"})
+    (chunk,) = given.chunks()
     os.close(there)
-    assert table[roles["text"]].tolist() == read
+    assert chunk.table[roles["text"]].tolist() == read
 
 
 def test_a_class_named_like_a_column_of_the_answers_has_a_column_of_its_own(saved_model):

@@ -4,12 +4,19 @@ On an accelerator, work and copies are queued. A copy through pinned memory wait
 also waits for the work that other threads have queued since.
 """
 
+from typing import Any
+
 import torch
 
 
 def device() -> torch.device:
     """The accelerator, where there is one, else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def machine() -> dict[str, Any]:
+    """What of a machine the last bits of a result depend on."""
+    return {"device": device(), "cpu": torch.cpu.get_capabilities(), "threads": torch.get_num_threads()}
 
 
 def to_device(tensor: torch.Tensor) -> torch.Tensor:

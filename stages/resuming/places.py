@@ -35,7 +35,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
     try:
         yield folder
     except Interrupted as stopped:
-        if any(folder.glob("*/checkpoint-*")) or any(folder.glob("*/done")):
+        if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*")):
             stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
         raise
     shutil.rmtree(folder)

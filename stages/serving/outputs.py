@@ -1,0 +1,260 @@
+"""Where answers go, chunk by chunk: to standard output, or part by part into a folder and at the end into a file.
+
+The parts of a run that was interrupted are taken up by the next one. A file is whole or absent: its parts become one
+under a temporary name.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.common import errors, files, progress
+from stages.common.texts import printable, shortened, valid
+from stages.serving.tables import Reject
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""The formats of answers, by extension."""
+
+SPREADSHEETS = (".csv", ".tsv")
+"""Those that a spreadsheet opens, which takes some texts for formulas."""
+
+FORMULA = re.compile(r"[=+\-@\t\r]")
+"""How a formula begins (OWASP, CSV Injection)."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+"""All that some reader of lines takes for the end of one."""
+
+PARTS_OF_GROUP = 64
+"""Parts that make a row group of a Parquet file."""
+
+
+def defused(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which a spreadsheet finds no formula: a text or name that could be one begins with an apostrophe."""
+
+    def harmless(value: object) -> object:
+        odd = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
+        return f"'{value}" if odd else value
+
+    return table.map(harmless).rename(columns=harmless)
+
+
+def as_csv(table: pd.DataFrame, delimiter: str = ",", *, header: bool = True) -> bytes:
+    """The table as text; all fields are quoted if one holds a carriage return, which the csv module leaves bare."""
+    bare = table.map(lambda value: isinstance(value, str) and "\r" in value).any(axis=None)
+    quoting = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+    return table.to_csv(sep=delimiter, index=False, quoting=quoting, header=header).encode()
+
+
+def as_jsonl(table: pd.DataFrame, *, header: bool = True) -> bytes:
+    """The table as an object a line."""
+    return table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode()
+
+
+WRITERS = {".csv": as_csv, ".tsv": partial(as_csv, delimiter="\t"), ".jsonl": as_jsonl}
+"""A table as the content of a file of text, by its extension; `header`: it is the beginning."""
+
+
+@dataclass(kw_only=True)
+class Output:
+    """What becomes of answers, and of what has none."""
+
+    strict: bool = False
+    """Whether the first row without an answer ends the run."""
+    defuse: bool = False
+    """See `defused`."""
+    parts: int = 0
+    """How many chunks of answers there are."""
+    rejects: int = 0
+    first: Reject | None = None
+
+    def reject(self, rejects: list[Reject]) -> None:
+        """Count what has no answer.
+
+        Raises:
+            PipelineError: there is some, and the run is strict.
+        """
+        self.rejects += len(rejects)
+        self.first = self.first or next(iter(rejects), None)
+        if self.first and self.strict:
+            raise errors.PipelineError(f"{self.found()}; correct it, or leave out --strict")
+
+    def found(self) -> str:
+        """The first row without an answer, in words."""
+        return (
+            f"{self.first.file}: expected rows that can be read, found in line {self.first.line}: {self.first.reason}"
+        )
+
+    def close(self, kept: str) -> None:
+        """Say how many rows have no answer.
+
+        Args:
+            kept: where they are, or what would keep them.
+
+        Raises:
+            PipelineError: no row has one.
+        """
+        if not self.parts:
+            raise errors.PipelineError(f"{self.found()}; so all {self.rejects:,} rows; correct them")
+        if self.rejects:
+            progress.say(
+                f"predict: {self.rejects:,} row(s) could not be read and have no answer; the first: "
+                f"{self.first.file}, line {self.first.line}: {shortened(self.first.reason, 200)}; {kept}"
+            )
+
+
+@dataclass(kw_only=True)
+class Printed(Output):
+    """Standard output, with tab-separated values."""
+
+    def has(self) -> bool:
+        """Whether the next chunk's answers are there already."""
+        return False
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Print a chunk's answers, each row on a line."""
+        table = defused(table) if self.defuse else table
+        on_a_line = table.map(lambda value: LINE_BREAKS.sub(" ", value) if isinstance(value, str) else value)
+        content = on_a_line.to_csv(sep="\t", index=False, float_format="%.4f", header=not self.parts)
+        print(printable(content) if sys.stdout.isatty() else content, end="", flush=True)
+        self.parts += 1
+
+
+@dataclass(kw_only=True)
+class File(Output):
+    """A file in the making."""
+
+    path: Path
+    folder: Path
+    """Where its parts are."""
+    rejected: TextIO
+    """The table of what has no answer."""
+    types: pa.Schema | None = None
+    """Of the columns that are carried through, for a Parquet file."""
+
+    def __post_init__(self) -> None:
+        csv.writer(self.rejected).writerow(Reject._fields)
+
+    def part(self, number: int) -> Path:
+        """The file of a part, whose numbers begin at 0."""
+        return self.folder / "parts" / f"part-{number:09}{self.path.suffix}"
+
+    def has(self) -> bool:
+        """Whether the next chunk's answers are there from an interrupted run; they count then."""
+        there = self.part(self.parts).exists()
+        self.parts += there
+        return there
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Write a chunk's answers.
+
+        Raises:
+            PipelineError: the file's format cannot hold the values of a column; or see `files.write_bytes`.
+        """
+        with holdable(self.path):
+            if self.types is None:
+                table = defused(table) if self.defuse else table
+                content = WRITERS[self.path.suffix](table, header=not self.parts)
+            else:
+                content = as_parquet(table, self.types)
+        files.write_bytes(self.part(self.parts), content)
+        self.parts += 1
+
+    def reject(self, rejects: list[Reject]) -> None:
+        super().reject(rejects)
+        told = [Reject(valid(one.file), one.line, valid(one.reason), valid(one.content)) for one in rejects]
+        table = pd.DataFrame(told, columns=Reject._fields, dtype=object)
+        table = defused(table) if self.defuse else table
+        csv.writer(self.rejected).writerows(table.itertuples(index=False))
+
+    def join(self, fresh: Path) -> None:
+        """Make one file of the parts."""
+        parts = [self.part(number) for number in range(self.parts)]
+        if self.types is None:
+            with fresh.open("wb") as file:
+                for part in parts:
+                    file.write(part.read_bytes())
+            return
+        with pq.ParquetWriter(fresh, pq.read_schema(parts[0])) as writer:
+            for start in range(0, len(parts), PARTS_OF_GROUP):
+                group = [pq.ParquetFile(part).read() for part in parts[start : start + PARTS_OF_GROUP]]
+                writer.write_table(pa.concat_tables(group))
+
+
+def rejects_of(path: Path) -> Path:
+    """The file beside an output with what has no answer there."""
+    return path.with_name(f"{path.stem}.rejects.csv")
+
+
+@contextmanager
+def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **options: bool) -> Iterator[Output]:
+    """Where answers go; if the block succeeds, the file is there.
+
+    Args:
+        path: None: standard output.
+        home: where the parts of the file stay if the block fails; None: nowhere.
+        types: of the columns that are carried through, for a Parquet file.
+        options: see `Output`.
+    """
+    if path is None:
+        output = Printed(**options)
+        yield output
+        output.close("with --output, a file keeps them")
+        return
+    with files.temporary(path) as scratch:
+        fresh, rejected = scratch / path.name, scratch / rejects_of(path).name
+        fresh.touch()
+        with rejected.open("w", encoding="utf-8", newline="") as table:
+            output = File(path=path, folder=home or scratch, rejected=table, types=types, **options)
+            yield output
+        with files.writing(path):
+            output.close(f"all are in {rejects_of(path).name}")
+            if output.rejects:
+                publish(rejected, rejects_of(path))
+            else:
+                rejects_of(path).unlink(missing_ok=True)
+            output.join(fresh)
+            publish(fresh, path)
+
+
+def publish(fresh: Path, path: Path) -> None:
+    """Bring a file to the disk, then put it in its place."""
+    files.sync(fresh)
+    fresh.replace(path)
+    files.sync(path.parent)
+
+
+def as_parquet(table: pd.DataFrame, types: pa.Schema) -> bytes:
+    """The table as a Parquet file; `types`: of its first columns."""
+    answers = pa.Schema.from_pandas(table[table.columns[len(types) :]], preserve_index=False)
+    made = pa.Table.from_pandas(table, pa.schema([*types, *answers]), preserve_index=False)
+    content = pa.BufferOutputStream()
+    pq.write_table(made.replace_schema_metadata(), content)
+    return content.getvalue().to_pybytes()
+
+
+@contextmanager
+def holdable(path: Path) -> Iterator[None]:
+    """Say of `path` that its format cannot hold some values, if the block fails, which makes its content.
+
+    Raises:
+        PipelineError: it does.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        raise errors.PipelineError(
+            f"{path.name}: expected columns that such a file can hold, found: {' '.join(str(error).split())}; "
+            "choose another ending, or leave the column out"
+        ) from None

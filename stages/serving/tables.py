@@ -1,0 +1,313 @@
+"""Tables that are read piece by piece: how much memory they take depends on the length of their rows, not on how many.
+
+The values are those of `stages.rows.formats`. What cannot be read as a row is told apart, with its line, the reason and
+its content. What a file is (its encoding, its delimiter, its line ends) is found out from its first megabyte.
+"""
+
+import io
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features, List
+
+from stages.common import content, files, texts
+from stages.common.errors import PipelineError
+from stages.rows import formats
+from stages.serving.text import Record, Text, ended, is_foreign, rows
+
+FIRST, MOST = 64, 1024
+"""Rows of the first chunk, so that the first answers come soon, and at most; each has twice as many as the last."""
+
+SAMPLE = 1000
+"""Rows that show which columns are texts."""
+
+FOREIGN_BYTES = "bytes that are no text in the encoding of the file"
+
+
+class Reject(NamedTuple):
+    """What cannot be answered."""
+
+    file: str
+    line: int
+    reason: str
+    content: str
+
+
+class Table(Protocol):
+    """A file with rows."""
+
+    path: Path
+    format: str
+    columns: list[str]
+    size: int | None
+    """Bytes; None: no one knows."""
+
+    def records(self) -> Iterator[Record | None]:
+        """Each row; None where the next one has yet to come."""
+
+    def position(self) -> float:
+        """The bytes that hold the rows so far."""
+
+    def types(self) -> pa.Schema:
+        """The types of the columns, which hold for every row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some rows."""
+
+    table: pd.DataFrame
+    lines: list[int]
+    """Where each row of the table begins."""
+    rejects: list[Reject]
+    position: float
+    """The bytes of all tables that were read so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Files of which each has the columns of texts."""
+
+    tables: list[Table]
+    texts: list[str]
+    """The columns whose values are answered."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of all tables."""
+        return list(dict.fromkeys(column for table in self.tables for column in table.columns))
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None: no one knows."""
+        sizes = [table.size for table in self.tables]
+        return None if None in sizes else sum(sizes)
+
+    def types(self) -> pa.Schema:
+        """The types of all columns, which hold for every row.
+
+        Raises:
+            ValueError, TypeError: the values of a column have no type in common.
+        """
+        return pa.unify_schemas([table.types() for table in self.tables], promote_options="permissive")
+
+    def chunks(self, *, prompt: bool = False) -> Iterator[Chunk]:
+        """All rows, in order.
+
+        Args:
+            prompt: a chunk ends where the next row has yet to come.
+
+        Raises:
+            PipelineError: a file cannot be read, or there are no rows.
+        """
+        columns, size, before, begun = self.columns, FIRST, 0, False
+        table, rows, lines, rejects = self.tables[0], [], [], []
+
+        def chunk(position: float) -> Chunk:
+            made = pd.DataFrame(rows, columns=columns, dtype=object)
+            return Chunk(table=made, lines=lines, rejects=rejects, position=position)
+
+        for table in self.tables:
+            place = {name: index for index, name in enumerate(table.columns)}
+            for record in table.records():
+                if record:
+                    given = record.values or ()
+                    values = {name: given[place[name]] if name in place and given else None for name in columns}
+                    if reason := record.reason or self.unfit(values):
+                        shown = record.content or json.dumps(values, ensure_ascii=False, default=str)
+                        rejects.append(Reject(str(table.path), record.line, reason, shown))
+                    else:
+                        rows.append(list(values.values()))
+                        lines.append(record.line)
+                full = len(rows) + len(rejects) >= size
+                if full or (prompt and not record and (rows or rejects)):
+                    yield chunk(before + table.position())
+                    begun, rows, lines, rejects = True, [], [], []
+                    size = min(2 * size, MOST) if full else size
+            before += table.size or 0
+        if rows or rejects:
+            yield chunk(before)
+        elif not begun:
+            raise PipelineError(f"{self.tables[0].path.name}: expected rows, found none")
+
+    def unfit(self, values: dict[str, Any]) -> str:
+        """Why a row has no text to be answered; empty: it has."""
+        for column in self.texts:
+            if values[column] is None:
+                return f"no text in column {column!r}"
+            if not isinstance(values[column], formats.VALUE_TYPES):
+                found = type(values[column]).__name__
+                return f"{found} in column {column!r}, expected text, a number or a boolean"
+        return ""
+
+
+def opened(path: Path, format: str | None = None) -> Table:
+    """The table in a file.
+
+    Args:
+        format: one of `formats.READERS`; None: by the file's extension.
+
+    Raises:
+        PipelineError: the file has no such table.
+    """
+    format = format or formats.format_of(path)
+    with formats.reading(path, format):
+        if format in formats.DIALECTS:
+            return Delimited(path, format)
+        return Objects(path) if format == "jsonl" else Columnar(path)
+
+
+def sample(table: Table) -> pd.DataFrame:
+    """The first rows of a table; of a stream, which cannot be read twice, the names of the columns alone."""
+    records = () if table.size is None else itertools.islice(table.records(), SAMPLE)
+    return pd.DataFrame([one.values for one in records if not one.reason], columns=table.columns, dtype=object)
+
+
+class Delimited:
+    """A .csv or .tsv file, or a stream of one."""
+
+    def __init__(self, path: Path, format: str) -> None:
+        self.path, self.format = path, format
+        self.size = None if files.is_stream(path) else path.stat().st_size
+        self.text = Text(path)
+        self.dialect = content.with_delimiter(path, self.text.beginning, formats.DIALECTS[format])
+        lines = io.StringIO(self.text.beginning, newline="\n")
+        first = next((text for _, text, fields in rows(lines, self.dialect) if fields != []), "")
+        options = self.dialect | {"index_col": False, "lineterminator": "\n"}
+        names = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
+        self.columns = formats.trimmed(names, [])
+        if self.size is not None:
+            self.text = None  # thousands of files may be named
+
+    def records(self) -> Iterator[Record]:
+        width = None
+        with formats.reading(self.path, self.format):
+            self.text = Text(self.path) if self.size is not None else self.text
+            for line, text, fields in rows(self.text.lines(), self.dialect):
+                if width is None:
+                    width = len(fields or []) or None  # of the header, before which there may be blank lines
+                else:
+                    yield self.record(line, text, fields, width)
+
+    def record(self, line: int, text: str, fields: list[str] | None, width: int) -> Record:
+        """A row, or why it is none."""
+        if fields is None:
+            reason = "a quote that is not closed"
+        elif is_foreign(text):
+            reason = FOREIGN_BYTES
+        elif len(fields) != width and not (width == 1 and fields == []):
+            reason = f"{len(fields)} fields, {width} in the first line"
+        else:
+            return Record(line, text, fields or [""])
+        return Record(line, ended(text), None, reason)
+
+    def position(self) -> float:
+        return self.text.position()
+
+    def types(self) -> pa.Schema:
+        """All values are text."""
+        return pa.schema([(name, pa.string()) for name in self.columns])
+
+
+class Objects:
+    """A .jsonl file. It is read twice, as any row may have further keys."""
+
+    format = "jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, path.stat().st_size
+        self.keys = list(dict.fromkeys(key for one in self.objects() if not one.reason for key in one.values))
+        self.columns = formats.trimmed([texts.valid(key) for key in self.keys], [])
+
+    def objects(self) -> Iterator[Record]:
+        """The object in each line that is not blank, as the values of a record."""
+        self.text = Text(self.path)
+        for number, line in enumerate(self.text.lines(), start=1):
+            if is_foreign(line):
+                yield Record(number, ended(line), None, FOREIGN_BYTES)
+            elif line.strip():
+                try:
+                    yield Record(number, line, formats.read_object(line, number))
+                except ValueError as error:
+                    yield Record(number, ended(line), None, str(error))
+
+    def records(self) -> Iterator[Record]:
+        with formats.reading(self.path, self.format):
+            for one in self.objects():
+                yield one if one.reason else one._replace(values=[valid(one.values.get(key)) for key in self.keys])
+
+    def position(self) -> float:
+        return self.text.position()
+
+    def types(self) -> pa.Schema:
+        """Those of all values."""
+        found, records = pa.schema([]), (one.values for one in self.records() if not one.reason)
+        while some := list(itertools.islice(records, SAMPLE)):
+            columns = zip(self.columns, zip(*some, strict=True), strict=True)
+            types = pa.schema([(name, pa.array(values).type) for name, values in columns])
+            found = pa.unify_schemas([found, types], promote_options="permissive")
+        return found
+
+
+def valid(value: Any) -> Any:
+    """A value of a JSON object; a text as UTF-8 can encode it."""
+    return texts.valid(value) if isinstance(value, str) and not value.isascii() else value
+
+
+class Columnar:
+    """A Parquet file."""
+
+    format = "parquet"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size, self.share = path, path.stat().st_size, 0.0
+        with self.file() as file:
+            self.schema = file.schema_arrow
+        self.names = list(dict.fromkeys(self.schema.names))
+        self.columns = formats.trimmed(self.names, [])
+
+    @contextmanager
+    def file(self) -> Iterator[pq.ParquetFile]:
+        """The file; what it unfolds to, if it is compressed as a whole, as Parquet is read from its end."""
+        packed = content.is_compressed(self.path)
+        with tempfile.TemporaryFile() if packed else files.readable(self.path).open("rb") as given:
+            if packed:
+                given.writelines(content.chunks(self.path))
+            size = given.seek(0, os.SEEK_END)
+            file = pq.ParquetFile(given, buffer_size=content.CHUNK)
+            content.check_unfolding(formats.unfolded(file.metadata), size)
+            yield file
+
+    def records(self) -> Iterator[Record]:
+        with formats.reading(self.path, self.format), self.file() as file:
+            number = itertools.count(1)
+            for batch in file.iter_batches(batch_size=MOST, columns=self.names):
+                for values in zip(*formats.values_of(pa.Table.from_batches([batch])).values(), strict=True):
+                    yield Record(row := next(number), "", list(values))
+                    self.share = row / file.metadata.num_rows
+
+    def position(self) -> float:
+        return self.size * self.share
+
+    def types(self) -> pa.Schema:
+        """Those of the file; text for numbers that have names."""
+        features = Features.from_arrow_schema(self.schema)
+        types = {name: self.schema.field(name).type for name in self.names}
+        for name, feature in features.items():
+            if pa.types.is_dictionary(types[name]):
+                types[name] = types[name].value_type
+            elif isinstance(feature, ClassLabel):
+                types[name] = pa.string()
+            elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+                types[name] = pa.list_(pa.string())
+        return pa.schema(list(zip(self.columns, types.values(), strict=True)))

@@ -1,0 +1,212 @@
+"""Text piece by piece: the lines of a file or a stream, and the rows that they make.
+
+What a file is (its encoding, its line ends) is found out from its first megabyte, and from the first one that is not
+ASCII: `stages.common.content` says how.
+"""
+
+import codecs
+import csv
+import io
+import itertools
+import re
+import select
+from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from stages.common import content, texts
+from stages.common.errors import PipelineError
+from stages.rows import formats
+
+FOREIGN = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is no text in the encoding of its file."""
+
+RETURN = "\udc0d"
+"""What stands for a carriage return within a row while the csv module reads it; decoded text has no such surrogate."""
+
+
+AT_ONCE = 1 << 16
+"""Bytes of a stream that are read at once: as many as a pipe holds."""
+
+
+class Record(NamedTuple):
+    """A row of a table, or what stands in its place."""
+
+    line: int
+    """Where it begins, from 1; in a Parquet file the number of the row."""
+    content: str
+    """The text that was read; empty in a Parquet file."""
+    values: list[Any] | None
+    """By column; None: it is no row."""
+    reason: str = ""
+    """Why it is no row."""
+
+
+class Text:
+    """The text of a file, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the beginning.
+
+        Raises:
+            UnicodeDecodeError: the encoding is unknown; ValueError: see `content.chunks` and `content.short_lines`.
+        """
+        self.path, self.read, self.came, self.gone = path, 0, 0, 0
+        self.pieces = self.decoded()
+        first, second = next(self.pieces, "").removeprefix("\ufeff"), next(self.pieces, "")
+        self.beginning = first[: first.rfind("\n") + 1] or first if second else first
+        of_a_mac = "\r" in first and "\r" not in content.with_line_feeds(first)
+        self.line_feeds = io.IncrementalNewlineDecoder(None, translate=of_a_mac)
+        self.pieces = itertools.chain([first, second], self.pieces)
+
+    def decoded(self) -> Iterator[str]:
+        """The text in pieces. What is ASCII does not tell an encoding, so the first piece that is not decides."""
+        parts = content.short_lines(content.chunks(self.path, self.note))
+        first, decoder = next(parts, b""), None
+        encoding = content.BYTE_ORDER_MARKS.get(first[:2]) or content.utf_16_without_mark(first)
+        for part in itertools.chain([first], parts):
+            if decoder is None and (encoding or not part.isascii()):
+                encoding = encoding or encoding_of(part)
+                content.say_encoding(self.path, encoding)
+                foreign = "strict" if encoding.startswith("utf-16") else "surrogateescape"
+                decoder = codecs.getincrementaldecoder(encoding.split()[0])(foreign)
+            yield decoder.decode(part) if decoder else part.decode()
+        yield decoder.decode(b"", final=True) if decoder else ""
+
+    def note(self, read: int) -> None:
+        """Remember how many bytes of the file were read."""
+        self.read = read
+
+    def lines(self) -> Iterator[str]:
+        """Each line, with what ends it."""
+        rest = ""
+        for piece in self.pieces:
+            self.came += len(piece)
+            *whole, rest = (rest + self.line_feeds.decode(piece)).split("\n")
+            for line in whole:
+                self.gone += len(line) + 1
+                yield f"{line}\n"
+        if rest:
+            yield rest
+
+    def position(self) -> float:
+        """The bytes of the file that hold the lines so far."""
+        return self.read * min(1, self.gone / max(1, self.came))
+
+
+def encoding_of(part: bytes) -> str:
+    """The encoding of a piece that is not ASCII.
+
+    Raises:
+        UnicodeDecodeError: it is unknown. In UTF-8 with a few broken bytes, the rows that have these cannot be read.
+    """
+    try:
+        codecs.utf_8_decode(part, "strict", False)  # the last character may be cut off
+    except UnicodeDecodeError:
+        try:
+            return content.decoded(part)[1]
+        except UnicodeDecodeError:
+            if part.decode(errors="ignore").isascii():
+                raise
+    return "utf-8"
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a text has bytes that are no text in the encoding of its file."""
+    return not text.isascii() and FOREIGN.search(text) is not None
+
+
+def ended(text: str) -> str:
+    """A row's text without what ends it."""
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def rows(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[tuple[int, str, list[str] | None]]:
+    """The number of each row's first line, its text and its fields.
+
+    None for the fields: it has a quote that is not closed within `content.LONGEST_LINE`; the next row begins with the
+    next line. A carriage return that is no part of a line's end is part of a field.
+    """
+    csv.field_size_limit(content.LONGEST_LINE)
+    lines, again, taken, number, over = iter(lines), deque(), [], 1, False
+
+    def feed() -> Iterator[str]:
+        nonlocal over
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield content.LONE_RETURN.sub(RETURN, line) if "\r" in line else line
+        over = True
+
+    while True:
+        reader = csv.reader(feed(), delimiter=dialect["sep"], quoting=dialect["quoting"])
+        over = False
+        while not over:
+            try:
+                fields = next(reader, None)
+            except csv.Error:
+                over = True
+            if over:
+                break
+            text = taken[0] if len(taken) == 1 else "".join(taken)
+            yield number, text, [one.replace(RETURN, "\r") for one in fields] if "\r" in text else fields
+            number += len(taken)
+            taken.clear()
+        if not taken:
+            return
+        yield number, taken[0], None
+        again.extendleft(reversed(taken[1:]))
+        number += 1
+        taken.clear()
+
+
+class Lines:
+    """Texts, or pairs with a TAB between them, a line each."""
+
+    format, size = "lines", None
+
+    def __init__(self, given: BinaryIO | list[str], columns: list[str], *, path: Path) -> None:
+        self.given, self.columns, self.path = given, columns, path
+
+    def records(self) -> Iterator[Record | None]:
+        number, blank = 0, True
+        for line in self.lines():
+            if line is None:
+                yield None
+                continue
+            number, blank = number + 1, blank and not line.strip()
+            values = line.split("\t") if len(self.columns) > 1 else [line]
+            if len(values) == len(self.columns):
+                yield Record(number, line, [texts.valid(value) for value in values])
+            else:
+                reason = f"expected pairs of texts with a TAB between them, found {line!r}"
+                yield Record(number, line, None, reason)
+        if blank:
+            raise PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
+
+    def lines(self) -> Iterator[str | None]:
+        """The text of each line; None where the next one has yet to come."""
+        if isinstance(self.given, list):
+            yield from self.given
+            return
+        rest = b""
+        with formats.reading(self.path, self.format):
+            for piece in content.short_lines(iter(partial(self.given.read1, AT_ONCE), b"")):
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line.removesuffix(b"\r").decode(errors="surrogateescape") for line in whole)
+                if not is_waiting(self.given):
+                    yield None
+            if rest:
+                yield rest.decode(errors="surrogateescape")
+
+    def position(self) -> float:
+        return 0.0
+
+
+def is_waiting(stream: BinaryIO) -> bool:
+    """Whether a stream can be read without a pause; so can what is no stream of the operating system."""
+    try:
+        return bool(select.select([stream], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
