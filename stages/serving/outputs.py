@@ -92,9 +92,7 @@ class Output:
 
     def found(self) -> str:
         """The first row without an answer, in words."""
-        return (
-            f"{self.first.file}: expected rows that can be read, found in line {self.first.line}: {self.first.reason}"
-        )
+        return f"{self.first.file}: expected readable rows, found in line {self.first.line}: {self.first.reason}"
 
     def close(self, kept: str) -> None:
         """Say how many rows have no answer.

@@ -41,6 +41,7 @@ class Reject(NamedTuple):
     line: int
     reason: str
     content: str
+    """The text that was read; of a row of a Parquet file its values, as JSON."""
 
 
 class Table(Protocol):
@@ -124,8 +125,7 @@ class Tables:
                     given = record.values or ()
                     values = {name: given[place[name]] if name in place and given else None for name in columns}
                     if reason := record.reason or self.unfit(values):
-                        shown = record.content or json.dumps(values, ensure_ascii=False, default=str)
-                        rejects.append(Reject(str(table.path), record.line, reason, shown))
+                        rejects.append(Reject(str(table.path), record.line, reason, shown(record, values)))
                     else:
                         rows.append(list(values.values()))
                         lines.append(record.line)
@@ -149,6 +149,13 @@ class Tables:
                 found = type(values[column]).__name__
                 return f"{found} in column {column!r}, expected text, a number or a boolean"
         return ""
+
+
+def shown(record: Record, values: dict[str, Any]) -> str:
+    """The content of a row, given its values by column."""
+    if record.content is None:
+        return json.dumps(values, ensure_ascii=False, default=str)
+    return ended(record.content)
 
 
 def opened(path: Path, format: str | None = None) -> Table:
@@ -209,7 +216,7 @@ class Delimited:
             reason = f"{len(fields)} fields, {width} in the first line"
         else:
             return Record(line, text, fields or [""])
-        return Record(line, ended(text), None, reason)
+        return Record(line, text, None, reason)
 
     def position(self) -> float:
         return self.text.position()
@@ -234,12 +241,12 @@ class Objects:
         self.text = Text(self.path)
         for number, line in enumerate(self.text.lines(), start=1):
             if is_foreign(line):
-                yield Record(number, ended(line), None, FOREIGN_BYTES)
+                yield Record(number, line, None, FOREIGN_BYTES)
             elif line.strip():
                 try:
-                    yield Record(number, line, formats.read_object(line, number))
+                    yield Record(number, line, formats.read_object(ended(line), number))
                 except ValueError as error:
-                    yield Record(number, ended(line), None, str(error))
+                    yield Record(number, line, None, str(error))
 
     def records(self) -> Iterator[Record]:
         with formats.reading(self.path, self.format):
@@ -293,7 +300,7 @@ class Columnar:
             number = itertools.count(1)
             for batch in file.iter_batches(batch_size=MOST, columns=self.names):
                 for values in zip(*formats.values_of(pa.Table.from_batches([batch])).values(), strict=True):
-                    yield Record(row := next(number), "", list(values))
+                    yield Record(row := next(number), None, list(values))
                     self.share = row / file.metadata.num_rows
 
     def position(self) -> float:

@@ -36,8 +36,8 @@ class Record(NamedTuple):
 
     line: int
     """Where it begins, from 1; in a Parquet file the number of the row."""
-    content: str
-    """The text that was read; empty in a Parquet file."""
+    content: str | None
+    """The text that was read; None: there is none, in a Parquet file."""
     values: list[Any] | None
     """By column; None: it is no row."""
     reason: str = ""
@@ -53,11 +53,12 @@ class Text:
         Raises:
             UnicodeDecodeError: the encoding is unknown; ValueError: see `content.chunks` and `content.short_lines`.
         """
-        self.path, self.read, self.came, self.gone = path, 0, 0, 0
+        self.path, self.read, self.came, self.gone, self.at = path, 0, 0, 0, 0
         self.pieces = self.decoded()
         first, second = next(self.pieces, "").removeprefix("\ufeff"), next(self.pieces, "")
-        self.beginning = first[: first.rfind("\n") + 1] or first if second else first
         of_a_mac = "\r" in first and "\r" not in content.with_line_feeds(first)
+        beginning = content.with_line_feeds(first) if of_a_mac else first
+        self.beginning = beginning[: beginning.rfind("\n") + 1] or beginning if second else beginning
         self.line_feeds = io.IncrementalNewlineDecoder(None, translate=of_a_mac)
         self.pieces = itertools.chain([first, second], self.pieces)
 
@@ -72,7 +73,9 @@ class Text:
                 content.say_encoding(self.path, encoding)
                 foreign = "strict" if encoding.startswith("utf-16") else "surrogateescape"
                 decoder = codecs.getincrementaldecoder(encoding.split()[0])(foreign)
-            yield decoder.decode(part) if decoder else part.decode()
+            text = decoder.decode(part) if decoder else part.decode()
+            self.came += len(text)
+            yield text
         yield decoder.decode(b"", final=True) if decoder else ""
 
     def note(self, read: int) -> None:
@@ -83,7 +86,6 @@ class Text:
         """Each line, with what ends it."""
         rest = ""
         for piece in self.pieces:
-            self.came += len(piece)
             *whole, rest = (rest + self.line_feeds.decode(piece)).split("\n")
             for line in whole:
                 self.gone += len(line) + 1
@@ -93,7 +95,8 @@ class Text:
 
     def position(self) -> float:
         """The bytes of the file that hold the lines so far."""
-        return self.read * min(1, self.gone / max(1, self.came))
+        self.at = max(self.at, min(self.read, self.read * self.gone / max(1, self.came)))
+        return self.at
 
 
 def encoding_of(part: bytes) -> str:
@@ -103,7 +106,7 @@ def encoding_of(part: bytes) -> str:
         UnicodeDecodeError: it is unknown. In UTF-8 with a few broken bytes, the rows that have these cannot be read.
     """
     try:
-        codecs.utf_8_decode(part, "strict", False)  # the last character may be cut off
+        codecs.utf_8_decode(part, "strict", len(part) < content.CHUNK)  # else the last character may be cut off
     except UnicodeDecodeError:
         try:
             return content.decoded(part)[1]
