@@ -219,14 +219,18 @@ def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) ->
 def left(chunks: Iterator[Chunk], output: outputs.Output) -> Iterator[Chunk]:
     """The chunks that an interrupted run has not answered."""
     rows = 0
-    for chunk in chunks:
-        output.reject(chunk.rejects)
-        if len(chunk.table) and output.has():
+    for chunk in itertools.chain(chunks, [None]):
+        if chunk:
+            output.reject(chunk.rejects)
+        if chunk and not len(chunk.table):
+            continue
+        if chunk and output.has():
             rows += len(chunk.table)
-        elif len(chunk.table):
-            if rows:
-                progress.say(f"predict: goes on after {rows:,} rows of an interrupted run")
-                rows = 0
+            continue
+        if rows:
+            progress.say(f"predict: goes on after {rows:,} rows of an interrupted run")
+            rows = 0
+        if chunk:
             yield chunk
 
 
