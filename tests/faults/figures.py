@@ -35,7 +35,7 @@ def about_kills(found: list[tuple[dict, bool]]) -> str:
         "too late": "the run had ended before the signal came",
         "outlived DVC": "a process outlived DVC, and the next run began beside it",
         "lock mended": "`.dvc/tmp/rwlock` was cut off, which `make` mends",
-        "went on": "the training went on from a checkpoint",
+        "went on": "the training went on from a checkpoint, or `predict` with the next chunk",
     }
     told = [f"- {text}: {counts[key]} of {len(found)}" for key, text in facts.items()]
     return "\n".join((header, *lines, total, "", *told))

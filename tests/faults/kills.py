@@ -22,15 +22,25 @@ from ruamel.yaml import YAML
 
 PYTHON = (sys.executable, "-m")
 
+SOUGHT, COMPARED = "sought", "compared"
+"""How the names of experiments begin: those of the search, which are all the same, and of one that is evaluated."""
+
 COMMANDS = {
     "predict": (*PYTHON, "stages.predict", "--input", "given.csv", "--text", "text", "--output", "answers.parquet"),
     "export": (*PYTHON, "stages.export"),
     "export --adapter": (*PYTHON, "stages.export", "--adapter"),
     "report --rev": (*PYTHON, "stages.report", "--rev", "HEAD"),
+    "search": (*PYTHON, "stages.search", "--trials", "2", "--name", SOUGHT, "lora.r=4"),
+    "experiments": (*PYTHON, "stages.experiments", COMPARED, "--by", "lora.r", "--plot", "curve.png"),
 }
 """Commands that are killed, besides the stages."""
 
-MADE = {"predict": "answers.parquet", "export": "models/merged", "export --adapter": "models/published"}
+MADE = {
+    "predict": "answers.parquet",
+    "export": "models/merged",
+    "export --adapter": "models/published",
+    "experiments": "curve.png",
+}
 """What these commands write."""
 
 ALL = "all stages"
@@ -86,6 +96,10 @@ def prepare(project: Project, kill: Kill) -> tuple[str, ...]:
     if kill.work in COMMANDS:
         if kill.work in MADE and not kill.again:
             remove(project.folder / MADE[kill.work])
+        if kill.work == "search" and not kill.again:
+            for ref in experiments(project):
+                project.run("git", "update-ref", "-d", ref) if f"/{SOUGHT}-" in ref else None
+            remove(project.folder / ".dvc/cache/runs")
         return COMMANDS[kill.work]
     stages = list(pipeline) if kill.work == ALL else [kill.work]
     lock = project.folder / "dvc.lock"
@@ -192,8 +206,15 @@ def contents(project: Project) -> dict[str, str | dict]:
             elif not any(path.iterdir()):
                 found[f"{name}/"] = "an empty folder"
     found["dvc.lock"] = YAML(typ="safe").load(project.folder / "dvc.lock")["stages"]
+    found |= experiments(project)
     found["git status"] = project.run("git", "status", "--porcelain", "--ignored", ":!dvc.lock").stdout
     return found
+
+
+def experiments(project: Project) -> dict[str, str]:
+    """The hash of what each experiment has in Git, by its reference."""
+    listed = project.run("git", "for-each-ref", "--format=%(refname) %(tree)", "refs/exps").stdout
+    return dict(line.split(" ") for line in listed.splitlines() if len(line.split("/")) == 5)
 
 
 def damaged(project: Project) -> list[str]:
