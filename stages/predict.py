@@ -123,7 +123,8 @@ def inputs(path: Path) -> list[Path]:
         path = Path("/dev/stdin")
     if path.exists() or not glob.has_magic(str(path)):
         return [files.readable(path)]
-    found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    matching = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    found = sorted(one for one in matching if not one.name.startswith("."))
     if not found:
         raise errors.PipelineError(f"--input: expected files that match {path}, found none")
     return [files.readable(one) for one in found]

@@ -13,7 +13,8 @@ from stages import predict
 from stages.common import texts
 from stages.encoding import template
 from stages.rows import formats
-from stages.serving import outputs
+from stages.serving import outputs, tables
+from stages.serving.tables import Tables
 
 BREAKS = "\u2028\u2029\f\v\x85\x1c\x1d\x1e\r"
 LINES = [*(f"A{character}film" for character in BREAKS), "", " ", "\u200b", "Last"]
@@ -39,6 +40,9 @@ FILES = {
 def test_every_row_of_a_file_stays_one_row(name, end, tmp_path):
     (tmp_path / name).write_bytes(FILES[name](LINES, end).encode())
     assert formats.read_table(tmp_path / name)["text"].tolist() == LINES
+    (chunk,) = Tables(tables=[tables.opened(tmp_path / name)], texts=["text"]).chunks()
+    assert chunk.table["text"].tolist() == LINES
+    assert chunk.rejects == []
 
 
 def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, capsys):

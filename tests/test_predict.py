@@ -117,6 +117,7 @@ def test_a_quoted_glob_is_all_its_files_in_order(inside, run):
     table = pd.read_csv("rows.csv")
     for part in (2, 0, 1):
         table[10 * part : 10 * part + 10].to_csv(f"parts/{part}.csv.gz", index=False)
+    Path("parts/.hidden.csv.gz").write_text("hidden")
     run("--input", "rows.csv", "--output", "whole.csv")
     run("--input", "parts/*.csv.gz", "--output", "joined.csv")
     assert Path("joined.csv").read_bytes() == Path("whole.csv").read_bytes()

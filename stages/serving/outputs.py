@@ -177,8 +177,17 @@ class File(Output):
         csv.writer(self.rejected).writerows(table.itertuples(index=False))
 
     def join(self, fresh: Path) -> None:
-        """Make one file of the parts."""
+        """Make one file of the parts.
+
+        Raises:
+            PipelineError: one is missing.
+        """
         parts = [self.part(number) for number in range(self.parts)]
+        if not all(part.exists() for part in parts):
+            raise errors.PipelineError(
+                f"{self.path}: expected all its parts in {self.folder}, found some missing, which the same command may "
+                "have removed that ran at the same time; run it again"
+            )
         if self.types is None:
             with fresh.open("wb") as file:
                 for part in parts:

@@ -31,6 +31,18 @@ def test_without_a_terminal_a_line_is_printed_at_each_tenth(clock, capsys):
     assert not told.out
 
 
+def test_where_no_one_knows_how_much_there_is_a_line_says_how_much_is_done(clock, capsys):
+    with progress.bar("predict", total=None, unit="row") as shown:
+        shown.update(0)
+        for _ in range(4):
+            clock[0] += 10
+            shown.update(1_000)
+        clock[0] += 10
+        shown.update(100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"predict: {thousands},000 rows" for thousands in range(1, 5)]
+
+
 def test_what_takes_seconds_or_is_hidden_prints_no_lines(clock, capsys):
     for seconds, hidden in ((0.05, False), (1, True)):
         with progress.bar("encode", total=100, unit="row", hidden=hidden) as shown:
