@@ -206,7 +206,7 @@ def types(given: Tables, output: Path | None) -> pa.Schema | None:
 def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) -> AbstractContextManager[Path | None]:
     """Where the answers stay if the run is interrupted; None: nowhere, as what is read from a stream is gone.
 
-    Which model it is say the files that `evaluated.MARKS` names. A large input is known by its size and time.
+    A model is known by the files that `evaluated.MARKS` names, the input, which may be large, by its size and time.
     """
     there = next(folder for folder in (paths.CHECKPOINTS, *paths.CHECKPOINTS.absolute().parents) if folder.exists())
     if not options.output or given.size is None or not os.access(there, os.W_OK):
@@ -220,19 +220,21 @@ def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) ->
 def left(chunks: Iterator[Chunk], output: outputs.Output) -> Iterator[Chunk]:
     """The chunks that an interrupted run has not answered."""
     rows = 0
-    for chunk in itertools.chain(chunks, [None]):
-        if chunk:
-            output.reject(chunk.rejects)
-        if chunk and not len(chunk.table):
-            continue
-        if chunk and output.has():
+    for chunk in chunks:
+        output.reject(chunk.rejects)
+        if len(chunk.table) and output.has():
             rows += len(chunk.table)
-            continue
-        if rows:
-            progress.say(f"predict: goes on after {rows:,} rows of an interrupted run")
+        elif len(chunk.table):
+            say_taken_up(rows)
             rows = 0
-        if chunk:
             yield chunk
+    say_taken_up(rows)
+
+
+def say_taken_up(rows: int) -> None:
+    """Say that so many rows are answered already, if any is."""
+    if rows:
+        progress.say(f"predict: goes on after {rows:,} rows of an interrupted run")
 
 
 def shown(chunks: Iterator[Chunk], size: int | None, *, begin: float, hidden: bool) -> Iterator[Chunk]:

@@ -26,7 +26,6 @@ FOREIGN = re.compile("[\udc80-\udcff]")
 RETURN = "\udc0d"
 """What stands for a carriage return within a row while the csv module reads it; decoded text has no such surrogate."""
 
-
 AT_ONCE = 1 << 16
 """Bytes of a stream that are read at once: as many as a pipe holds."""
 
@@ -56,10 +55,9 @@ class Text:
         self.path, self.read, self.came, self.gone, self.at = path, 0, 0, 0, 0
         self.pieces = self.decoded()
         first, second = next(self.pieces, "").removeprefix("\ufeff"), next(self.pieces, "")
-        of_a_mac = "\r" in first and "\r" not in content.with_line_feeds(first)
-        beginning = content.with_line_feeds(first) if of_a_mac else first
+        self.of_a_mac = "\r" in first and "\r" not in content.with_line_feeds(first)
+        beginning = content.with_line_feeds(first) if self.of_a_mac else first
         self.beginning = beginning[: beginning.rfind("\n") + 1] or beginning if second else beginning
-        self.line_feeds = io.IncrementalNewlineDecoder(None, translate=of_a_mac)
         self.pieces = itertools.chain([first, second], self.pieces)
 
     def decoded(self) -> Iterator[str]:
@@ -84,13 +82,13 @@ class Text:
 
     def lines(self) -> Iterator[str]:
         """Each line, with what ends it."""
-        rest = ""
+        rest, line_feeds = "", io.IncrementalNewlineDecoder(None, translate=self.of_a_mac)
         for piece in self.pieces:
-            *whole, rest = (rest + self.line_feeds.decode(piece)).split("\n")
+            *whole, rest = (rest + line_feeds.decode(piece)).split("\n")
             for line in whole:
                 self.gone += len(line) + 1
                 yield f"{line}\n"
-        if rest:
+        if rest := rest + line_feeds.decode("", final=True):
             yield rest
 
     def position(self) -> float:

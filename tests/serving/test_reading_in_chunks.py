@@ -106,6 +106,15 @@ def test_delimiters_and_ends_of_lines_are_found_from_the_beginning(text, tmp_pat
     assert joined(chunks_of(tmp_path / "rows.csv")).to_numpy().tolist() == [["1", "a"], ["2", "b"]]
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(b"a,text\nb,c\r", "c\r"), (b"a,text\rb,c\r", "c"), (b"a,text\rb,c", "c"), (b"a,text\r\nb,c\r\n", "c")],
+)
+def test_the_last_line_may_have_any_end(given, text, tmp_path):
+    (tmp_path / "rows.csv").write_bytes(given)
+    assert joined(chunks_of(tmp_path / "rows.csv"))["text"].tolist() == [text]
+
+
 DEEP = "[" * 50_000
 
 REJECTED = {
