@@ -75,6 +75,7 @@ PACKAGES = (
     "evidence",
     "reporting",
     "serving",
+    "web",
 )
 """From the bottom up: a package imports those that stand before it, and itself."""
 

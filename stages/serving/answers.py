@@ -48,17 +48,20 @@ class Classifier:
     """See `Problem.decide`."""
     abstention: Abstention | None = None
     """If given, an answer has `abstain` and, with more than two classes, `set`."""
+    network: PreTrainedModel | None = None
+    """What computes the logits, if that is PyTorch."""
 
     @classmethod
     def tuned(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
         """The model after tuning."""
-        run = Run.load(model.adapter)
+        run, tuned = Run.load(model.adapter), load(model.adapter)
         return cls(
-            logits=partial(logits, load(model.adapter), **reading(model, run, batch_size)),
+            logits=partial(logits, tuned, **reading(model, run, batch_size)),
             problem=run.problem,
             names=class_names(model),
             thresholds=run.thresholds,
             abstention=Abstention.load(model.abstention, model.adapter),
+            network=tuned,
         )
 
     @classmethod
@@ -67,7 +70,12 @@ class Classifier:
         run, names = Run.load(model.adapter), class_names(model)
         labels = label_arguments(run.problem, names, load_labels(model.adapter)["pad_token_id"])
         untuned = load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
-        return cls(logits=partial(logits, untuned, **reading(model, run, batch_size)), problem=run.problem, names=names)
+        return cls(
+            logits=partial(logits, untuned, **reading(model, run, batch_size)),
+            problem=run.problem,
+            names=names,
+            network=untuned,
+        )
 
     def answers(self, inputs: Inputs, *, rows: Sequence[int] | None = None) -> pd.DataFrame:
         """For each text or pair the answer, its probability and that of every class or label; for regression, a number.

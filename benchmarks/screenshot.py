@@ -1,0 +1,87 @@
+"""docs/page.png: the page of `stages.serve` with the model of the workspace, in the distribution's Chromium.
+
+    python -m benchmarks.screenshot [--width PIXELS] [--dark] [--output FILE]
+
+Needs requirements-dev.txt and /usr/bin/chromium, or another one that $CHROMIUM names.
+"""
+
+import argparse
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+
+TEXTS = """\
+A warm, funny and wise film.
+Two hours of my life that I want back.
+Not bad at all, though it takes its time."""
+
+COLOURS = 128
+"""In the picture's palette: a page has few, and the file a fifth of the size."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshot")
+    parser.add_argument("--width", type=int, default=1000)
+    parser.add_argument("--dark", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path("docs/page.png"))
+    options = parser.parse_args()
+    with server() as url, sync_playwright() as playwright, playwright.chromium.launch(**chromium()) as browser:
+        picture = taken(browser, url, width=options.width, dark=options.dark)
+    small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(options.output, optimize=True)
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes")
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[str]:
+    """Run `stages.serve`; yields its address."""
+    command = [sys.executable, "-m", "stages.serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield address(process)
+        finally:
+            process.terminate()
+
+
+def address(process: subprocess.Popen) -> str:
+    """The address that a server prints once it has loaded.
+
+    Raises:
+        RuntimeError: it ended before.
+    """
+    told = []
+    for line in process.stderr:
+        if found := re.match(r"serve: (http://\S+)", line):
+            return found[1]
+        told.append(line)
+    raise RuntimeError("".join(told))
+
+
+def chromium() -> dict:
+    """How playwright starts the distribution's browser."""
+    return {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+
+
+def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
+    """The page with answers, as a PNG."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
+    page.goto(url)
+    page.get_by_label("Your text").fill(TEXTS)
+    page.get_by_label("Compare with the untouched model").check()
+    page.get_by_role("button", name="Classify").click()
+    page.locator("article").nth(2).wait_for(timeout=60_000)
+    return page.screenshot(full_page=True)
+
+
+if __name__ == "__main__":
+    main()

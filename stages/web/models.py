@@ -1,0 +1,183 @@
+"""The models that a server answers with: each tuned one, the untouched one beside it, and what is known of them.
+
+Models of one base have it in memory once: weights that are equal, byte for byte, are the same memory.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from peft import PeftConfig
+from torch import nn
+
+from stages.adapters.run import FILE, Run
+from stages.backbone.device import device
+from stages.common import files, paths
+from stages.common.errors import PipelineError
+from stages.evidence.abstention import fingerprint
+from stages.serving import evaluated
+from stages.serving.answers import Classifier
+
+DEFAULT = "default"
+"""The name of a model that has been given none."""
+
+LEAST_SHARED = 0.5
+"""The share of its weights that a further model has in common with those before it, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A model that answers, as JSON has it."""
+
+    name: str
+    tuned: Classifier
+    untouched: Classifier | None
+    """None: a merged model has none beside it."""
+    columns: Mapping[str, str]
+    """See `Run.columns`."""
+    facts: dict[str, Any]
+    """See `facts`."""
+
+    @property
+    def texts(self) -> int:
+        """How many texts an input has: two for a model of pairs."""
+        return len(self.columns)
+
+    def beside(self) -> Classifier:
+        """The untouched model.
+
+        Raises:
+            PipelineError: there is none.
+        """
+        if self.untouched is None:
+            raise PipelineError(
+                f"compare: expected a model with its base beside it, found {self.name!r} alone"
+            )
+        return self.untouched
+
+
+def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False) -> dict[str, Served]:
+    """The models by their names.
+
+    Args:
+        tested: whether metrics/evaluate.json is that of the (only) model.
+
+    Raises:
+        PipelineError: a model shares too little with those before it.
+    """
+    memory, loaded = Memory(), {}
+    for name, model in wanted.items():
+        run, tuned = Run.load(model.adapter), Classifier.tuned(model)
+        shared = memory.share(tuned.network)
+        if loaded and shared < LEAST_SHARED:
+            raise PipelineError(
+                f"--adapter {name}: expected an adapter of the same base model as {next(iter(loaded))!r}, of whose "
+                f"layers it changes the top ones alone (lora.top_layers), found {shared:.0%} of its weights in common; "
+                "serve it by a process of its own"
+            )
+        untouched = Classifier.untouched(model)
+        memory.share(untouched.network)
+        known = facts(name, model.adapter, run, tuned) | {"test": test_score(run) if tested else None}
+        loaded[name] = Served(name=name, tuned=tuned, untouched=untouched, columns=run.columns, facts=known)
+    return loaded
+
+
+def load_folder(folder: Path) -> dict[str, Served]:
+    """The model of an exported folder."""
+    run, tuned = Run.load(folder), Classifier.of_folder(folder)
+    known = facts(DEFAULT, folder, run, tuned) | {"test": None}
+    return {DEFAULT: Served(name=DEFAULT, tuned=tuned, untouched=None, columns=run.columns, facts=known)}
+
+
+class Memory:
+    """The weights that are in memory, by their content."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple, torch.Tensor] = {}
+
+    def share(self, model: nn.Module) -> float:
+        """Have the model's weights that are in memory already be that memory; returns their share of its bytes."""
+        model.to(device())  # here: later it would part what is shared
+        total = known = 0
+        for weight in {id(weight): weight for weight in [*model.parameters(), *model.buffers()]}.values():
+            content = weight.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+            key = (weight.dtype, weight.shape, hashlib.sha256(content).digest())
+            total += weight.nbytes
+            known += weight.nbytes if key in self.kept else 0
+            weight.data = self.kept.setdefault(key, weight.data)
+        return known / total
+
+
+def of_folder(name: str, folder: Path) -> evaluated.Model:
+    """The parts of a model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
+
+    Raises:
+        PipelineError: one is missing.
+    """
+    if not (folder / FILE).is_file():
+        raise PipelineError(f"--adapter {name}: expected a folder with {FILE}, like {paths.ADAPTER}, found {folder}")
+    own = folder / paths.ABSTENTION.name
+    thresholds = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else own
+    if not (folder / "adapter_config.json").exists():
+        return evaluated.Model(adapter=folder, abstention=thresholds)
+    with files.reading(folder):
+        base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    if not (base / "config.json").is_file():
+        raise PipelineError(f"--adapter {name}: expected its base model in {base}, found none; put it there")
+    return evaluated.Model(adapter=folder, base=base, abstention=thresholds)
+
+
+def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any]:
+    """What is known of a model: where it is from, what it answers, how well, and since when."""
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((folder / FILE).stat().st_mtime))
+    return {
+        "name": name,
+        "run": fingerprint(folder),
+        "base": run.base_model["source"],
+        "method": run.method,
+        "problem": run.problem.name,
+        "classes": [] if run.problem.numeric else list(tuned.names),
+        "texts": list(run.columns.values()),
+        "trained": made,
+        "parameters": {key: run.metrics[f"{key}_parameters"] for key in ("trainable", "total")},
+        "max_length": run.max_length,
+    }
+
+
+def test_score(run: Run) -> dict[str, Any] | None:
+    """The main score on the test rows with its interval; None: it is lost."""
+    try:
+        scores = evaluated.metrics(paths.EVALUATE_METRICS)
+    except (PipelineError, FileNotFoundError):
+        return None
+    interval = scores.get("interval", {}).get(run.main.key, {})
+    return {"score": run.main.name, "value": scores[run.main.key]} | {end: interval.get(end) for end in ("low", "high")}
+
+
+def as_json(classifier: Classifier, answered: pd.DataFrame) -> list[dict[str, Any]]:
+    """What a classifier answered, each as an object.
+
+    Keys: the answer by its name (`label`, `labels`, a list, or the number), `probability`, `probabilities` by class,
+    and where there are thresholds `abstain` and `set`, the list of classes.
+    """
+    names, problem = list(classifier.names), classifier.problem
+    several = problem.labels_of(answered[problem.answer], names) if problem.several_answers else None
+    found = []
+    for index, row in enumerate(answered.to_dict("records")):
+        answer = {problem.answer: row[problem.answer]}
+        if several is not None:
+            answer[problem.answer] = [name for name, given in zip(names, several[index], strict=True) if given]
+        if not problem.numeric:
+            values = list(row.values())[-len(names) :]
+            answer |= {"probability": row["probability"], "probabilities": dict(zip(names, values, strict=True))}
+        if sure := classifier.abstention:
+            answer["abstain"] = row["abstain"]
+            if sure.set_threshold is not None:
+                answer["set"] = [name for name, value in answer["probabilities"].items() if value >= sure.set_threshold]
+        found.append(answer)
+    return found

@@ -1,0 +1,191 @@
+"""`stages.serve`: a project's model over HTTP, several adapters of one base, and how it ends."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from safetensors.torch import load_file, save_file
+from web.made_models import made
+
+from stages import serve
+from stages.common import errors, files, paths
+from stages.serving.answers import Classifier
+from stages.web import models, server
+
+
+def child(folder: Path) -> None:
+    """A server whose answers take a second; `folder` gets its port, the sign of a question, and what it prints."""
+    os.dup2(os.open(folder / "told", os.O_CREAT | os.O_WRONLY), 2)
+    sys.stderr = os.fdopen(2, "w")
+
+    def slow(inputs):
+        (folder / "begun").touch()
+        time.sleep(1)
+        return np.zeros((len(inputs), 3), np.float32)
+
+    def main():
+        with serve.bound("127.0.0.1", 0) as place:
+            files.write_text(folder / "port", str(place.getsockname()[1]))
+            serve.serve(server.create({"default": made(compute=slow)}), place)
+
+    errors.run(main)
+
+
+def appears(path: Path) -> Path:
+    """The path, once it is there."""
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.01)
+    return path
+
+
+def asked(url: str, **question: object) -> dict:
+    """The answer to a question; waits until the server listens."""
+    request = urllib.request.Request(
+        f"{url}/predict", json.dumps(question).encode(), {"Content-Type": "application/json"}
+    )
+    while True:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return json.load(response)
+        except urllib.error.URLError:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_after_a_signal_what_was_asked_is_answered_and_the_exit_status_is_the_signals(number, tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=child, args=(tmp_path,))
+    process.start()
+    url, found = f"http://127.0.0.1:{appears(tmp_path / 'port').read_text()}", []
+    asking = threading.Thread(target=lambda: found.append(asked(url, texts=["a", "b"])))
+    asking.start()
+    appears(tmp_path / "begun")
+    os.kill(process.pid, number)
+    asking.join(60)
+    process.join(60)
+    assert [len(one["answers"]) for one in found] == [2]
+    assert process.exitcode == 128 + number
+    assert (tmp_path / "told").read_text() == f"interrupted by {number.name}\n"
+
+
+def called(monkeypatch, *arguments: str) -> dict:
+    """The models that a command serves, without serving them."""
+    served = {}
+    monkeypatch.setattr(serve, "serve", lambda app, place: None)
+    monkeypatch.setattr(server, "create", lambda found, **options: served.update(found, options=options))
+    monkeypatch.setattr(sys, "argv", ["serve", "--port", "0", *arguments])
+    serve.main()
+    return served
+
+
+@pytest.fixture
+def inside(finished, tmp_path, monkeypatch):
+    """A folder with the outputs of a run."""
+    folder = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_server_says_what_predict_says_with_the_facts_of_the_model(project, inside, monkeypatch):
+    served = called(monkeypatch)
+    assert served.pop("options") == {"limits": server.Limits(), "hosts": ()}
+    told = project.call("predict", "--compare", "A fine film.", "Dull.").stdout.splitlines()
+    monkeypatch.undo()
+    with TestClient(server.create(served), base_url="http://localhost") as client:
+        answers = client.post("/predict", json={"texts": ["A fine film.", "Dull."], "compare": True}).json()["answers"]
+        (known,) = client.get("/health").json()["models"]
+    rows = [dict(zip(told[0].split("\t"), line.split("\t"), strict=True)) for line in told[1:]]
+    for row, answer in zip(rows, answers, strict=True):
+        assert row["label"] == answer["label"] and row["untouched_label"] == answer["untouched"]["label"]
+        for name, value in answer["probabilities"].items():
+            assert float(row[name]) == pytest.approx(value, abs=1e-4)
+    metrics = files.read_json(inside / "metrics/evaluate.json")
+    assert known["test"] == {"score": "accuracy", "value": metrics["accuracy"]} | metrics["interval"]["accuracy"]
+    assert known["classes"] == ["negative", "positive"]
+    assert known["base"] == "package:tiny-model==1.0"
+
+
+def changed(folder: Path, *, weights: str, factor: float, **config: str) -> str:
+    """A copy of an adapter or a base model whose weights are multiplied."""
+    copy = Path(shutil.copytree(folder, f"{folder.name}-{factor}", copy_function=shutil.copyfile))
+    tensors = {name: factor * value for name, value in load_file(copy / weights).items()}
+    save_file(tensors, copy / weights, metadata={"format": "pt"})
+    if config:
+        files.write_json(copy / "adapter_config.json", files.read_json(copy / "adapter_config.json") | config)
+    return str(copy)
+
+
+def places(classifier: Classifier) -> dict[int, int]:
+    """The size of each weight, by its place in memory."""
+    return {weight.data_ptr(): weight.nbytes for weight in classifier.network.parameters()}
+
+
+def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(inside, monkeypatch):
+    other = changed(paths.ADAPTER, weights="adapter_model.safetensors", factor=0.5)
+    served = called(monkeypatch, "--adapter", "one=models/adapter", "--adapter", f"two={other}")
+    texts = ["A fine film.", "Dull.", "Neither here nor there, and long."]
+    for name, folder in (("one", paths.ADAPTER), ("two", Path(other))):
+        alone = Classifier.tuned(models.of_folder(name, folder))
+        assert np.array_equal(served[name].tuned.logits(texts), alone.logits(texts))
+    assert not np.allclose(served["one"].tuned.logits(texts), served["two"].tuned.logits(texts))
+    one, two, untouched = places(served["one"].tuned), places(served["two"].tuned), places(served["two"].untouched)
+    frozen = {
+        weight.data_ptr()
+        for name, weight in served["one"].tuned.network.named_parameters()
+        if "layers.0." in name or "embed" in name
+    }
+    assert frozen and frozen <= set(one) & set(two) & set(untouched)
+    layers = [weight.nbytes for name, weight in served["one"].tuned.network.named_parameters() if "layers.0." in name]
+    assert sum((one | two).values()) - sum(one.values()) <= 2.1 * sum(layers), "more than the two layers that differ"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--adapter", "one=nowhere"], "--adapter one: expected a folder with run.json, like models/adapter, found"),
+        (["--adapter", "one=models/adapter", "--adapter", "two={far}"], "two: expected an adapter of the same base"),
+        (["--adapter", "one={lost}"], "--adapter one: expected its base model in models/lost, found none; put it"),
+        (["--adapter", "models/adapter"], None),
+        (["--adapter", "a=models/adapter", "--adapter", "a=models/adapter"], None),
+        (["--max-texts", "0"], None),
+        (["--port", "{taken}"], "expected a free address, found: Address already in use; name one"),
+        (["--port", "70000"], None),
+        (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 0: expected a free address, found"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_served_is_refused_in_one_line(inside, monkeypatch, arguments, message):
+    names = {}
+    if "{far}" in arguments[-1]:
+        base = changed(paths.BASE_MODEL, weights="model.safetensors", factor=2.0)
+        config = {"weights": "adapter_model.safetensors", "base_model_name_or_path": base}
+        names["far"] = changed(paths.ADAPTER, factor=1.0, **config)
+    if "{lost}" in arguments[-1]:
+        config = {"weights": "adapter_model.safetensors", "base_model_name_or_path": "models/lost"}
+        names["lost"] = changed(paths.ADAPTER, factor=1.0, **config)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        names["taken"] = taken.getsockname()[1]
+        with pytest.raises(errors.PipelineError if message else SystemExit) as refused:
+            called(monkeypatch, *(argument.format(**names) for argument in arguments))
+    if message:
+        assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_without_the_optional_packages_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "stages.web.server")
+    monkeypatch.delattr("stages.web.server")
+    with pytest.raises(errors.PipelineError, match="found no fastapi; install them with: pip install -r"):
+        called(monkeypatch)

@@ -1,0 +1,223 @@
+"""The API: answers to one text and to many, what is refused and how, and what the server tells of itself."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from made_models import CLASSES, MARKUP, SURE, logits, made
+
+from stages.web import server
+from stages.web.batching import Batcher
+from stages.web.models import as_json
+
+LIMITS = server.Limits(texts=4, characters=50, megabytes=1)
+
+
+def client(*models, limits=LIMITS, **options):
+    """A client of a server of models, by default one of three classes with abstention."""
+    models = models or (made(abstention=SURE),)
+    app = server.create({model.name: model for model in models}, limits=limits, **options)
+    return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    with client() as opened:
+        yield opened
+
+
+def ask(opened, **question):
+    return opened.post("/predict", json=question)
+
+
+def test_one_text_and_many_get_the_answers_of_the_classifier(ours):
+    one, many = ask(ours, text="A film."), ask(ours, texts=["A film.", "Another one, longer."], compare=True)
+    assert one.status_code == many.status_code == 200
+    model = made(abstention=SURE)
+    expected = as_json(model.tuned, model.tuned.answers(["A film.", "Another one, longer."]))
+    untouched = as_json(model.untouched, model.untouched.answers(["A film.", "Another one, longer."]))
+    assert one.json() == {"model": "default", "answers": expected[:1]}
+    assert many.json()["answers"] == [a | {"untouched": b} for a, b in zip(expected, untouched, strict=True)]
+    assert set(expected[0]) == {"label", "probability", "probabilities", "abstain", "set"}
+    assert list(expected[0]["probabilities"]) == CLASSES
+    assert sum(expected[0]["probabilities"].values()) == pytest.approx(1)
+    assert set(expected[0]["set"]) == {name for name, value in expected[0]["probabilities"].items() if value >= 0.2}
+
+
+def test_a_text_with_several_labels_has_a_list_of_them_a_number_has_no_probability_and_pairs_are_lists():
+    with client(made("multi_label")) as several:
+        (answer,) = ask(several, text="A film").json()["answers"]
+        given = [name for name, value in answer["probabilities"].items() if value > 0.5]
+        assert answer["labels"] == given and len(given) in (1, 2)
+    with client(made("regression")) as number:
+        (answer,) = ask(number, text="A film.").json()["answers"]
+        assert list(answer) == ["value"] and answer["value"] == pytest.approx(logits(["A film."])[0, 0])
+    with client(made(columns=("premise", "claim"))) as pairs:
+        (answer,) = ask(pairs, texts=[["A man sleeps.", "He rests."]]).json()["answers"]
+        assert answer["label"] == CLASSES[logits([("A man sleeps.", "He rests.")]).argmax()]
+        assert ask(pairs, text=["A man sleeps.", "He rests."]).json()["answers"] == [answer]
+        wrong = ask(pairs, texts=["A man sleeps."])
+        assert (wrong.status_code, wrong.json()["detail"]) == (
+            422,
+            "text 1: expected a pair of texts, as ['premise', 'claim'], found a text",
+        )
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "detail"),
+    [
+        ({}, 422, "expected text or texts, found neither"),
+        ({"text": "a", "texts": ["a"]}, 422, "expected text or texts, found both"),
+        ({"texts": []}, 422, "texts: expected one or more, found none"),
+        ({"text": 3}, 422, "text: expected one text, or a pair of texts, found 3"),
+        ({"texts": "a"}, 422, "texts: expected a list of texts, or of pairs of texts, found 'a'"),
+        ({"texts": ["a", None]}, 422, "texts: expected a list of texts, or of pairs of texts, found None"),
+        ({"text": ["a", "b"]}, 422, "text 1: expected a text, found a list of 2"),
+        ({"text": "a", "compare": "yes"}, 422, "compare: expected true for the untouched model's answers besides"),
+        ({"texst": "a"}, 422, "found 'texst'; did you mean 'text'?"),
+        ({"text": "a", MARKUP: 1}, 422, f"found '{MARKUP}'"),
+        ({"text": "a", "model": "b"}, 404, "model: expected one of 'default', found 'b'"),
+        ({"texts": ["a"] * 5}, 413, "texts: expected at most 4, found 5; send them in parts"),
+        ({"texts": ["a", "b" * 51]}, 413, "text 2: expected at most 50 characters, found 51; cut it"),
+        ({"text": "b" * 5000}, 413, "expected a body of at most 0.002289 MB, found a larger one; send it in parts"),
+        ([], 422, "expected a JSON object with text or texts (Content-Type: application/json), found []"),
+        (None, 422, "expected a JSON object with text or texts"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_wrong_question_is_refused_in_one_line_that_says_what_was_expected(ours, question, status, detail):
+    found = ours.post("/predict", json=question)
+    assert found.status_code == status
+    assert list(found.json()) == ["detail"] and detail in found.json()["detail"]
+    assert "\n" not in found.json()["detail"] and len(found.json()["detail"]) < 200
+
+
+def test_what_is_no_json_and_what_is_longer_than_it_says_is_refused(ours):
+    found = ours.post("/predict", content=b'{"text": ', headers={"Content-Type": "application/json"})
+    assert (found.status_code, found.json()["detail"]) == (422, "expected JSON, found: Expecting value at 9")
+    assert ours.post("/predict", content=b'{"text": "a"}').status_code == 422, "without its type"
+    deep = ours.post("/predict", content=b"[" * 2000, headers={"Content-Type": "application/json"})
+    assert deep.status_code in (400, 422) and list(deep.json()) == ["detail"]
+    chunks = (b" " * 1000 for _ in range(5))
+    found = ours.post("/predict", content=chunks, headers={"Content-Type": "application/json"})
+    assert found.status_code == 413
+    assert ours.get("/predict").status_code == 405
+    assert ours.get("/nothing").json() == {"detail": "Not Found"}
+
+
+def test_odd_texts_are_answered_as_predict_cleans_them(ours):
+    odd = ["", " a\u0000 \n b ", "e\u0301", "\U0001f642"]
+    found = ask(ours, texts=odd).json()["answers"]
+    assert found == ask(ours, texts=["", "a b", "é", "\U0001f642"]).json()["answers"]
+    raw = ours.post("/predict", content=b'{"text": "\\ud800"}', headers={"Content-Type": "application/json"})
+    assert raw.json()["answers"] == ask(ours, text="\ufffd").json()["answers"]
+
+
+def test_of_32_clients_at_once_each_gets_its_own_answers(ours):
+    model = made(abstention=SURE)
+
+    def asked(number):
+        texts = [f"{'x' * (number % 40)}{one}" for one in range(1 + number % 4)]
+        return ask(ours, texts=texts).json()["answers"] == as_json(model.tuned, model.tuned.answers(texts))
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(asked, range(128)))
+
+
+def test_two_models_answer_by_name_and_the_first_without_one():
+    second = made(name="second", compute=lambda inputs: -logits(inputs), untouched=False)
+    with client(made(), second) as both:
+        first, other = ask(both, text="A film.").json(), ask(both, text="A film.", model="second").json()
+        assert (first["model"], other["model"]) == ("default", "second")
+        assert first["answers"][0]["label"] != other["answers"][0]["label"]
+        found = ask(both, text="A film.", model="second", compare=True)
+        assert (found.status_code, found.json()["detail"]) == (
+            400,
+            "compare: expected a model with its base beside it, found 'second' alone",
+        )
+        known = both.get("/health").json()["models"]
+        assert [(model["name"], model["compares"]) for model in known] == [("default", True), ("second", False)]
+
+
+def test_a_fault_is_told_without_its_details_and_the_next_question_is_answered():
+    def faulty(inputs):
+        if inputs == ["bad"]:
+            raise KeyError("secret")
+        return np.full((len(inputs), 3), np.float32(len(inputs[0])))
+
+    with client(made(compute=faulty)) as opened:
+        found = ask(opened, text="bad")
+        assert (found.status_code, found.json()) == (
+            500,
+            {"detail": "the server failed; its standard error says why"},
+        )
+        assert ask(opened, text="good").status_code == 200
+
+
+def test_health_tells_the_models_and_limits_and_metrics_count(ours):
+    told = ours.get("/health").json()
+    assert told["status"] == "ok"
+    assert told["limits"] == {"texts": 4, "characters": 50, "megabytes": 1}
+    (model,) = told["models"]
+    assert {"run", "base", "trained", "parameters", "classes", "test"} < set(model)
+    with client() as fresh:
+        ask(fresh, texts=["a", "b", "c"])
+        ask(fresh, text=1)
+        fresh.get("/nothing/at/all")
+        counted = fresh.get("/metrics")
+    assert counted.headers["content-type"].startswith("text/plain")
+    for line in (
+        'classifier_requests_total{path="/predict",status="200"} 1.0',
+        'classifier_requests_total{path="/predict",status="422"} 1.0',
+        'classifier_requests_total{path="other",status="404"} 1.0',
+        'classifier_texts_total{model="default"} 3.0',
+        'classifier_request_seconds_count{path="/predict"} 2.0',
+        "classifier_batch_texts_sum 3.0",
+        "classifier_waiting_texts 0.0",
+    ):
+        assert line in counted.text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("[::1]:8000", 200),
+        ("10.1.2.3:8000", 200),
+        ("known.example", 200),
+        ("evil.example:8000", 400),
+        ("localhost.evil.example", 400),
+        ("", 400),
+        ("[::1", 400),
+        ("evil@127.0.0.1.evil.example", 400),
+    ],
+)
+def test_a_request_names_the_server_by_an_address_or_a_known_name(host, status):
+    with client(hosts=("known.example",)) as opened:
+        assert opened.get("/health", headers={"Host": host}).status_code == status
+
+
+def test_no_other_sites_page_may_ask_and_the_page_runs_its_own_script_alone(ours):
+    for origin, status in (("http://127.0.0.1:8000", 200), ("http://evil.example", 403), ("null", 403)):
+        found = ours.post("/predict", json={"text": "a"}, headers={"Origin": origin})
+        assert found.status_code == status, origin
+        assert not any(name.startswith("access-control") for name in found.headers)
+    page = ours.get("/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and policy.count("'sha256-") == 2
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert ours.get("/docs", follow_redirects=False).headers["location"] == "/#api"
+    assert {"/predict", "/health", "/metrics"} <= set(json.loads(ours.get("/openapi.json").text)["paths"])
+    for word in ("http://", "https://", " src=", "@import", "url(", "innerHTML", "eval("):
+        assert word not in page.text, "it fetches or inserts something"
+
+
+def test_while_too_many_texts_wait_more_are_refused(monkeypatch):
+    monkeypatch.setattr(server, "Batcher", partial(Batcher, capacity=2))
+    with client() as opened:
+        found = ask(opened, texts=["a", "b", "c"])
+    assert (found.status_code, found.headers["retry-after"]) == (503, "1")
