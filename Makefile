@@ -76,6 +76,6 @@ help:  ## list the targets
 	$(INSTALL) -r requirements.txt -c requirements.lock
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-serve.txt
 	$(INSTALL) -r requirements-dev.txt -c requirements.lock
 	touch $@
