@@ -3,17 +3,21 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 from web.made_models import made
@@ -189,3 +193,33 @@ def test_without_the_optional_packages_a_line_says_what_to_install(monkeypatch):
     monkeypatch.delattr("stages.web.server")
     with pytest.raises(errors.PipelineError, match="found no fastapi; install them with: pip install -r"):
         called(monkeypatch)
+
+
+def test_the_dockerfile_copies_what_exists_and_runs_what_the_readme_names(monkeypatch):
+    steps = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    copied = [source for line in re.findall(r"^COPY (.*) \S+$", steps, re.MULTILINE) for source in line.split()]
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    for source in copied:
+        assert any(path.startswith(source) for path in tracked), source
+        assert any(fnmatch(path, f"{one}*") for path in tracked if path.startswith(source) for one in kept), source
+    for line in re.findall(r"^RUN (.*)$", steps, re.MULTILINE):
+        assert {*re.findall(r"-[rc] (\S+)", line)} <= {*copied}
+    assert re.search(r"^USER (?!root)\w+$", steps, re.MULTILINE)
+    commands = [json.loads(line) for line in re.findall(r"CMD (\[.*\])$", steps, re.MULTILINE)]
+    checked, started = commands
+    assert started[:3] == ["python", "-m", "stages.serve"]
+    monkeypatch.setattr(sys, "argv", started[2:])
+    options = serve.parse_arguments()
+    (port,) = re.findall(r"^EXPOSE (\d+)$", steps, re.MULTILINE)
+    assert (options.host, options.port) == ("0.0.0.0", int(port))
+    assert f"http://127.0.0.1:{port}/health" in checked[2]
+
+
+def test_the_steps_of_the_dockerfile_are_those_of_the_makefile_and_of_the_page():
+    page, steps = (ROOT / "docs/serve.md").read_text(), (ROOT / "Dockerfile").read_text()
+    install = "pip install -r requirements.txt -r requirements-serve.txt -c requirements.lock"
+    assert install in page
+    assert install.replace("install", "install --no-cache-dir") in steps
+    assert "INSTALL) --no-deps -r requirements-cpu.lock" in (ROOT / "Makefile").read_text()

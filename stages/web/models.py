@@ -55,9 +55,7 @@ class Served:
             PipelineError: there is none.
         """
         if self.untouched is None:
-            raise PipelineError(
-                f"compare: expected a model with its base beside it, found {self.name!r} alone"
-            )
+            raise PipelineError(f"compare: expected a model with its base beside it, found {self.name!r} alone")
         return self.untouched
 
 

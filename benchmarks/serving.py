@@ -1,0 +1,95 @@
+"""The latency of `stages.serve`, and what it answers to 32 clients at once, beside direct calls in the same run.
+
+    python -m benchmarks.serving
+
+Reads models/base, models/adapter and data/prepared, and needs requirements-serve.txt. One client asks for test texts one
+by one, alternating with direct calls of the classifier; then 32 clients ask, each for texts of its own, and every answer
+is compared with the classifier's. Prints one line of JSON: milliseconds, texts per second, and what was lost or wrong.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.screenshot import server
+from stages.common import paths
+from stages.serving import evaluated
+from stages.serving.answers import Classifier
+
+CLIENTS = 32
+
+WARM, SINGLE = 10, 200
+"""Texts before the first that is timed, and texts that are asked for one by one."""
+
+
+def main() -> None:
+    texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1024]
+    tuned = Classifier.tuned(evaluated.Model())
+    with server() as url, httpx2.Client(base_url=url, timeout=600) as client:
+        single = alternating(texts[: WARM + SINGLE], {"rest": by_rest(client), "direct": by_call(tuned)})
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            answered = list(pool.map(by_rest(client), texts))
+        load = len(texts) / (time.perf_counter() - begin)
+    begin = time.perf_counter()
+    expected = tuned.answers(texts).to_dict("records")
+    direct = len(texts) / (time.perf_counter() - begin)
+    wrong = sum(not same(one, other) for one, other in zip(answered, expected, strict=True))
+    result = {
+        "milliseconds": single,
+        "ratio_p50": single["rest"]["p50"] / single["direct"]["p50"],
+        "clients": CLIENTS,
+        "texts": len(texts),
+        "lost": sum(one is None for one in answered),
+        "wrong": wrong,
+        "texts_per_s": {"32_clients": load, "direct": direct},
+    }
+    print(json.dumps(result))
+
+
+def alternating(texts: list[str], ways: dict[str, Callable[[str], Any]]) -> dict[str, dict[str, float]]:
+    """Milliseconds to the answer to a single text, median and 95th percentile, by way of asking, taken in turn."""
+    seconds = {name: [] for name in ways}
+    for text in texts:
+        for name, ask in ways.items():
+            begin = time.perf_counter()
+            ask(text)
+            seconds[name].append(time.perf_counter() - begin)
+    shown = {"p50": 50, "p95": 95}
+    return {
+        name: {key: 1000 * float(np.percentile(values[WARM:], share)) for key, share in shown.items()}
+        for name, values in seconds.items()
+    }
+
+
+def by_rest(client: httpx2.Client) -> Callable[[str], dict | None]:
+    """Ask the server for a text; None: it gave no answer."""
+
+    def ask(text: str) -> dict | None:
+        response = client.post("/predict", json={"text": text})
+        return response.json()["answers"][0] if response.status_code == 200 else None
+
+    return ask
+
+
+def by_call(classifier: Classifier) -> Callable[[str], Any]:
+    """Ask the classifier itself."""
+    return lambda text: classifier.answers([text])
+
+
+def same(answer: dict | None, row: dict) -> bool:
+    """Whether an answer is the row's; probabilities of other batches differ in the last bits."""
+    if answer is None:
+        return False
+    near = all(abs(value - row[name]) < 1e-4 for name, value in answer["probabilities"].items())
+    return near and answer["label"] == row["label"]
+
+
+if __name__ == "__main__":
+    main()
