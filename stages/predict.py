@@ -37,11 +37,12 @@ from stages.adapters.run import FILE, Run
 from stages.backbone import base
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
-from stages.common.texts import as_inputs, clean, nearest
+from stages.common.texts import as_inputs, clean
 from stages.resuming import places
 from stages.rows import formats
 from stages.serving import evaluated, outputs, tables
 from stages.serving.answers import BATCH_SIZE, Classifier
+from stages.serving.columns import joined, text_columns
 from stages.serving.tables import Chunk, Tables
 from stages.serving.text import Lines
 
@@ -154,43 +155,6 @@ def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[Ta
     return Tables(tables=given, texts=list(roles.values())), roles
 
 
-def text_columns(table: pd.DataFrame, trained: dict[str, str], *, named: str | None, file: Path) -> dict[str, str]:
-    """The column of a file for each of the columns `trained`: `named`, or the same, or the only one of texts.
-
-    Raises:
-        PipelineError: there is no such column, or more than one.
-    """
-    if named and len(trained) > 1:
-        raise errors.PipelineError(
-            f"--text: expected no column for a model of pairs, whose texts are in {' and '.join(trained.values())}, "
-            f"found {named}"
-        )
-    roles = {"text": named} if named else trained
-    absent = [column for column in roles.values() if column not in table]
-    if not absent:
-        return roles
-    if not named and len(roles) == 1 and len(only := [name for name in table if of_texts(table[name])]) == 1:
-        return {"text": only[0]}
-    found = formats.listed(list(table.columns))
-    if named:
-        near = nearest(named, list(table.columns))
-        raise errors.PipelineError(
-            f"{file.name}: expected a column {named!r} (--text), found {found}"
-            + (f"; did you mean {near!r}?" if near else "; name one of these")
-        )
-    raise errors.PipelineError(
-        f"{file.name}: expected the column {' and '.join(map(repr, absent))} of the training, or else one column of "
-        f"texts, found {found}; " + ("rename the columns" if len(roles) > 1 else "name the column with --text")
-    )
-
-
-def of_texts(column: pd.Series) -> bool:
-    """Whether the values of a column are texts, and not numbers written as texts."""
-    values = [value for value in column if value not in (None, "")]
-    written = all(isinstance(value, str) for value in values)
-    return written and bool(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().any())
-
-
 def types(given: Tables, output: Path | None) -> pa.Schema | None:
     """The types of the columns that are carried through to a Parquet file, which all chunks share.
 
@@ -263,16 +227,6 @@ def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classif
     inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
     for prefix, classifier in classifiers.items():
         table = joined(table, classifier.answers(inputs, rows=chunk.lines).add_prefix(prefix))
-    return table
-
-
-def joined(table: pd.DataFrame, answered: pd.DataFrame) -> pd.DataFrame:
-    """The table with the answers beside it; an answer's name that the table has already gets `predicted_` before it."""
-    for name in answered:
-        column = name
-        while column in table:
-            column = f"predicted_{column}"
-        table = table.assign(**{column: answered[name]})
     return table
 
 

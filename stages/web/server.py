@@ -1,59 +1,42 @@
 """The server: a page for people, and an API for programs.
 
-Nothing is fetched from elsewhere, and no other site's page may ask: the page's Content-Security-Policy names its own
-script and style by their hashes, a request has to name this machine by its address or by a name that is known (against
-DNS rebinding), and one that a browser sends for another origin is refused.
+The page fetches nothing from elsewhere, and its Content-Security-Policy names its own script and style by their hashes.
 """
 
 import asyncio
 import base64
 import hashlib
-import ipaddress
 import re
-import time
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.concurrency import iterate_in_threadpool
 
 from stages.common.errors import PipelineError
-from stages.common.texts import as_inputs, clean, nearest, printable, shortened
+from stages.common.texts import as_inputs, clean, nearest, printable
 from stages.serving.answers import Classifier, Inputs
+from stages.serving.columns import joined
+from stages.serving.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
+from stages.web.guard import Guard, Limits, Measures, shown
 from stages.web.models import Served, as_json
+from stages.web.uploads import TYPES, Upload, safe
 
 PAGE = Path(__file__).with_name("page.html")
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""The upper ends of the histogram of latencies."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a request may ask for."""
-
-    texts: int = 256
-    """Texts, or pairs, in a request."""
-    characters: int = 20_000
-    """Characters of a text."""
-    megabytes: int = 32
-    """Size of a file."""
-
-    @property
-    def body(self) -> int:
-        """Bytes of a request without a file: any character of JSON may be written by 12."""
-        return min(self.texts * self.characters * 12, self.megabytes << 20)
+DEFAULT_LIMITS = Limits()
 
 
 class Question(BaseModel):
@@ -71,59 +54,122 @@ class Question(BaseModel):
     model: str | None = Field(None, description="the name of a model, where several are served")
 
 
-def create(models: Mapping[str, Served], *, limits: Limits = Limits(), hosts: tuple[str, ...] = ()) -> FastAPI:
+def create(models: Mapping[str, Served], *, limits: Limits = DEFAULT_LIMITS, hosts: tuple[str, ...] = ()) -> FastAPI:
     """The application.
 
     Args:
         models: by name; the first answers where none is named.
         hosts: names by which a request may call this machine, besides localhost and any address.
     """
-    measures = Measures()
-    batcher = Batcher(seen=measures.batch.observe)
-    measures.waiting.set_function(lambda: batcher.waiting)
+    service = Service(models, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(title="Text classifier", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, limits=limits, hosts=("localhost", *hosts), measures=measures)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(PipelineError, refused)
-    app.add_exception_handler(FullError, full)
+    app.add_middleware(Guard, limits=limits, hosts=("localhost", *hosts), measures=service.measures)
+    for error, answer in ((RequestValidationError, invalid), (PipelineError, refused), (FullError, full)):
+        app.add_exception_handler(error, answer)
     app.add_exception_handler(Exception, failed)
+    app.get("/health")(service.health)
+    app.get("/metrics")(service.metrics)
+    app.post("/predict")(service.predict)
+    app.post("/file", response_class=StreamingResponse)(service.file)
     add_page(app)
+    return app
 
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
+
+class Service:
+    """What the API answers."""
+
+    def __init__(self, models: Mapping[str, Served], limits: Limits) -> None:
+        self.models, self.limits, self.measures = models, limits, Measures()
+        self.batcher = Batcher(seen=self.measures.batch.observe)
+        self.measures.waiting.set_function(lambda: self.batcher.waiting)
+
+    async def health(self) -> dict[str, Any]:
         """Whether the server answers, with which models, and within which limits."""
-        known = [model.facts | {"compares": model.untouched is not None} for model in models.values()]
-        return {"status": "ok", "waiting": batcher.waiting, "limits": asdict(limits), "models": known}
+        known = [model.facts | {"compares": model.untouched is not None} for model in self.models.values()]
+        return {"status": "ok", "waiting": self.batcher.waiting, "limits": asdict(self.limits), "models": known}
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(self) -> Response:
         """Counts, latencies and the queue, as Prometheus reads them."""
-        return Response(generate_latest(measures.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.measures.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.post("/predict")
-    async def predict(question: Question) -> dict[str, Any]:
+    async def predict(self, question: Question) -> dict[str, Any]:
         """The answer to each text: its label, probability, and the probability of every class."""
-        model = named(models, question.model)
-        inputs = inputs_of(question, model, limits)
+        model = named(self.models, question.model)
+        inputs = inputs_of(question, model, self.limits)
         asked = [model.tuned, model.beside()] if question.compare else [model.tuned]
-        answers, *others = await asyncio.gather(*(answered(batcher, one, inputs) for one in asked))
-        measures.texts.labels(model.name).inc(len(inputs))
+        answers, *others = await asyncio.gather(*(answered(self.batcher, one, inputs) for one in asked))
+        self.measures.texts.labels(model.name).inc(len(inputs))
         for other in others:
             answers = [mine | {"untouched": its} for mine, its in zip(answers, other, strict=True)]
         return {"model": model.name, "answers": answers}
 
-    return app
+    async def file(
+        self, request: Request, name: str, text: str | None = None, model: str | None = None, compare: bool = False
+    ) -> StreamingResponse:
+        """The rows of a .csv, .tsv or .jsonl file, the body, with the answers in further columns.
+
+        `name` is the file's name, `text` the column of the texts, if it is not that of the training or the only one.
+        """
+        chosen = named(self.models, model)
+        asked = {"": chosen.tuned} | ({"untouched_": chosen.beside()} if compare else {})
+        home = tempfile.TemporaryDirectory(prefix="upload-")
+        path = Path(home.name, safe(name))
+        with path.open("wb") as stored:
+            async for part in request.stream():
+                stored.write(part)
+        check = partial(Upload.opened, path, chosen.columns, named=text, characters=self.limits.characters)
+        upload = await asyncio.to_thread(check)
+        kept = f'attachment; filename="{path.stem.split(".")[0]}.answers{upload.ending}"'
+        headers = {"X-Rows": str(upload.rows), "Content-Disposition": kept}
+        answers = answered_file(upload, self.batcher, asked, home, self.measures.texts.labels(chosen.name).inc)
+        return StreamingResponse(answers, media_type=TYPES[upload.ending], headers=headers)
 
 
 async def answered(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> list[dict[str, Any]]:
     """The answers to inputs, see `as_json`."""
     return as_json(classifier, await asyncio.wrap_future(batcher.submit(classifier.answers, inputs)))
+
+
+async def answered_file(
+    upload: Upload,
+    batcher: Batcher,
+    classifiers: dict[str, Classifier],
+    home: tempfile.TemporaryDirectory,
+    count: Callable[[int], None],
+) -> AsyncIterator[bytes]:
+    """A file's rows with the answers, piece by piece, between which the questions of others are answered.
+
+    Args:
+        classifiers: by what comes before the names of their answers.
+        home: where the file is; it is removed at the end.
+    """
+    header = True
+    with home:
+        async for piece in iterate_in_threadpool(upload.pieces()):
+            table = piece
+            for prefix, classifier in classifiers.items():
+                found = await asyncio.wrap_future(await patient(batcher, classifier, upload.inputs(piece)))
+                table = joined(table, found.reset_index(drop=True).add_prefix(prefix))
+            count(len(piece))
+            yield WRITERS[upload.ending](table, header=header)
+            header = False
+
+
+async def patient(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> Future:
+    """Ask a classifier; where too many texts wait, a file waits until it can."""
+    while True:
+        try:
+            return batcher.submit(classifier.answers, inputs)
+        except FullError:
+            if batcher.closed:
+                raise
+            await asyncio.sleep(0.1)
 
 
 def named(models: Mapping[str, Served], name: str | None) -> Served:
@@ -199,6 +245,8 @@ async def invalid(request: Request, error: RequestValidationError) -> JSONRespon
     elif first["type"] == "extra_forbidden":
         near = nearest(name, list(fields))
         detail = f"expected {', '.join(fields)}, found {shown(name)}" + (f"; did you mean {near!r}?" if near else "")
+    elif first["loc"][0] == "query":
+        detail = f"{name}: expected a value, as in /file?name=rows.csv&compare=true, found {shown(first['input'])}"
     elif name in fields:
         detail = f"{name}: expected {fields[name].description}, found {shown(first['input'])}"
     else:
@@ -221,95 +269,3 @@ async def full(request: Request, error: FullError) -> JSONResponse:
 async def failed(request: Request, error: Exception) -> JSONResponse:
     """Answer a fault of the server; the traceback is on standard error."""
     return JSONResponse({"detail": "the server failed; its standard error says why"}, 500)
-
-
-def shown(value: Any) -> str:
-    """A value of a request, as an error message shows it."""
-    return printable(shortened(repr(value), 80))
-
-
-class Measures:
-    """What Prometheus is told."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        given = {"registry": self.registry, "namespace": "classifier"}
-        self.requests = Counter("requests", "Requests answered.", ["path", "status"], **given)
-        self.seconds = Histogram("request_seconds", "Time to the answer.", ["path"], buckets=SECONDS, **given)
-        self.texts = Counter("texts", "Texts answered.", ["model"], **given)
-        self.batch = Histogram("batch_texts", "Texts answered together.", buckets=(1, 2, 4, 8, 16, 32, 64), **given)
-        self.waiting = Gauge("waiting_texts", "Texts in the queue.", **given)
-
-
-class Guard:
-    """What every request goes through: who may ask, how much, and how long it took."""
-
-    def __init__(self, app: ASGIApp, *, limits: Limits, hosts: tuple[str, ...], measures: Measures) -> None:
-        self.app, self.limits, self.hosts, self.measures = app, limits, hosts, measures
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begin, headers, status = time.perf_counter(), Headers(scope=scope), 500
-        most = self.limits.megabytes << 20 if scope["path"] == "/file" else self.limits.body
-
-        async def sent(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                safe = MutableHeaders(scope=message)
-                safe["X-Content-Type-Options"], safe["Referrer-Policy"] = "nosniff", "no-referrer"
-                safe["Cache-Control"] = "no-store"
-            await send(message)
-
-        try:
-            if reason := self.why_not(headers, most):
-                await JSONResponse({"detail": reason[1]}, reason[0])(scope, receive, sent)
-            else:
-                await self.app(scope, limited(receive, most), sent)
-        finally:
-            path = getattr(scope.get("route"), "path", "other")
-            self.measures.requests.labels(path, status).inc()
-            self.measures.seconds.labels(path).observe(time.perf_counter() - begin)
-
-    def why_not(self, headers: Headers, most: int) -> tuple[int, str] | None:
-        """The status and reason why a request is refused; None: it is not."""
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_own(host, self.hosts):
-            return 400, f"expected the server's address or a name given by --name, found {shown(host)}"
-        if origin is not None and urlsplit(origin).netloc != host:
-            return 403, f"expected a request from the server's own page, found one from {shown(origin)}"
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most:
-            return 413, too_large(most)
-        return None
-
-
-def is_own(host: str, names: tuple[str, ...]) -> bool:
-    """Whether a Host header names this machine: an address, which no other site's name can lead to, or a known name."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name in names or bool(ipaddress.ip_address(name))
-    except ValueError:
-        return False
-
-
-def limited(receive: Receive, most: int) -> Receive:
-    """The messages of a request, up to a number of bytes."""
-    left = most
-
-    async def received() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise HTTPException(413, too_large(most))
-        return message
-
-    return received
-
-
-def too_large(most: int) -> str:
-    """What is said of a body that is larger than `most` bytes."""
-    return f"expected a body of at most {most / (1 << 20):.4g} MB, found a larger one; send it in parts"

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+import pandas as pd
 import pytest
 from made_models import MARKUP, SURE, made
 
@@ -134,6 +135,41 @@ def test_each_model_has_its_own_boxes_and_kind_of_answer(page):
     sync_api.expect(page.locator("article strong")).to_have_text(
         [f"{made('regression').tuned.answers(['A film.'])['value'][0]:.4g}"]
     )
+
+
+def given(page, name, content):
+    page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content.encode()})
+
+
+def test_a_file_is_answered_and_saved(page, tmp_path):
+    table = pd.DataFrame({"text": [f'Text "{number}",\nof two lines' for number in range(150)], "id": range(150)})
+    given(page, "my rows.csv", table.to_csv(index=False))
+    sync_api.expect(page.locator("#summary")).to_have_text("150 rows answered")
+    assert page.locator("#done").text_content() == "150 of 150 rows"
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save my rows.answers.csv").or_(page.locator("#save")).first.click()
+    saved.value.save_as(tmp_path / "answers.csv")
+    assert saved.value.suggested_filename == "my rows.answers.csv"
+    back = pd.read_csv(tmp_path / "answers.csv")
+    assert back["text"].tolist() == table["text"].tolist()
+    assert (
+        back["label"].tolist()
+        == made().tuned.answers([" ".join(one.split()) for one in table["text"]])["label"].tolist()
+    )
+
+
+def test_what_is_wrong_with_a_file_is_said_and_the_next_one_is_answered(page):
+    for name, content, message in (
+        ("rows.csv", "text,b\nx,2\ny\n", "rows.csv: expected rows that can be read, found in line 3"),
+        ("<b>.xlsx", "x", "_b_.xlsx: expected a file ending in .csv, .tsv, .jsonl; convert it"),
+        ("large.csv", "text\n" + "x\n" * 600_000, "large.csv is larger than 1 MB. Send it in parts."),
+    ):
+        given(page, name, content)
+        sync_api.expect(page.locator("#file-wrong")).to_contain_text(message)
+        assert not page.locator("#ready").is_visible() and not page.locator("#progress").is_visible()
+    given(page, "rows.jsonl", '{"text": "A film."}\n')
+    sync_api.expect(page.locator("#summary")).to_have_text("1 row answered")
+    assert not page.locator("#file-wrong").is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

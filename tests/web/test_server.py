@@ -1,10 +1,15 @@
 """The API: answers to one text and to many, what is refused and how, and what the server tells of itself."""
 
+import gc
+import gzip
+import io
 import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from made_models import CLASSES, MARKUP, SURE, logits, made
@@ -221,3 +226,82 @@ def test_while_too_many_texts_wait_more_are_refused(monkeypatch):
     with client() as opened:
         found = ask(opened, texts=["a", "b", "c"])
     assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+
+
+def sent(opened, content, name="rows.csv", **query):
+    return opened.post("/file", params={"name": name} | query, content=content)
+
+
+def test_a_file_comes_back_with_the_answers_in_further_columns(ours):
+    texts = [f"Text {'x' * (number % 30)}, {number}" for number in range(100)]
+    table = pd.DataFrame({"id": range(100), "body": texts, "label": "old"})
+    model = made(abstention=SURE)
+    expected = model.tuned.answers(texts)
+    written = {
+        "rows.csv": table.to_csv(index=False),
+        "rows.tsv": table.to_csv(index=False, sep="\t"),
+        "rows.jsonl": table.to_json(orient="records", lines=True),
+        "more.rows.CSV.gz": gzip.compress(table.to_csv(index=False).encode()),
+    }
+    for name, content in written.items():
+        found = sent(ours, content, name, text="body", compare=True)
+        assert (found.status_code, found.headers["x-rows"]) == (200, "100"), found.text
+        read = io.StringIO(found.text)
+        if name == "rows.jsonl":
+            back = pd.read_json(read, lines=True)
+        else:
+            back = pd.read_csv(read, sep="\t" if ".tsv" in name else ",", keep_default_na=False)
+        assert back["body"].tolist() == texts and back["label"].tolist() == ["old"] * 100
+        assert back["predicted_label"].tolist() == expected["label"].tolist()
+        assert np.allclose(back["probability"], expected["probability"])
+        answers = ["label", "probability", *CLASSES]
+        assert list(back)[-5:] == [f"untouched_{name}" for name in answers]
+    assert (
+        'filename="rows.answers.jsonl"'
+        in sent(ours, written["rows.jsonl"], "rows.jsonl", text="body").headers["content-disposition"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "query", "status", "detail"),
+    [
+        ("a,b\n1,2\n", {}, 400, "rows.csv: expected the column 'text' of the training, or else one column of texts"),
+        ("a,b\n1,2\n", {"text": "c"}, 400, "rows.csv: expected a column 'c' (text), found a, b; name one of these"),
+        ("text,b\nx,2\ny\n", {}, 400, "rows.csv: expected rows that can be read, found in line 3: 1 fields, 2 in"),
+        ("text\n" + "x" * 51, {}, 400, "expected texts of at most 50 characters, found 51 in line 2; cut it"),
+        ("text\n", {}, 400, "rows.csv: expected rows, found none"),
+        ("", {}, 400, "rows.csv: expected"),
+        ("text\nx\n", {"name": "rows.xlsx"}, 400, "rows.xlsx: expected a file ending in .csv, .tsv, .jsonl; convert"),
+        ("PAR1", {"name": "rows.parquet"}, 400, "rows.parquet: expected a file ending in .csv, .tsv, .jsonl; convert"),
+        ("{", {"name": "rows.jsonl"}, 400, "rows.jsonl: expected"),
+        ("text\nx\n", {"name": "../../<b>.csv"}, 200, ""),
+        ("text\nx\n", {"compare": "maybe"}, 422, "compare: expected a value, as in /file?name=rows.csv&compare=true"),
+        ("text\nx\n", {"model": "none"}, 404, "model: expected one of 'default', found 'none'"),
+        ("text\n" + "x\n" * 600_000, {}, 413, "expected a body of at most 1 MB, found a larger one"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_file_that_cannot_be_answered_as_a_whole_is_refused_before_the_first_answer(
+    ours, content, query, status, detail
+):
+    found = sent(ours, content, **query)
+    assert found.status_code == status
+    if detail:
+        assert detail in found.json()["detail"] and "/tmp" not in found.text
+    assert ours.post("/file", content=content).status_code in (413, 422), "without a name"
+
+
+def test_nothing_of_a_file_stays_and_a_question_is_answered_between_its_pieces(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asked = []
+
+    def noted(inputs):
+        asked.append(len(inputs))
+        return logits(inputs)
+
+    with client(made(compute=noted)) as opened:
+        assert sent(opened, "text\n" + "A film.\n" * 100).status_code == 200
+        assert sent(opened, "a,b\n1,2\n").status_code == 400
+    assert asked == [16] * 6 + [4]
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
