@@ -5,32 +5,38 @@
 Reads models/base, models/adapter and data/prepared, and needs requirements-serve.txt. One client asks for test texts
 one by one, in turn with direct calls of the classifier; then 32 clients ask, each for texts of its own, and every
 answer is compared with the classifier's. Prints one line of JSON: milliseconds, texts per second, and what was lost or
-wrong.
+wrong;
+and the size of the weights in memory, for one adapter and for two.
 """
 
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pyarrow.parquet as pq
+from safetensors.torch import load_file, save_file
 
 from benchmarks.screenshot import server
 from stages.common import paths
 from stages.serving import evaluated
 from stages.serving.answers import Classifier
+from stages.web import models
 
-CLIENTS = 32
+CLIENTS, TEXTS = 32, 320
 
-WARM, SINGLE = 10, 200
+WARM, SINGLE = 5, 50
 """Texts before the first that is timed, and texts that are asked for one by one."""
 
 
 def main() -> None:
-    texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:1024]
+    texts = pq.read_table(paths.PREPARED / "test.parquet")["text"].to_pylist()[:TEXTS]
     tuned = Classifier.tuned(evaluated.Model())
     with server() as url, httpx2.Client(base_url=url, timeout=600) as client:
         single = alternating(texts[: WARM + SINGLE], {"rest": by_rest(client), "direct": by_call(tuned)})
@@ -51,7 +57,24 @@ def main() -> None:
         "wrong": wrong,
         "texts_per_s": {"32_clients": load, "direct": direct},
     }
-    print(json.dumps(result))
+    print(json.dumps(result | {"weights_mib": weights()}))
+
+
+def weights() -> dict[str, float]:
+    """The weights of one adapter with its untouched model, and of two adapters with theirs, in MiB."""
+    with tempfile.TemporaryDirectory() as home:
+        other = Path(shutil.copytree(paths.ADAPTER, Path(home, "other"), copy_function=shutil.copyfile))
+        file = other / "adapter_model.safetensors"
+        save_file({name: value / 2 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+        found = models.load(
+            {"one": evaluated.Model(), "two": evaluated.Model(adapter=other, abstention=other / "none")}
+        )
+    result, places = {}, {}
+    for name, served in found.items():
+        for classifier in (served.tuned, served.untouched):
+            places |= {weight.data_ptr(): weight.nbytes for weight in classifier.network.parameters()}
+        result[f"up to {name}"] = sum(places.values()) / (1 << 20)
+    return result
 
 
 def alternating(texts: list[str], ways: dict[str, Callable[[str], Any]]) -> dict[str, dict[str, float]]:

@@ -24,6 +24,8 @@ from web.made_models import made
 
 from stages import serve
 from stages.common import errors, files, paths
+from stages.evidence.abstention import fingerprint
+from stages.serving import evaluated
 from stages.serving.answers import Classifier
 from stages.web import models, server
 
@@ -121,6 +123,16 @@ def test_the_server_says_what_predict_says_with_the_facts_of_the_model(project, 
     assert known["base"] == "package:tiny-model==1.0"
 
 
+def test_an_exported_model_answers_as_the_adapter_and_has_none_to_compare_with(project, inside, monkeypatch, tmp_path):
+    project.call("export", "--output", str(tmp_path / "merged"))
+    if not (tmp_path / "merged/labels.json").exists():
+        shutil.copy(paths.ADAPTER / "labels.json", tmp_path / "merged")
+    served = called(monkeypatch, "--model", str(tmp_path / "merged"))["default"]
+    alone = Classifier.tuned(evaluated.Model()).answers(["A fine film.", "Dull."])
+    assert np.allclose(served.tuned.answers(["A fine film.", "Dull."])["positive"], alone["positive"], atol=1e-6)
+    assert served.untouched is None and served.facts["run"] == fingerprint(paths.ADAPTER)
+
+
 def changed(folder: Path, *, weights: str, factor: float, **config: str) -> str:
     """A copy of an adapter or a base model whose weights are multiplied."""
     copy = Path(shutil.copytree(folder, f"{folder.name}-{factor}", copy_function=shutil.copyfile))
@@ -158,6 +170,7 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--model", "nowhere"], "--model: expected a folder that python -m stages.export wrote, found nowhere"),
         (["--adapter", "one=nowhere"], "--adapter one: expected a folder with run.json, like models/adapter, found"),
         (["--adapter", "one=models/adapter", "--adapter", "two={far}"], "two: expected an adapter of the same base"),
         (["--adapter", "one={lost}"], "--adapter one: expected its base model in models/lost, found none; put it"),

@@ -86,8 +86,15 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False) -> dict
 
 
 def load_folder(folder: Path) -> dict[str, Served]:
-    """The model of an exported folder."""
-    run, tuned = Run.load(folder), Classifier.of_folder(folder)
+    """The model of a folder that `stages.export` wrote.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    if not (folder / FILE).is_file():
+        raise PipelineError(f"--model: expected a folder that python -m stages.export wrote, found {folder}")
+    run = Run.load(folder)
+    tuned = Classifier.tuned(evaluated.Model(adapter=folder, abstention=folder / paths.ABSTENTION.name))
     known = facts(DEFAULT, folder, run, tuned) | {"test": None}
     return {DEFAULT: Served(name=DEFAULT, tuned=tuned, untouched=None, columns=run.columns, facts=known)}
 
