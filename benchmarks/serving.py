@@ -4,9 +4,8 @@
 
 Reads models/base, models/adapter and data/prepared, and needs requirements-serve.txt. One client asks for test texts
 one by one, in turn with direct calls of the classifier; then 32 clients ask, each for texts of its own, and every
-answer is compared with the classifier's. Prints one line of JSON: milliseconds, texts per second, and what was lost or
-wrong;
-and the size of the weights in memory, for one adapter and for two.
+answer is compared with the classifier's. Prints one line of JSON: milliseconds, texts per second, what was lost or
+wrong, and the size of the weights in memory, for one adapter and for two.
 """
 
 import json
