@@ -78,6 +78,7 @@ def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
     page.goto(url)
     page.get_by_label("Your text").fill(TEXTS)
     page.get_by_label("Compare with the untouched model").check()
+    page.get_by_label("Show the words that mattered").check()
     page.get_by_role("button", name="Classify").click()
     page.locator("article").nth(2).wait_for(timeout=60_000)
     return page.screenshot(full_page=True)

@@ -6,6 +6,7 @@
     python -m stages.predict --input mails.csv --text body                the column that has the texts
     python -m stages.predict --input 'parts/*.csv.gz' --output all.csv    many files; compressed or not
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
+    python -m stages.predict --explain "Not bad at all."                  the words that mattered, with their weights
 
 The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
 of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
@@ -23,6 +24,7 @@ last one that was evaluated, from DVC's cache.
 import argparse
 import glob
 import itertools
+import json
 import math
 import os
 import sys
@@ -43,13 +45,14 @@ from stages.rows import formats
 from stages.serving import evaluated, outputs, tables
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.columns import joined, text_columns
+from stages.serving.reasons import explained
 from stages.serving.tables import Chunk, Tables
 from stages.serving.text import Lines
 
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
 
-DECISIVE = ("text", "compare", "batch_size", "defuse_formulas", "output")
+DECISIVE = ("text", "compare", "explain", "batch_size", "defuse_formulas", "output")
 """The arguments on which the bytes of the answers depend, besides the input."""
 
 
@@ -70,7 +73,7 @@ def main() -> None:
                 hidden = bool(options.texts) or (options.output is None and sys.stdout.isatty())
                 begin = first.position if output.parts else 0
                 for chunk in shown(itertools.chain([first], chunks), given.size, begin=begin, hidden=hidden):
-                    output.add(answered(chunk, roles, classifiers))
+                    output.add(answered(chunk, roles, classifiers, explain=options.explain))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,6 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="a .csv, .tsv, .jsonl or .parquet file; none: standard output")
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
+    parser.add_argument(
+        "--explain", action="store_true", help="show the words that mattered, too; it takes a pass for each word"
+    )
     parser.add_argument("--strict", action="store_true", help="end at the first row that cannot be read")
     parser.add_argument(
         "--defuse-formulas",
@@ -221,12 +227,15 @@ def load(model: evaluated.Model, options: argparse.Namespace) -> dict[str, Class
     return {"": Classifier.tuned(model, **how)} | untouched
 
 
-def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classifier]) -> pd.DataFrame:
-    """The rows with the answers beside them."""
+def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classifier], *, explain: bool) -> pd.DataFrame:
+    """The rows with the answers beside them; `explain`: and the words that mattered for those of the tuned model."""
     table = chunk.table
     inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
     for prefix, classifier in classifiers.items():
         table = joined(table, classifier.answers(inputs, rows=chunk.lines).add_prefix(prefix))
+    if explain:
+        words = [json.dumps(one.words(), ensure_ascii=False) for one in explained(classifiers[""], inputs)]
+        table = joined(table, pd.DataFrame({"words": words}))
     return table
 
 

@@ -28,6 +28,8 @@ class Limits:
 
     texts: int = 256
     """Texts, or pairs, in a request."""
+    explained: int = 8
+    """Texts whose words are weighed in a request: each takes a pass for every word."""
     characters: int = 20_000
     """Characters of a text."""
     megabytes: int = 32

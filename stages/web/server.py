@@ -29,6 +29,7 @@ from stages.common.texts import as_inputs, clean, nearest, printable
 from stages.serving.answers import Classifier, Inputs
 from stages.serving.columns import joined
 from stages.serving.outputs import WRITERS
+from stages.serving.reasons import Reasons, explained
 from stages.web.batching import Batcher, FullError
 from stages.web.guard import Guard, Limits, Measures, shown
 from stages.web.models import Served, as_json
@@ -51,6 +52,7 @@ class Question(BaseModel):
     text: str | list[str] | None = Field(None, description="one text, or a pair of texts")
     texts: list[str | list[str]] | None = Field(None, description="a list of texts, or of pairs of texts")
     compare: bool = Field(False, description="true for the untouched model's answers besides, or false")
+    explain: bool = Field(False, description="true for the words that mattered, or false")
     model: str | None = Field(None, description="the name of a model, where several are served")
 
 
@@ -107,7 +109,17 @@ class Service:
         self.measures.texts.labels(model.name).inc(len(inputs))
         for other in others:
             answers = [mine | {"untouched": its} for mine, its in zip(answers, other, strict=True)]
+        if question.explain:
+            found = await self.explained(model, inputs)
+            answers = [mine | {"reasons": asdict(why)} for mine, why in zip(answers, found, strict=True)]
         return {"model": model.name, "answers": answers}
+
+    async def explained(self, model: Served, inputs: Inputs) -> list[Reasons]:
+        """The reasons for each answer of a model; between them the questions of others are answered."""
+        found = []
+        for given in inputs:
+            found += await asyncio.wrap_future(self.batcher.submit(partial(explained, model.tuned), [given]))
+        return found
 
     async def file(
         self, request: Request, name: str, text: str | None = None, model: str | None = None, compare: bool = False
@@ -198,6 +210,8 @@ def inputs_of(question: Question, model: Served, limits: Limits) -> Inputs:
         raise HTTPException(422, "texts: expected one or more, found none")
     if len(texts) > limits.texts:
         raise HTTPException(413, f"texts: expected at most {limits.texts:,}, found {len(texts):,}; send them in parts")
+    if question.explain and len(texts) > limits.explained:
+        raise HTTPException(413, f"explain: expected at most {limits.explained} texts, found {len(texts):,}")
     rows = [[text] if isinstance(text, str) else text for text in texts]
     wanted = "a text" if model.texts == 1 else f"a pair of texts, as [{', '.join(map(repr, model.columns.values()))}]"
     for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=1):

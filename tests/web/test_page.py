@@ -96,6 +96,15 @@ def test_the_untouched_model_is_shown_beside_the_tuned_one(page):
     assert tuned != untouched == made().untouched.answers(["A film."])["label"][0]
 
 
+def test_the_words_that_mattered_are_shaded_and_the_text_stays_whole(page):
+    page.get_by_label("Show the words that mattered").check()
+    classify(page, f"A film of note, {MARKUP}")
+    sync_api.expect(page.locator("article .text")).to_have_text([f"A film of note, {MARKUP}"])
+    assert page.locator("article .text mark").count() >= 2
+    assert page.locator("article .key").inner_text().startswith("for and against ")
+    assert page.locator("article script").count() == 0
+
+
 def test_what_texts_and_classes_say_is_shown_as_text(page):
     classify(page, f"{MARKUP}\n<img src=x onerror=alert(2)>")
     sync_api.expect(page.locator("article .text")).to_have_text([MARKUP, "<img src=x onerror=alert(2)>"])

@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from made_models import CLASSES, MARKUP, SURE, logits, made
 
+from stages.serving import reasons
 from stages.web import server
 from stages.web.batching import Batcher
 from stages.web.models import as_json
@@ -69,6 +71,16 @@ def test_a_text_with_several_labels_has_a_list_of_them_a_number_has_no_probabili
             422,
             "text 1: expected a pair of texts, as ['premise', 'claim'], found a text",
         )
+
+
+def test_the_words_that_mattered_come_with_the_answer_of_few_texts(ours):
+    (answer,) = ask(ours, text="A film of  note.", explain=True).json()["answers"]
+    (found,) = reasons.explained(made().tuned, ["A film of note."])
+    assert answer.pop("reasons") == asdict(found)
+    assert [answer] == ask(ours, text="A film of note.").json()["answers"]
+    with client(limits=server.Limits(explained=2)) as opened:
+        refused = ask(opened, texts=["a", "b", "c"], explain=True)
+    assert (refused.status_code, refused.json()["detail"]) == (413, "explain: expected at most 2 texts, found 3")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,7 @@ def test_a_fault_is_told_without_its_details_and_the_next_question_is_answered()
 def test_health_tells_the_models_and_limits_and_metrics_count(ours):
     told = ours.get("/health").json()
     assert told["status"] == "ok"
-    assert told["limits"] == {"texts": 4, "characters": 50, "megabytes": 1}
+    assert told["limits"] == {"texts": 4, "explained": 8, "characters": 50, "megabytes": 1}
     (model,) = told["models"]
     assert {"run", "base", "trained", "parameters", "classes", "test"} < set(model)
     with client() as fresh:
