@@ -22,8 +22,10 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 TEXTS = """\
 A warm, funny and wise film.
-Two hours of my life that I want back.
-Not bad at all, though it takes its time."""
+Two hours of my life that I want back."""
+
+MARGIN = 20
+"""Pixels below the last answer."""
 
 COLOURS = 128
 """In the picture's palette: a page has few, and the file a fifth of the size."""
@@ -73,15 +75,20 @@ def chromium() -> dict:
 
 
 def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
-    """The page with answers, as a PNG."""
+    """The page down to the last answer, as a PNG."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
     page.goto(url)
     page.get_by_label("Your text").fill(TEXTS)
-    page.get_by_label("Compare with the untouched model").check()
-    page.get_by_label("Show the words that mattered").check()
+    page.get_by_label("Compare with untouched").check()
+    page.get_by_label("Words that mattered").check()
     page.get_by_role("button", name="Classify").click()
-    page.locator("article").nth(2).wait_for(timeout=60_000)
-    return page.screenshot(full_page=True)
+    last = page.locator("article").nth(TEXTS.count("\n"))
+    last.wait_for(timeout=60_000)
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    box = last.bounding_box()
+    clip = {"x": 0, "y": 0, "width": width, "height": box["y"] + box["height"] + MARGIN}
+    return page.screenshot(full_page=True, clip=clip)
 
 
 if __name__ == "__main__":

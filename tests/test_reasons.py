@@ -56,14 +56,6 @@ def test_of_a_long_text_neighbouring_words_are_left_out_together():
     assert "".join(piece.text for piece in found.texts[0]) == " ".join(words)
 
 
-def area(classifier, text, order):
-    """The mean support of the answer while words are left out in an order: the area under the deletion curve."""
-    whole = classifier.logits([text])
-    shorter = [reasons.without([text], order[: count + 1]) for count in range(len(order))]
-    all_logits = np.concatenate([whole, classifier.logits(shorter)])
-    return reasons.support(classifier.problem, all_logits, int(whole[0].argmax())).mean()
-
-
 def test_predict_shows_the_words_with_their_weights(project):
     shown = project.call("predict", "--explain", "A wonderful film.").stdout.splitlines()
     assert shown[0].split("\t")[-1] == "words"
@@ -84,7 +76,12 @@ def test_without_the_words_that_mattered_a_tuned_model_changes_its_answer_sooner
     for text, found in zip(texts, reasons.explained(classifier, texts), strict=True):
         parts = reasons.spans([text])
         weights = [piece.weight for piece in found.texts[0] if piece.text.strip()]
-        areas["weighty first"] += area(classifier, text, [parts[place] for place in np.argsort(weights)[::-1]])
+        areas["weighty first"] += reasons.deletion_area(
+            classifier, text, [parts[place] for place in np.argsort(weights)[::-1]]
+        )
         for _ in range(5):
-            areas["any"] += area(classifier, text, [parts[place] for place in generator.permutation(len(parts))]) / 5
+            areas["any"] += (
+                reasons.deletion_area(classifier, text, [parts[place] for place in generator.permutation(len(parts))])
+                / 5
+            )
     assert areas["weighty first"] < areas["any"]

@@ -83,13 +83,13 @@ def test_typed_texts_get_their_answers_one_a_line_or_as_a_single_text(page):
         assert card.locator("strong").inner_text() == answer["label"]
         assert card.locator(".given .share").inner_text() == f"{100 * answer['probability']:.1f}\u00a0%"
         assert card.locator(".badge").count() == answer["abstain"]
-    page.get_by_label("Each line is a text").uncheck()
+    page.get_by_label("One text a line").uncheck()
     page.keyboard.press("Control+Enter")
     sync_api.expect(page.locator("article")).to_have_count(1)
 
 
 def test_the_untouched_model_is_shown_beside_the_tuned_one(page):
-    page.get_by_label("Compare with the untouched model").check()
+    page.get_by_label("Compare with untouched").check()
     classify(page, "A film.")
     sync_api.expect(page.locator("article .who")).to_have_text(["Tuned", "Untouched"])
     tuned, untouched = page.locator("article strong").all_inner_texts()
@@ -97,7 +97,7 @@ def test_the_untouched_model_is_shown_beside_the_tuned_one(page):
 
 
 def test_the_words_that_mattered_are_shaded_and_the_text_stays_whole(page):
-    page.get_by_label("Show the words that mattered").check()
+    page.get_by_label("Words that mattered").check()
     classify(page, f"A film of note, {MARKUP}")
     sync_api.expect(page.locator("article .text")).to_have_text([f"A film of note, {MARKUP}"])
     assert page.locator("article .text mark").count() >= 2
@@ -139,7 +139,7 @@ def test_each_model_has_its_own_boxes_and_kind_of_answer(page):
     classify(page, "A film.")
     sync_api.expect(page.locator("article .given")).to_have_count(3)
     page.get_by_label("Model", exact=True).select_option("numbers")
-    assert not page.get_by_label("Compare with the untouched model").is_visible()
+    assert not page.get_by_label("Compare with untouched").is_visible()
     classify(page, "A film.")
     sync_api.expect(page.locator("article strong")).to_have_text(
         [f"{made('regression').tuned.answers(['A film.'])['value'][0]:.4g}"]
@@ -185,7 +185,7 @@ def test_what_is_wrong_with_a_file_is_said_and_the_next_one_is_answered(page):
 def test_on_a_phone_nothing_is_wider_than_the_screen(page, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
-    page.get_by_label("Compare with the untouched model").check()
+    page.get_by_label("Compare with untouched").check()
     page.get_by_text("From a program").click()
     classify(page, "A film.\n" + "x" * 400)
     sync_api.expect(page.locator("article")).to_have_count(2)
