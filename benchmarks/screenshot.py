@@ -24,7 +24,7 @@ TEXTS = """\
 A warm, funny and wise film.
 Two hours of my life that I want back."""
 
-MARGIN = 20
+MARGIN = 14
 """Pixels below the last answer."""
 
 COLOURS = 128
