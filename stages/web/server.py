@@ -23,6 +23,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
@@ -72,9 +73,8 @@ def create(models: Mapping[str, Served], *, limits: Limits = DEFAULT_LIMITS, hos
 
     app = FastAPI(title="Text classifier", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Guard, limits=limits, hosts=("localhost", *hosts), measures=service.measures)
-    for error, answer in ((RequestValidationError, invalid), (PipelineError, refused), (FullError, full)):
+    for error, answer in ANSWERS.items():
         app.add_exception_handler(error, answer)
-    app.add_exception_handler(Exception, failed)
     app.get("/health")(service.health)
     app.get("/metrics")(service.metrics)
     app.post("/predict")(service.predict)
@@ -280,6 +280,21 @@ async def full(request: Request, error: FullError) -> JSONResponse:
     return JSONResponse({"detail": "too many texts wait; ask again in a moment"}, 503, {"Retry-After": "1"})
 
 
+async def gone(request: Request, error: ClientDisconnect) -> Response:
+    """End a request whose client has left before its body was whole; no one reads the answer."""
+    return Response(status_code=400)
+
+
 async def failed(request: Request, error: Exception) -> JSONResponse:
     """Answer a fault of the server; the traceback is on standard error."""
     return JSONResponse({"detail": "the server failed; its standard error says why"}, 500)
+
+
+ANSWERS = {
+    RequestValidationError: invalid,
+    PipelineError: refused,
+    FullError: full,
+    ClientDisconnect: gone,
+    Exception: failed,
+}
+"""What is answered instead, by what went wrong."""

@@ -1,6 +1,13 @@
 """Models to serve whose answers are known: what they say of a text depends on its characters alone."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 
 from stages.evidence.abstention import Abstention
 from stages.problems.kinds import PROBLEMS
@@ -45,3 +52,16 @@ def made(kind="single_label", *, name="default", columns=("text",), compute=logi
     }
     roles = dict(zip(("text", "text_pair"), columns, strict=False))
     return Served(name=name, tuned=tuned, untouched=opposite if untouched else None, columns=roles, facts=facts)
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[int]:
+    """Serve an application at a port of the loopback address; yields the port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()

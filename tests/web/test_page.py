@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import threading
-import time
 
 import pandas as pd
 import pytest
-from made_models import MARKUP, SURE, made
+from made_models import MARKUP, SURE, made, running
+
+from stages.web import server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the browser's driver is in requirements-dev.txt")
-uvicorn = pytest.importorskip("uvicorn", reason="the server is in requirements-serve.txt")
-server = pytest.importorskip("stages.web.server")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -30,14 +28,8 @@ def url():
         made("regression", name="numbers", untouched=False),
     ]
     app = server.create({model.name: model for model in models}, limits=LIMITS)
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join()
+    with running(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,19 @@ import gc
 import gzip
 import io
 import json
+import socket
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
-from made_models import CLASSES, MARKUP, SURE, logits, made
+from made_models import CLASSES, MARKUP, SURE, logits, made, running
 
 from stages.serving import reasons
 from stages.web import server
@@ -317,3 +320,29 @@ def test_nothing_of_a_file_stays_and_a_question_is_answered_between_its_pieces(m
     assert asked == [16] * 6 + [4]
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_leaves_leaves_nothing_behind_and_ends_no_one_elses_answers(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asked, table = [], "text\n" + "A film.\n" * 2000
+
+    def slow(inputs):
+        asked.append(len(inputs))
+        time.sleep(0.05)
+        return logits(inputs)
+
+    app = server.create({"default": made(compute=slow)})
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as opened:
+        for path, body in (("/file?name=rows.csv", "text\nx"), ("/predict", '{"text": ')):
+            with socket.create_connection(("127.0.0.1", port)) as half:
+                head = (
+                    f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 999"
+                )
+                half.sendall(f"{head}\r\n\r\n{body}".encode())
+        with opened.stream("POST", "/file", params={"name": "rows.csv"}, content=table) as begun:
+            next(begun.iter_bytes())
+        assert opened.post("/predict", json={"text": "a"}).status_code == 200
+        counted = opened.get("/metrics").text
+    gc.collect()
+    assert sum(asked) < 1000 and list(tmp_path.iterdir()) == []
+    assert 'status="500"' not in counted and caplog.text == ""
