@@ -12,6 +12,7 @@ import shutil
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,6 +23,12 @@ from stages.sources import fetched
 from stages.sources.archive import digest, listing
 from stages.sources.hub import MODEL_FILES
 from stages.sources.params import Model
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZER = "tokenizer.json"
+"""The file that holds a whole tokenizer; older ones have files of its parts."""
 
 
 def main() -> None:
@@ -157,7 +164,7 @@ def check_weights(folder: Path) -> None:
 
 
 def check_tokens(folder: Path, source: str) -> None:
-    """Check that the model has an embedding for every token that can occur.
+    """Check that the model has a tokenizer, and an embedding for every token that can occur.
 
     A special token occurs only where the tokenizer itself puts it around a text: a pad token without an embedding, for
     example, does no harm.
@@ -165,13 +172,13 @@ def check_tokens(folder: Path, source: str) -> None:
     Raises:
         PipelineError: it has not.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     try:
         embeddings = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().vocab_size
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception:  # of many kinds; `encode`, which needs both, says what is wrong
+    except Exception:  # of many kinds; `encode`, which needs it, says what is wrong
         return
+    tokenizer = load_tokenizer(folder, source)
     around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special} - around
     vocabulary = sorted((token, name) for name, token in tokenizer.get_vocab().items())
@@ -181,6 +188,31 @@ def check_tokens(folder: Path, source: str) -> None:
             f"embeddings: {shortened(', '.join(beyond), 100)} {'have' if len(beyond) > 1 else 'has'} none; call the "
             "model's resize_token_embeddings(len(tokenizer)) and save it again, or save the tokenizer without them"
         )
+
+
+def load_tokenizer(folder: Path, source: str) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer, of its own files: where there are none, transformers makes one that knows no words.
+
+    Raises:
+        PipelineError: there is none, or none that transformers can read as a fast one.
+    """
+    from transformers import AutoTokenizer
+
+    there = [path.name for path in folder.iterdir()]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of many kinds
+        found = f"{listing(there)}, of which: {shortened(' '.join(str(error).split()), 200)}"
+    else:
+        parts = {*type(tokenizer).vocab_files_names.values()} - {TOKENIZER}
+        whole = TOKENIZER in there or parts <= {*there}
+        if whole and tokenizer.is_fast:
+            return tokenizer
+        found = f"{type(tokenizer).__name__}, which is not fast" if whole else listing(there)
+    raise errors.PipelineError(
+        f"{source}: expected a fast tokenizer ({TOKENIZER}) beside the weights, found {found}; save it into the "
+        "model's folder with the tokenizer's save_pretrained, or choose another model.source"
+    )
 
 
 def read_json(path: Path) -> dict:

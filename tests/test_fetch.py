@@ -143,6 +143,36 @@ def test_a_model_that_is_not_whole_is_refused(raw, tmp_path, damage, message):
     assert message in refused(tmp_path)
 
 
+def without_files(tokenizer):
+    for path in tokenizer.parent.glob("tokenizer*"):
+        path.unlink()
+
+
+def without_merges(tokenizer):
+    parts = json.loads(tokenizer.read_text())["model"]
+    tokenizer.with_name("vocab.json").write_text(json.dumps(parts["vocab"]))
+    tokenizer.unlink()
+
+
+@pytest.mark.parametrize(
+    ("family", "damage", "found"),
+    [
+        ("gpt2", without_files, "found config.json, generation_config.json, model.safetensors; save it into"),
+        ("bert", without_files, "found config.json, generation_config.json, model.safetensors; save it into"),
+        ("llama", without_files, "found config.json, generation_config.json, model.safetensors, of which: Couldn't "),
+        ("gpt2", without_merges, "tokenizer_config.json, vocab.json"),
+        ("gpt2", lambda path: path.write_text("{"), "tokenizer_config.json, of which: "),
+    ],
+    ids=["gpt2", "bert", "llama", "no merges", "damaged"],
+)
+def test_a_model_without_a_tokenizer_of_its_own_is_refused(raw, tmp_path, saved_model, family, damage, found):
+    shutil.copytree(saved_model(family), raw, dirs_exist_ok=True)
+    damage(raw / "tokenizer.json")
+    told = refused(tmp_path)
+    assert told.startswith("path:models/raw/tiny: expected a fast tokenizer (tokenizer.json) beside the weights, found")
+    assert found in told
+
+
 @pytest.mark.parametrize("added", [["<user>", "<url>"], ["zyx"]])
 def test_a_tokenizer_with_more_tokens_than_the_model_has_embeddings_is_refused(raw, tmp_path, added):
     tokenizer = AutoTokenizer.from_pretrained(raw)
