@@ -24,6 +24,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import machine
+from stages.classifier.model import check_head
 from stages.common import errors, files, paths, progress
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
@@ -40,6 +41,8 @@ def main() -> None:
     dataset = files.read_json(paths.DATASET)
     params = Params.load().filled(dataset)
     base.quiet_transformers()
+    problem = PROBLEMS[params.data.problem]
+    check_head(paths.BASE_MODEL, problem, problem.output_names(tokens.label(paths.PREPARED / "train.parquet")))
     datasets.disable_progress_bars()
     model, depth = load_frozen_blocks(
         params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 from conftest import tiny_params
-from datasets import Dataset
+from datasets import Dataset, Features
 from families import LAYERS, described
+from ruamel.yaml import YAML
+from transformers import AutoModelForSequenceClassification
 
 from stages import encode
-from stages.common import paths
+from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.encoding import template, tokens
 from stages.encoding.length import Lengths
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
 from stages.reporting import tables
 
 
@@ -105,6 +108,38 @@ def test_states_may_fill_what_is_allowed_and_no_more():
     with pytest.raises(PipelineError, match=r"expected the stored states to fit encode.max_gb = .*, they need 0.00 GB"):
         encode.check_size(1001, described(), gigabytes)
     encode.check_size(2000, described(dtype="bfloat16"), gigabytes)
+
+
+@pytest.mark.parametrize(
+    ("problem", "values", "wanted"),
+    [
+        ("single_label", [1, 0], "the data's 2 classes bad, good, found one for 3: bad, so-so, good; give the data's"),
+        (
+            "multi_label",
+            [[1], []],
+            "the data's 2 classes bad, good, found one for 3: bad, so-so, good; give the data's",
+        ),
+        ("regression", [0.5, 2.0], "the data's 1 classes value, found one for 3: bad, so-so, good; give the data's"),
+    ],
+)
+def test_a_saved_head_for_other_classes_is_refused_before_any_text_is_read(
+    saved_model, tmp_path, monkeypatch, problem, values, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encode, "load_frozen_blocks", None)
+    names = dict(enumerate(["bad", "so-so", "good"]))
+    labels = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    AutoModelForSequenceClassification.from_pretrained(saved_model("bert"), **labels).save_pretrained(paths.BASE_MODEL)
+    label = PROBLEMS[problem].feature(["bad", "good"])
+    rows = Dataset.from_dict({"label": values}, features=Features({"label": label}))
+    YAML().dump(tiny_params(data={"problem": problem, "classes": None}, evaluate={"main": "auto"}), paths.PARAMS)
+    files.write_json(paths.DATASET, {})
+    rows.to_parquet(paths.PREPARED / "train.parquet")
+    with pytest.raises(
+        PipelineError, match=f"^model.source: expected a model without a head, or with one for {wanted}"
+    ):
+        encode.main()
+    assert not paths.ENCODED.exists()
 
 
 @pytest.mark.parametrize(

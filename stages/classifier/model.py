@@ -14,12 +14,20 @@ from transformers import (
 
 from stages.backbone.base import load_config
 from stages.classifier import label_words, last_token, saved_head
+from stages.classifier.labels import label_arguments
 from stages.common import files
 from stages.common.errors import PipelineError
+from stages.problems.problem import Problem
 
 
 def load_base(
-    base: Path, *, labels: dict, seed: int, head: str = "random", words: dict[str, str] | None = None
+    base: Path,
+    *,
+    labels: dict,
+    seed: int,
+    head: str = "random",
+    words: dict[str, str] | None = None,
+    device: str | None = None,
 ) -> PreTrainedModel:
     """The base model with a classification head.
 
@@ -32,6 +40,7 @@ def load_base(
         head: with "label_words", a model with a language-model head starts from that head's rows for the label words,
             which makes it a zero-shot classifier; every other head is random.
         words: each class's word; None: the class's own name.
+        device: "meta": the model without its weights.
 
     Raises:
         PipelineError: the base was saved with a classification head for other classes.
@@ -40,7 +49,12 @@ def load_base(
     transformers.set_seed(seed)
     with files.reading(base):
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            base,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            device_map=device,
         )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
@@ -51,6 +65,19 @@ def load_base(
     if head == "label_words" and label_words.has_label_word_head(model):
         model.score.weight.data.copy_(label_words.label_word_head(model, base, words))
     return model
+
+
+def check_head(base: Path, problem: Problem, names: list[str]) -> None:
+    """Check that `load_base` can make a classifier of the base; reads no weights.
+
+    Args:
+        names: of the model's outputs.
+
+    Raises:
+        PipelineError: see `load_base`.
+    """
+    labels = label_arguments(problem, names, load_config(base).pad_token_id)
+    load_base(base, labels=labels, seed=0, device="meta")
 
 
 def use_saved_head(model: PreTrainedModel, base: Path, mismatched: dict[str, int]) -> bool:

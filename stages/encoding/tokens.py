@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
+from datasets.features.features import FeatureType
 from transformers import PreTrainedTokenizerBase
 
 from stages.backbone.store import Chunk
@@ -52,6 +53,11 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
 def has_pairs(split: Path) -> bool:
     """Whether the rows of a prepared split have two texts."""
     return "text_pair" in files.load(split, pq.read_schema).names
+
+
+def label(split: Path) -> FeatureType:
+    """The feature that describes the labels of a prepared split."""
+    return Features.from_arrow_schema(files.load(split, pq.read_schema))["label"]
 
 
 def lengths(tokenized: Dataset) -> np.ndarray:

@@ -9,9 +9,10 @@ from families import labels_of
 from transformers import AutoModelForSequenceClassification
 
 from stages.backbone.base import load_config
-from stages.classifier.model import load_base
+from stages.classifier.model import check_head, load_base
 from stages.classifier.saved_head import last_layer
 from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
 from stages.training import head
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -85,6 +86,9 @@ def test_a_head_for_other_classes_is_refused_with_both_lists(saved, names, wante
     base, _ = saved(names)
     with pytest.raises(PipelineError) as error:
         load_base(base, labels=labels_of(wanted, 0), seed=1)
+    with pytest.raises(PipelineError) as without_weights:
+        check_head(base, PROBLEMS["single_label"], wanted)
+    assert str(without_weights.value) == str(error.value)
     assert "\n" not in str(error.value)
     assert f"the data's {len(wanted)} classes {', '.join(wanted)}, found" in str(error.value)
     assert f" found one for {len(names)}: {', '.join(names)}; give" in str(error.value)
@@ -96,6 +100,7 @@ def test_a_head_for_other_classes_is_refused_with_both_lists(saved, names, wante
 )
 def test_a_head_whose_outputs_have_no_names_starts_anew(saved, family, config):
     base, before = saved(["LABEL_0", "LABEL_1"], family, **config)
+    check_head(base, PROBLEMS["single_label"], ["bad", "good"])
     labels = labels_of(["bad", "good"], 0)
     one, same, other = (load_base(base, labels=labels, seed=seed) for seed in (1, 1, 2))
     assert head.is_fresh(one) and one.unnamed_head
