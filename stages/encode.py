@@ -71,7 +71,7 @@ def load_frozen_blocks(
     top_layers: int | str, *, matmul_precision: str = "float32", layers: int | None = None
 ) -> tuple[PreTrainedModel | None, int]:
     """The base model's blocks below its `top_layers`, and their number; None and 0: there are no states to store, as
-    all layers are to have adapters, or as layers share their weights.
+    all layers are to have adapters, or as layers share their weights or are those of an encoder and a decoder.
 
     Args:
         matmul_precision: the precision of the matrix products.
@@ -91,7 +91,8 @@ def load_frozen_blocks(
     if not prefix.blocks(model):
         progress.say(
             f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "
-            f"{config.num_hidden_layers} layers (some share their weights); continuing as with lora.top_layers: all"
+            f"{config.num_hidden_layers} layers (some share their weights, or a decoder has its own); continuing as "
+            "with lora.top_layers: all"
         )
         return None, 0
     prefix.check_split(model, depth)

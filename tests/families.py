@@ -23,6 +23,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     AlbertForMaskedLM,
     AutoModelForSequenceClassification,
+    BartForConditionalGeneration,
     BertForMaskedLM,
     BertModel,
     BloomForCausalLM,
@@ -39,17 +40,23 @@ from transformers import (
     JambaForCausalLM,
     LlamaForCausalLM,
     LlamaModel,
+    MBartForConditionalGeneration,
     MistralForCausalLM,
     MixtralForCausalLM,
     ModernBertForMaskedLM,
     MPNetForMaskedLM,
+    MT5ForConditionalGeneration,
+    MvpForConditionalGeneration,
     OPTForCausalLM,
     Phi3ForCausalLM,
+    PLBartForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     RobertaForMaskedLM,
+    T5ForConditionalGeneration,
+    UMT5ForConditionalGeneration,
     XLMRobertaForMaskedLM,
     Zamba2ForCausalLM,
     set_seed,
@@ -98,8 +105,9 @@ Made by `python -m tests.families > docs/families.md` (transformers {transformer
 code makes of a tiny random model of each family, {LAYERS} layers high, with LoRA on the top two. Every line is a test
 (`tests/test_families.py`).
 
-- **split**: the lower layers run once and their states are stored. no: the layers share their weights; `encode` says so
-  and stores nothing, and LoRA adapts them all, as with `lora.top_layers: all`.
+- **split**: the lower layers run once and their states are stored. no: the layers share their weights, or every layer
+  of a decoder reads the last of an encoder's; `encode` says so and stores nothing, and LoRA adapts them all, as with
+  `lora.top_layers: all`.
 - **head**: what `zero_shot`, and the head with `lora.head_init: label_words`, score. -: the model was saved without
   a head that scores the next word, and has no such rival.
 - **stored states**: largest difference of the logits from stored states to those of the whole model in transformers.
@@ -397,6 +405,37 @@ def sentence_piece_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def t5_tokenizer() -> PreTrainedTokenizerFast:
+    """A unigram tokenizer like T5's: its texts end with </s>, and </s> and the pad token are pieces, too."""
+    texts = ["Review: Sentiment: Überraschend gut! , in 2 words, not bad."] + [text for text, _ in sentences(60)]
+    words = sorted({f"▁{word}" for text in texts for word in text.split()})
+    pieces = [*((word, -5.0) for word in words), *((letter, -9.0) for letter in sorted({*"".join(words)}))]
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in special), *pieces], unk_id=2))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def mbart_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer like mBART's: after the end token comes the language, with which the decoder begins."""
+    tokenizer = byte_level_bpe([text for text, _ in sentences(60)], ["<s>", "<pad>", "</s>", "en_XX"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s> en_XX", special_tokens=[("</s>", 2), ("en_XX", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=["en_XX"],
+    )
+
+
 class Family(NamedTuple):
     """A pretrained model's class, its tokenizer, and what makes it tiny."""
 
@@ -410,6 +449,17 @@ DECODER = SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 128, "ti
 ENCODER = SIZES | {"max_position_embeddings": 130}
 GPT2 = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 128}
 TWO_KINDS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)}
+T5 = {"d_model": 32, "num_layers": LAYERS, "num_heads": 4, "d_kv": 8, "d_ff": 48, "decoder_start_token_id": 0}
+BART = {
+    "d_model": 32,
+    "max_position_embeddings": 130,
+    "decoder_start_token_id": 2,
+    **{
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in {"layers": LAYERS, "attention_heads": 4, "ffn_dim": 48}.items()
+    },
+}
 DEBERTA = ENCODER | {
     "relative_attention": True,
     "position_buckets": 8,
@@ -479,10 +529,21 @@ MODELS = {
         padded_byte_level_tokenizer,
         ENCODER | {"local_attention": 8, "layer_types": TWO_KINDS["layer_types"]},
     ),
+    "t5": Family(T5ForConditionalGeneration, t5_tokenizer, T5 | {"num_decoder_layers": 2}),
+    "mt5": Family(MT5ForConditionalGeneration, t5_tokenizer, T5),
+    "umt5": Family(UMT5ForConditionalGeneration, t5_tokenizer, T5),
+    "bart": Family(BartForConditionalGeneration, padded_byte_level_tokenizer, BART),
+    "mbart": Family(MBartForConditionalGeneration, mbart_tokenizer, BART | {"decoder_start_token_id": None}),
+    "mvp": Family(MvpForConditionalGeneration, padded_byte_level_tokenizer, BART),
+    "plbart": Family(PLBartForConditionalGeneration, mbart_tokenizer, BART | {"decoder_layers": 6}),
 }
 
-SPLIT = [name for name in MODELS if name != "albert"]
-"""Those whose layers can be run apart; ALBERT's share their weights."""
+WHOLE = ("albert", "t5", "mt5", "umt5", "bart", "mbart", "mvp", "plbart")
+"""Those whose layers cannot be run apart: ALBERT's share their weights, and those of a decoder read an encoder's last.
+"""
+
+SPLIT = [name for name in MODELS if name not in WHOLE]
+"""Those whose layers can be run apart."""
 """Every family that is tested."""
 
 

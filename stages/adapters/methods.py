@@ -6,7 +6,7 @@ The saved adapter loads with plain PEFT; the model of `full`, which has no adapt
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -55,6 +55,11 @@ def add(
     check_options(peft)
     if method == "full":
         return model
+    if method in PROMPTS and model.config.is_encoder_decoder:
+        raise PipelineError(
+            f"peft.method: {method}: expected an encoder or a decoder, found {model.config.model_type}, both, whose "
+            "head cannot read virtual tokens; choose a method that adapts layers, such as lora"
+        )
     settings = adapted_modules(model, method, lora, depth) | lora_fields(method, lora)
     if method == "adalora":
         settings |= adalora.initial_fields(lora.r)
@@ -82,19 +87,22 @@ def adapted_modules(model: PreTrainedModel, method: str, lora: Lora, depth: int)
     """
     if method == "head":
         return {"target_modules": NO_TARGET_MODULES}
-    layers, block = list(range(depth, model.config.num_hidden_layers)), prefix.adapted(model, depth)
+    blocks = prefix.adapted(model, depth)
+    layers = list(range(depth, max([model.config.num_hidden_layers, *map(len, prefix.stacks(model))])))
     if method == "ln_tuning":
-        return {"target_modules": modules_pattern(layers, norms(block))}
+        return {"target_modules": modules_pattern(layers, norms(blocks))}
     if method not in ON_PROJECTIONS:
         return {}
-    available = projections(block)
+    available = projections(blocks)
     targets = available if lora.target_modules == "all-linear" else lora.target_modules
     check_targets(targets, available)
-    if method == "ia3":
+    if method == "ia3" or model.config.is_encoder_decoder:  # PEFT would look for T5's layers within its blocks
         paths = [path for path in available if any(ends_with(path, name) for name in targets)]
-        settings = {"target_modules": modules_pattern(layers, paths), "feedforward_modules": []}
+        settings = {"target_modules": modules_pattern(layers, paths)}
     else:
         settings = {"target_modules": targets, "layers_to_transform": layers}
+    if method == "ia3":
+        settings["feedforward_modules"] = []
     if "fan_in_fan_out" in {field.name for field in fields(CONFIGS[method])}:
         settings["fan_in_fan_out"] = any(isinstance(part, Conv1D) for part in model.modules())
     return settings
@@ -123,14 +131,19 @@ def modules_pattern(layers: list[int], names: list[str]) -> str:
     return rf".*\.({'|'.join(map(str, layers))})\.({'|'.join(map(re.escape, names))})"
 
 
-def projections(block: nn.Module) -> list[str]:
+def projections(blocks: list[nn.Module]) -> list[str]:
     """The names, within a block, of the linear layers that can be adapted."""
-    return [name for name, part in block.named_modules() if isinstance(part, nn.Linear | Conv1D)]
+    return names_of(blocks, lambda part: isinstance(part, nn.Linear | Conv1D))
 
 
-def norms(block: nn.Module) -> list[str]:
+def norms(blocks: list[nn.Module]) -> list[str]:
     """The names, within a block, of its layer norms, recognized by their class names (LayerNorm, LlamaRMSNorm)."""
-    return [name for name, part in block.named_modules() if type(part).__name__.endswith("Norm")]
+    return names_of(blocks, lambda part: type(part).__name__.endswith("Norm"))
+
+
+def names_of(blocks: list[nn.Module], wanted: Callable[[nn.Module], bool]) -> list[str]:
+    """The names of the wanted modules within the blocks, each once."""
+    return list(dict.fromkeys(name for block in blocks for name, part in block.named_modules() if wanted(part)))
 
 
 def lora_fields(method: str, lora: Lora) -> dict[str, Any]:

@@ -10,9 +10,22 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, 
 from stages.common import files
 from stages.common.errors import PipelineError
 
-READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "xlnet", "yoso")
+READ_PADDING = (
+    "big_bird",
+    "bigbird_pegasus",
+    "canine",
+    "convbert",
+    "fnet",
+    "funnel",
+    "nystromformer",
+    "xlnet",
+    "yoso",
+)
 """Families in which a text's answer depends on how far its batch is padded: they mix tokens without regard to the mask,
-or their head reads the last position."""
+their head reads the last position, or they attend to all tokens in short batches alone (BigBird)."""
+
+STARTED_BY_LAST_TOKEN = ("mbart", "plbart")
+"""Encoder-decoders whose decoder begins with the text's last token, its language's."""
 
 
 def quiet_transformers() -> None:
@@ -47,8 +60,15 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
         ) from None
     if reason := why_unsupported(config):
         raise PipelineError(
-            f"{base}: expected an encoder or a decoder of text that transformers can classify with, "
+            f"{base}: expected an encoder or a decoder of text, or both, that transformers can classify with, "
             f"found {config.model_type}, {reason}; choose another model.source"
+        )
+    begins = not config.is_encoder_decoder or config.model_type in STARTED_BY_LAST_TOKEN
+    if not begins and getattr(config, "decoder_start_token_id", None) is None:
+        raise PipelineError(
+            f"{base}: expected decoder_start_token_id in config.json, the token with which {config.model_type}'s "
+            f"decoder begins, found none; add it as the model was trained (T5 begins with its pad token, "
+            f"{config.pad_token_id})"
         )
     return config
 
@@ -62,6 +82,9 @@ def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
     if layers is None:
         return {}
     config = load_config(base)
+    # an encoder-decoder keeps as many of its decoder's; T5 and BART have different names for their number
+    decoder = ("num_decoder_layers", "decoder_layers") if config.is_encoder_decoder else ()
+    kept = {name: min(layers, getattr(config, name)) for name in decoder if hasattr(config, name)}
     if layers > config.num_hidden_layers:
         raise PipelineError(
             f"model.layers: expected at most the model's {config.num_hidden_layers} layers, or null for all of them, "
@@ -69,15 +92,13 @@ def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
         )
     computed = isinstance(getattr(type(config), "layer_types", None), property)  # from the number of layers (Jamba)
     kinds = None if computed else getattr(config, "layer_types", None)
-    return {"num_hidden_layers": layers} | ({"layer_types": kinds[:layers]} if kinds else {})
+    return {"num_hidden_layers": layers} | kept | ({"layer_types": kinds[:layers]} if kinds else {})
 
 
 def why_unsupported(config: PreTrainedConfig) -> str | None:
     """Why a model cannot be made a text classifier here; None: it can."""
-    if "text_config" in config.sub_configs:
+    if "text_config" in config.sub_configs or (config.is_encoder_decoder and config.sub_configs):
         return f"a model with several parts ({', '.join(config.sub_configs)})"
-    if config.is_encoder_decoder:
-        return "an encoder with a decoder, of which no lower layers can be run once for all"
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         return "for which transformers has no sequence classification head"
     if config.model_type in READ_PADDING:

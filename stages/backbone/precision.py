@@ -87,7 +87,14 @@ def attention_of(model: PreTrainedModel) -> str:
 def attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """transformers' `sdpa` in float32."""
+    """transformers' `sdpa` in float32, of all tensors that it gets: T5 adds a bias for the distance of tokens."""
+    args = [in_float32(part) for part in args]
+    kwargs = {name: in_float32(part) for name, part in kwargs.items()}
     with torch.autocast(query.device.type, enabled=False):
         output, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **kwargs)
     return output.to(value.dtype), weights
+
+
+def in_float32(value: Any) -> Any:
+    """A tensor of numbers in float32; anything else as it is."""
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

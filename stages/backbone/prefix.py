@@ -36,21 +36,34 @@ class PassThrough(nn.Module):
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The model's transformer blocks: its `ModuleList` of length `config.num_hidden_layers`.
 
-    Empty where there is not exactly one such list, as in ALBERT, whose layers share their weights.
+    Empty where there is not exactly one such list: in ALBERT, whose layers share their weights, and in an
+    encoder-decoder, which has two.
     """
-    count = model.config.num_hidden_layers
-    found = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+    found = stacks(model)
     return found[0] if len(found) == 1 else nn.ModuleList()
 
 
-def adapted(model: nn.Module, depth: int) -> nn.Module:
+def stacks(model: nn.Module) -> list[nn.ModuleList]:
+    """The model's list of transformer blocks, or the lists of its encoder and its decoder; none in ALBERT."""
+    if model.config.is_encoder_decoder:
+        return [first_list(part) for part in (model.get_encoder(), model.get_decoder())]
+    count = model.config.num_hidden_layers
+    found = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+    return found if len(found) == 1 else []
+
+
+def first_list(model: nn.Module) -> nn.Module:
+    """The first `ModuleList` in a model, or the model, which has none."""
+    return next((part for part in model.modules() if isinstance(part, nn.ModuleList)), model)
+
+
+def adapted(model: nn.Module, depth: int) -> list[nn.Module]:
     """The lowest module that gets adapters: block `depth`. The blocks above it have projections of the same names.
 
-    Where there is no list of blocks, the first list in the model, which holds the modules that the layers share.
+    Of an encoder-decoder, the lowest block of each. Where there is no list of blocks, the first list in the model,
+    which holds the modules that the layers share.
     """
-    if layers := blocks(model):
-        return layers[depth]
-    return next((part for part in model.modules() if isinstance(part, nn.ModuleList)), model)
+    return [layers[depth] for layers in stacks(model)] or [first_list(model)]
 
 
 def depth(layers: int, top_layers: int | str) -> int:

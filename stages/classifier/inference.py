@@ -54,11 +54,12 @@ def logits_and_features(
     def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
         batch = inputs(rows, indices)
         output = model(**batch, output_hidden_states=True)
+        hidden = output.encoder_hidden_states if model.config.is_encoder_decoder else output.hidden_states
         result[indices] = found = array(output.logits)
         check_finite(found, rows.source_rows_of(indices), what=f"{progress}: logits")
         for layers, kept in features.items():
             place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer hidden states
-            states = array(pooled_states(output.hidden_states[place], batch, model.config))
+            states = array(pooled_states(hidden[place], batch, model.config))
             check_finite(states, rows.source_rows_of(indices), what=f"{progress}: states after layer {layers}")
             for index, state in zip(indices, states, strict=True):
                 kept[index] = state
@@ -71,7 +72,8 @@ def pooled_states(hidden: torch.Tensor, batch: dict[str, torch.Tensor], config: 
     """One state for each row, (rows, hidden), from the states of its tokens, (rows, tokens, hidden).
 
     In a causal model it is the state of the last token, the only one that has seen the whole text; in an encoder, the
-    mean over the tokens (Reimers & Gurevych 2019).
+    mean over the tokens (Reimers & Gurevych 2019). Of an encoder-decoder they are the states of its encoder, as in
+    Sentence-T5 (Ni et al. 2022): its decoder was trained to predict the next token.
     """
     if is_causal(config):
         return hidden[torch.arange(len(hidden)), last_tokens(batch["input_ids"], config.pad_token_id)]

@@ -115,4 +115,6 @@ def is_causal(config: PreTrainedConfig) -> bool:
 
     Some encoders (BERT) can be run that way too, but they also have a masked language model, which decoders lack.
     """
+    if config.is_encoder_decoder:
+        return False
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING

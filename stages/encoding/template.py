@@ -90,6 +90,8 @@ def load_tokenizer(
     typed = pairs and template == TEXT_ALONE and getattr(config, "type_vocab_size", 0) > 1
     tokenizer.model_input_names = ["input_ids", "attention_mask", *(["token_type_ids"] if typed else [])]
     tokenizer = with_template(tokenizer, template, pairs)
+    if config.is_encoder_decoder:
+        check_end(tokenizer, config, base)
     tokenizer.model_max_length = max_tokens(config)
     if max_length is not None:
         limit(tokenizer, max_length, around=tokenizer.num_special_tokens_to_add(pair=pairs))
@@ -98,7 +100,8 @@ def load_tokenizer(
 
 def padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, base: Path) -> str:
     """The token to pad with: the model's own pad token, from which some count the positions (RoBERTa), the tokenizer's,
-    one whose name says so, the end token, or any other special token: the first of these that has an embedding.
+    one whose name says so, the end token, or any other special token: the first of these that has an embedding. The
+    end token is none where the head of an encoder-decoder counts it.
 
     Raises:
         PipelineError: there is none.
@@ -106,13 +109,29 @@ def padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, base: 
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     named = [token for token, added in tokenizer.added_tokens_decoder.items() if "pad" in added.content.lower()]
     wanted = config.pad_token_id, tokenizer.pad_token_id, *named, tokenizer.eos_token_id, *sorted(special)
-    found = [token for token in wanted if token in special and token < config.vocab_size]
+    counted = {config.eos_token_id} if config.is_encoder_decoder else set()
+    found = [token for token in wanted if token in special - counted and token < config.vocab_size]
     if not found:
         raise PipelineError(
             f"{base}: expected a tokenizer with a special token to pad with, found none; give it a pad_token that the "
             "model has an embedding for"
         )
     return tokenizer.convert_ids_to_tokens(found[0])
+
+
+def check_end(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, base: Path) -> None:
+    """Check that each row has the end token at which an encoder-decoder's head reads.
+
+    Raises:
+        PipelineError: the tokenizer does not put it there.
+    """
+    around = tokenizer("")["input_ids"]
+    if config.eos_token_id not in around:
+        raise PipelineError(
+            f"{base}: expected a tokenizer that ends each text with the token {config.eos_token_id} (eos_token_id in "
+            f"config.json), at which {config.model_type}'s head reads, found {tokenizer.convert_ids_to_tokens(around)} "
+            "around a text; save the tokenizer with a post-processor that adds it, or correct eos_token_id"
+        )
 
 
 def written_out(template: str | None, tokenizer: PreTrainedTokenizerBase, pairs: bool) -> str:

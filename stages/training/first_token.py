@@ -39,7 +39,8 @@ def can_learn(model: PeftModel | PreTrainedModel, *, method: str, init: str) -> 
     Raises:
         PipelineError: the start is asked for, but the model is no encoder, or the method does not adapt its layers.
     """
-    possible = not is_causal(model.config) and method not in (*PROMPTS, "full", "head")
+    encoder = not is_causal(model.config) and not model.config.is_encoder_decoder
+    possible = encoder and method not in (*PROMPTS, "full", "head")
     if init == "mean_probe" and not possible:
         raise PipelineError(
             "lora.head_init: mean_probe: expected an encoder and a peft.method that adapts its layers, found "

@@ -25,9 +25,11 @@ def quantize(model: PreTrainedModel, depth: int, precision: str) -> None:
             "peft.method: qlora: expected bitsandbytes, found it not installed; install it with: "
             "pip install bitsandbytes"
         )
-    for block in prefix.blocks(model)[depth:] or [prefix.adapted(model, depth)]:
+    kept = model._keep_in_fp32_modules or ()  # T5 reads the dtype of one of its weights, which 4 bits have not
+    trained = [block for layers in prefix.stacks(model) for block in layers[depth:]]
+    for block in trained or prefix.adapted(model, depth):
         for name, part in list(block.named_modules()):
-            if isinstance(part, nn.Linear | Conv1D):
+            if isinstance(part, nn.Linear | Conv1D) and name.rpartition(".")[2] not in kept:
                 block.set_submodule(name, in_four_bits(part, getattr(torch, precision)))
     model.is_loaded_in_4bit = True  # PEFT chooses 4-bit LoRA layers by this attribute
 

@@ -239,13 +239,18 @@ def arguments(
     return found
 
 
+def logits_alone(outputs: torch.Tensor | tuple, labels: Any) -> torch.Tensor:
+    """The logits among a model's outputs, which for an encoder-decoder include the encoder's states, after them."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
 class RowTrainer(Trainer):
     """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
 
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(preprocess_logits_for_metrics=logits_alone, **settings)
         self.remove_callback(PrinterCallback)  # it prints dictionaries
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
