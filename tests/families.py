@@ -538,7 +538,9 @@ MODELS = {
     "plbart": Family(PLBartForConditionalGeneration, mbart_tokenizer, BART | {"decoder_layers": 6}),
 }
 
-WHOLE = ("albert", "t5", "mt5", "umt5", "bart", "mbart", "mvp", "plbart")
+ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart", "mvp", "plbart")
+
+WHOLE = ("albert", *ENCODER_DECODERS)
 """Those whose layers cannot be run apart: ALBERT's share their weights, and those of a decoder read an encoder's last.
 """
 

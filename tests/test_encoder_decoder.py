@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from tokenizers import processors
 from transformers import AutoTokenizer
 
+from stages.backbone import precision
 from stages.backbone.base import keep_lowest_layers, load_config
 from stages.classifier import inference
 from stages.classifier.model import is_causal, load_base
@@ -22,7 +23,7 @@ from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.encoding import template
 from stages.params import Params
-from stages.training import head
+from stages.training import head, quantized
 
 LABELS = labels_of(["bad", "good"])
 
@@ -176,3 +177,30 @@ def test_the_lowest_layers_are_those_of_both(saved_model, family, decoder):
         for part in (model.get_encoder(), model.get_decoder())
     ]
     assert counts == [3, decoder]
+
+
+IDS = {"input_ids": torch.tensor([[5, 6, 7, 8, 1], [9, 10, 1, 0, 0]])}
+IDS |= {"attention_mask": (IDS["input_ids"] != 0).long()}
+
+
+def test_t5_computes_in_16_bits_what_it_does_in_32(saved_model):
+    model = load_base(saved_model("t5"), labels=LABELS, seed=1).eval()
+    with torch.no_grad():
+        expected = model(**IDS).logits
+        precision.attend_in_float32(model)
+        torch.testing.assert_close(model(**IDS).logits, expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(**IDS).logits.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_t5_has_4_bit_layers_in_both_parts_but_none_whose_dtype_it_reads(saved_model):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    base = saved_model("t5")
+    model = load_base(base, labels=LABELS, seed=1).eval()
+    quantized.quantize(model, 0, "float32")
+    names = {name for name, part in model.named_modules() if isinstance(part, bitsandbytes.nn.Linear4bit)}
+    assert sum(".encoder." in name for name in names) == 4 * 5
+    assert sum(".decoder." in name for name in names) == 2 * 9
+    assert not any(name.endswith(".wo") for name in names)
+    model = adapted(model, params(), depth=0, base=base)
+    assert model(**IDS).logits.isfinite().all()
