@@ -111,20 +111,22 @@ def change(path, **values):
 
 
 @pytest.mark.parametrize(
-    ("family", "targets", "encoder", "decoder"),
+    ("family", "layers", "targets", "encoder", "decoder"),
     [
-        ("t5", "all-linear", 4 * 6, 2 * 10),
-        ("t5", ["q", "SelfAttention.k"], 4 * 2, 2 * 3),
-        ("t5", ["EncDecAttention.o"], 0, 2),
-        ("bart", "all-linear", 4 * 6, 4 * 10),
-        ("plbart", "all-linear", 4 * 6, 6 * 10),
-        ("plbart", ["out_proj"], 4, 6 * 2),
+        ("t5", None, "all-linear", 4 * 6, 2 * 10),
+        ("t5", 2, "all-linear", 2 * 6, 2 * 10),
+        ("t5", None, ["q", "SelfAttention.k"], 4 * 2, 2 * 3),
+        ("t5", None, ["EncDecAttention.o"], 0, 2),
+        ("bart", None, "all-linear", 4 * 6, 4 * 10),
+        ("plbart", None, "all-linear", 4 * 6, 6 * 10),
+        ("plbart", None, ["out_proj"], 4, 6 * 2),
     ],
 )
-def test_lora_adapts_all_layers_of_both_and_not_the_head(saved_model, family, targets, encoder, decoder):
+def test_lora_adapts_all_layers_of_both_and_not_the_head(saved_model, family, layers, targets, encoder, decoder):
     base, settings = saved_model(family), params()
+    labels = LABELS | keep_lowest_layers(base, layers)
     changed = settings.model_copy(update={"lora": settings.lora.model_copy(update={"target_modules": targets})})
-    model = adapted(load_base(base, labels=LABELS, seed=1), changed, depth=0, base=base)
+    model = adapted(load_base(base, labels=labels, seed=1), changed, depth=0, base=base)
     found = [name for name, part in model.named_modules() if isinstance(part, LoraLayer)]
     counts = [sum(f".{part}." in name for name in found) for part in ("encoder", "decoder")]
     assert counts == [encoder, decoder]
