@@ -96,13 +96,11 @@ def adapted_modules(model: PreTrainedModel, method: str, lora: Lora, depth: int)
     available = projections(blocks)
     targets = available if lora.target_modules == "all-linear" else lora.target_modules
     check_targets(targets, available)
-    if method == "ia3" or model.config.is_encoder_decoder:  # PEFT would look for T5's layers within its blocks
+    if method == "ia3":
         paths = [path for path in available if any(ends_with(path, name) for name in targets)]
-        settings = {"target_modules": modules_pattern(layers, paths)}
+        settings = {"target_modules": modules_pattern(layers, paths), "feedforward_modules": []}
     else:
         settings = {"target_modules": targets, "layers_to_transform": layers}
-    if method == "ia3":
-        settings["feedforward_modules"] = []
     if "fan_in_fan_out" in {field.name for field in fields(CONFIGS[method])}:
         settings["fan_in_fan_out"] = any(isinstance(part, Conv1D) for part in model.modules())
     return settings
