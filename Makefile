@@ -62,7 +62,7 @@ lock:  ## after a change of requirements*.txt: write requirements.lock; UPGRADE=
 	.ci/lock $(UPGRADE)
 
 clean:  ## remove the environment, downloads, tool caches and exports; keep data, models and DVC's cache
-	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published
+	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published models/onnx
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets

@@ -2,11 +2,16 @@
 
     python -m stages.export [--output FOLDER]            models/merged: the adapter merged into the base
     python -m stages.export --adapter [--output FOLDER]  models/published: the adapter alone
+    python -m stages.export --onnx [--int8]              models/onnx: merged, in ONNX, for ONNX Runtime
 
 Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json; while another model is
 being made, those of the last one that was evaluated, from DVC's cache. The thresholds of models/abstention.json, if
 there are any, are written into the folder too. The merged folder loads by its path alone:
 `transformers.pipeline("text-classification", "models/merged")`; call it with `truncation=True` where texts may be long.
+In ONNX it needs neither this project nor torch (see its example.py). It is first compared with the adapter on the test
+rows of data/prepared, which choose nothing, and refused where it does not answer alike, which `--tolerance` defines.
+docs/onnx.md has more.
+
 The adapter alone names its base model by repository and revision if `model.source` is a hub repository, and loads from
 any place that reaches the hub; otherwise by the path models/base, which has to be in the working directory.
 """
@@ -27,33 +32,85 @@ from stages.evidence import abstention
 from stages.evidence.abstention import Abstention
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
-from stages.serving import evaluated
+from stages.serving import equivalence, evaluated, onnx_model
+from stages.serving.answers import Classifier
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.export", description="Write the tuned model to share it.")
-    parser.add_argument("--adapter", action="store_true", help="the adapter alone instead of the merged model")
-    parser.add_argument("--output", type=Path, help=f"the folder (default: {paths.MERGED} or {paths.PUBLISHED})")
-    options = parser.parse_args()
-    form = paths.PUBLISHED if options.adapter else paths.MERGED
+    options = parse_arguments()
+    form = paths.ONNX if options.onnx else paths.PUBLISHED if options.adapter else paths.MERGED
     folder = options.output or form
     place = files.destination("--output", folder)
     base.quiet_transformers()
     baseline, tuned = map(evaluated.metrics, (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     with evaluated.model() as model, files.replacing(place) as fresh:
-        run = Run.load(model.adapter)
+        run, found = Run.load(model.adapter), ""
         if options.adapter:
             publish(model.adapter, fresh, run.base_model)
         else:
-            merge(model.adapter, fresh)
             run.save(fresh)
         if sure := Abstention.load(model.abstention, model.adapter):
             abstention.save(fresh / paths.ABSTENTION.name, sure)
+        if options.onnx:
+            found = in_onnx(model, fresh, run, int8=options.int8, tolerance=options.tolerance)
+        elif not options.adapter:
+            merge(model.adapter, fresh)
         sentence = verdict(baseline, tuned, run.main)
-        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, folder=form))
+        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, folder=form, further=found))
     print(f"{folder}: its README.md says how to load it")
     if options.adapter and run.method != "full" and not card.hub_name(run.base_model["source"]):
         print(f"{folder}: its base model is not on a hub, so whoever loads it needs {paths.BASE_MODEL} beside it")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m stages.export", description="Write the tuned model to share it.")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--adapter", action="store_true", help="the adapter alone instead of the merged model")
+    forms.add_argument("--onnx", action="store_true", help="the merged model in ONNX, checked on the test rows")
+    parser.add_argument("--int8", action="store_true", help="with --onnx: its weights in int8, for speed")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        help="with --onnx: the largest difference of a probability (default: {float32}), or with --int8 how much worse "
+        "the main score may be ({int8})".format(**equivalence.TOLERANCE),
+    )
+    defaults = ", ".join(map(str, (paths.MERGED, paths.PUBLISHED))) + f" or {paths.ONNX}"
+    parser.add_argument("--output", type=Path, help=f"the folder (default: {defaults})")
+    options = parser.parse_args()
+    for name in ("int8", "tolerance"):
+        if getattr(options, name) not in (None, False) and not options.onnx:
+            parser.error(f"--{name}: expected --onnx with it")
+    if options.onnx:
+        onnx_model.require("onnxruntime", "onnx", "onnxscript")
+    return options
+
+
+def in_onnx(model: evaluated.Model, folder: Path, run: Run, *, int8: bool, tolerance: float | None) -> str:
+    """Write the model in ONNX, and what became of its check; returns the latter as a part of the model card.
+
+    Raises:
+        PipelineError: the model cannot be exported, or answers otherwise than the adapter.
+    """
+    from stages.serving import onnx_export  # here: it needs optional packages
+
+    precision = "int8" if int8 else "float32"
+    rows = equivalence.rows("test")
+    onnx_export.write(model, folder, run, calibrate=equivalence.calibration() if int8 else None)
+    check = equivalence.Check.of(
+        run,
+        rows,
+        adapter=Classifier.tuned(model),
+        exported=Classifier.tuned(evaluated.Model(adapter=folder, abstention=folder / paths.ABSTENTION.name)),
+        about={
+            "precision": precision,
+            "tolerance": equivalence.TOLERANCE[precision] if tolerance is None else tolerance,
+        },
+    )
+    check.refuse(run.main)
+    check.save(folder)
+    print(check.told(run.main))
+    return check.section(run.main)
 
 
 def publish(adapter: Path, folder: Path, base: dict) -> None:

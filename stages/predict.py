@@ -7,6 +7,7 @@
     python -m stages.predict --input 'parts/*.csv.gz' --output all.csv    many files; compressed or not
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
     python -m stages.predict --explain "Not bad at all."                  the words that mattered, with their weights
+    python -m stages.predict --model models/onnx "Not bad at all."        an exported model, here one in ONNX
 
 The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
 of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
@@ -42,7 +43,7 @@ from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
 from stages.resuming import places
 from stages.rows import formats
-from stages.serving import evaluated, outputs, tables
+from stages.serving import evaluated, onnx_model, outputs, tables
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.columns import joined, text_columns
 from stages.serving.reasons import explained
@@ -52,13 +53,13 @@ from stages.serving.text import Lines
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
 
-DECISIVE = ("text", "compare", "explain", "batch_size", "defuse_formulas", "output")
+DECISIVE = ("model", "text", "compare", "explain", "batch_size", "defuse_formulas", "output")
 """The arguments on which the bytes of the answers depend, besides the input."""
 
 
 def main() -> None:
     options = parse_arguments()
-    with evaluated.model() as model:
+    with evaluated.model(options.model) as model:
         base.quiet_transformers()
         given, roles = read_texts(options, Run.load(model.adapter).columns)
         kinds = types(given, options.output)
@@ -96,6 +97,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--explain", action="store_true", help="show the words that mattered, too; it takes a pass for each word"
     )
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="one that stages.export wrote, such as models/onnx"
+    )
     parser.add_argument("--strict", action="store_true", help="end at the first row that cannot be read")
     parser.add_argument(
         "--defuse-formulas",
@@ -108,6 +112,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("expected texts or --input, found both")
     if options.text and not options.input:
         parser.error("--text: expected --input FILE with it, which has that column")
+    if options.compare and options.model:
+        parser.error("--compare: expected the model in models/adapter, whose base is beside it, found --model")
     if options.batch_size < 1:
         parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
     if options.defuse_formulas and options.output and options.output.suffix not in outputs.SPREADSHEETS:
@@ -183,7 +189,7 @@ def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) ->
         return nullcontext()
     read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in options.inputs]
     settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read} | machine()
-    marks = (model.adapter / FILE, model.base / "source.json", model.abstention)
+    marks = (model.adapter / FILE, model.adapter / onnx_model.ABOUT, model.base / "source.json", model.abstention)
     return places.place("predict", settings=settings, inputs=filter(Path.exists, marks), days=math.inf)
 
 

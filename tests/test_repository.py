@@ -191,7 +191,7 @@ def test_every_path_of_dvc_yaml_is_a_constant_of_paths():
 def test_every_cached_output_is_ignored_by_git_and_every_metric_is_not():
     outs = [out for stage in STAGES.values() for group in ("outs", "metrics", "plots") for out in stage.get(group, [])]
     kept = [path for out in outs if isinstance(out, dict) for path in out]
-    made = [*(out for out in outs if isinstance(out, str)), str(paths.MERGED), str(paths.PUBLISHED)]
+    made = [*(out for out in outs if isinstance(out, str)), *map(str, paths.EXPORTS)]
     ignored = subprocess.run(
         ["git", "check-ignore", "--no-index", *made, *kept], cwd=ROOT, capture_output=True, text=True
     )

@@ -37,6 +37,12 @@ classify = pipeline("text-classification", "{folder}")
 print(classify({example}, {options}))
 ```"""
 
+RUN_IN_ONNX = """\
+```
+pip install onnxruntime tokenizers
+python example.py {example}
+```"""
+
 WHOLE = "The folder holds the whole model: it loads from any place, by its path alone."
 
 ON_HUB = "The folder holds the adapter alone: it loads from any place that can fetch {name} from the hub."
@@ -48,6 +54,8 @@ BASE_BESIDE = (
 )
 
 TEMPLATE = "The tokenizer puts every text into the prompt template itself; give it the raw text."
+
+WINDOWS_IN_ONNX = "A text of more than {max_length} tokens is classified in windows, whose logits are averaged."
 
 WINDOWS = (
     "A text of more than {max_length} tokens was classified in windows, whose logits are averaged; with "
@@ -74,10 +82,12 @@ def model_card(
         class_names: in the order of the classes, or labels.
         results: the section on the test rows, as Markdown.
         scores: the name and value of each test score, by the metric's key in the metrics files.
-        folder: what the card describes: models/adapter, or its export, models/published or models/merged.
+        folder: what the card describes: models/adapter, or its export: one of `paths.EXPORTS`.
     """
-    library = "transformers" if folder == paths.MERGED or run.method == "full" else "peft"
+    in_onnx = folder == paths.ONNX
+    library = "onnx" if in_onnx else "transformers" if folder == paths.MERGED or run.method == "full" else "peft"
     names = class_names or [run.params["data"]["label"]]
+    in_windows = WINDOWS_IN_ONNX if in_onnx else WINDOWS
     paragraphs = [
         front_matter(run, title(run, names), library=library, scores=scores or {}),
         f"# {title(run, map(literal, names))}",
@@ -85,9 +95,9 @@ def model_card(
         results,
         usage(run, library=library, folder=folder),
         place(run, library=library, folder=folder),
-        reading(run, class_names),
+        "" if in_onnx else reading(run, class_names),
         TEMPLATE,
-        WINDOWS.format(max_length=run.max_length) if run.window_stride is not None else "",
+        in_windows.format(max_length=run.max_length) if run.window_stride is not None else "",
         ONE_BY_ONE if run.method in ("prompt", "p_tuning") else "",
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
@@ -147,6 +157,9 @@ def origin(run: Run) -> str:
 
 def usage(run: Run, *, library: str, folder: Path) -> str:
     """The code that loads the model and classifies a text, or a pair of texts."""
+    if folder == paths.ONNX:
+        text = "$'…\\t…'" if "text_pair" in run.columns else '"A warm, funny and wise film."'
+        return RUN_IN_ONNX.format(example=text)
     pair = {"text": "…", "text_pair": "…"}
     example = pair if "text_pair" in run.columns else "A warm, funny and wise film."
     return (LOAD_AND_CLASSIFY_MERGED if folder == paths.MERGED else LOAD_AND_CLASSIFY).format(
@@ -160,7 +173,7 @@ def usage(run: Run, *, library: str, folder: Path) -> str:
 
 def place(run: Run, *, library: str, folder: Path) -> str:
     """From where the folder loads, and what has to be beside it."""
-    if library == "transformers":
+    if library != "peft":
         return WHOLE
     name = hub_name(run.base_model["source"])
     if name and folder == paths.PUBLISHED:

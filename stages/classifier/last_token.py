@@ -29,7 +29,7 @@ def mlp_at_last_token_only(model: PreTrainedModel) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         read = None
         if ids is not None:
-            read = torch.arange(len(ids), device=ids.device), last_tokens(ids, model.config.pad_token_id)
+            read = torch.arange(ids.shape[0], device=ids.device), last_tokens(ids, model.config.pad_token_id)
         prefix.blocks(model)[-1].mlp.read = read
 
     def pick(feed_forward: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:

@@ -26,6 +26,9 @@ ABSTENTION = Path("models/abstention.json")
 """The thresholds of `evaluate.target_accuracy`; an empty object without them."""
 MERGED = Path("models/merged")
 PUBLISHED = Path("models/published")
+ONNX = Path("models/onnx")
+EXPORTS = (MERGED, PUBLISHED, ONNX)
+"""What `export` writes by default."""
 
 BASELINE_PREDICTIONS = Path("data/predictions/baseline.parquet")
 TEST_PREDICTIONS = Path("data/predictions/test.csv")
@@ -57,7 +60,7 @@ DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
 repository uses the archives of the original, which DVC_ROOT names."""
 
 OWN = (
-    *(path for path in list(vars().values()) if isinstance(path, Path) and path not in (MERGED, PUBLISHED, DOWNLOADS)),
+    *(path for path in list(vars().values()) if isinstance(path, Path) and path not in (*EXPORTS, DOWNLOADS)),
     *map(Path, (".git", ".dvc", "stages", "dvc.yaml", "dvc.lock")),
 )
 """What belongs to the stages, the code, Git and DVC: no command writes there what a user names."""

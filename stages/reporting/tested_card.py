@@ -10,12 +10,13 @@ from stages.reporting.verdict import abstention_line
 from stages.reporting.wording import METRICS, ON_CARD, further_metrics
 
 
-def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADAPTER) -> str:
+def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADAPTER, further: str = "") -> str:
     """The card with the test rows' scores and the report's verdict.
 
     Args:
         tuned: metrics/evaluate.json.
         folder: what the card describes, see `model_card`.
+        further: what else was found on the test rows, as Markdown.
     """
     main = run.main.key
     names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
@@ -25,6 +26,6 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADA
     ]
     column = f"tuned, seed {run.seed}" if "seeds" in tuned else "tuned"  # the verdict is then about all seeds
     parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)
-    results = paragraphs("## On the test rows", *parts, "## Use")
+    results = paragraphs("## On the test rows", *parts, further, "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
     return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, folder=folder)

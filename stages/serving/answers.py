@@ -26,7 +26,8 @@ from stages.common import files, texts
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
-from stages.serving import evaluated
+from stages.serving import evaluated, onnx_model
+from stages.serving.onnx_model import OnnxModel
 
 BATCH_SIZE = 16
 """Default number of texts per batch: as many rows as fit a core's cache."""
@@ -53,15 +54,16 @@ class Classifier:
 
     @classmethod
     def tuned(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
-        """The model after tuning."""
-        run, tuned = Run.load(model.adapter), load(model.adapter)
+        """The model after tuning: an adapter, or what `stages.export` made of it."""
+        run, in_onnx = Run.load(model.adapter), onnx_model.is_in(model.adapter)
+        tuned = OnnxModel(model.adapter / onnx_model.GRAPH) if in_onnx else load(model.adapter)
         return cls(
             logits=partial(logits, tuned, **reading(model, run, batch_size)),
             problem=run.problem,
             names=class_names(model),
             thresholds=run.thresholds,
             abstention=Abstention.load(model.abstention, model.adapter),
-            network=tuned,
+            network=None if in_onnx else tuned,
         )
 
     @classmethod
@@ -100,6 +102,8 @@ class Classifier:
 
 def class_names(model: evaluated.Model) -> list[str]:
     """The names of the classes, in the order of the logits."""
+    if onnx_model.is_in(model.adapter):
+        return onnx_model.About.load(model.adapter).names
     return list(load_labels(model.adapter)["id2label"].values())
 
 
@@ -110,7 +114,7 @@ def reading(model: evaluated.Model, run: Run, batch_size: int) -> dict:
 
 
 def logits(
-    model: PreTrainedModel,
+    model: PreTrainedModel | OnnxModel,
     inputs: Inputs,
     *,
     tokenizer: PreTrainedTokenizerBase,
@@ -127,12 +131,16 @@ def logits(
     rows = {template.INPUTS[name]: [row for text in values for row in text] for name, values in fitted.items()}
     lengths = np.array([len(row) for row in rows["input_ids"]])
     counts = [len(text) for text in fitted["tokens"]]
-    result = np.empty((len(lengths), model.config.num_labels), dtype=np.float32)
+    batches = store.by_length(lengths, batch_size)
 
-    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
+    def compute(model: PreTrainedModel | OnnxModel, indices: np.ndarray) -> np.ndarray:
         given = {name: [values[index] for index in indices] for name, values in rows.items()}
-        batch = tokenizer.pad(given, return_tensors="pt")
-        result[indices] = inference.array(model(**batch.to(device())).logits)
+        if isinstance(model, OnnxModel):
+            return model(tokenizer.pad(given, return_tensors="np"))[0]
+        return inference.array(model(**tokenizer.pad(given, return_tensors="pt").to(device())).logits)
 
-    parallel.each_batch(model, compute, store.by_length(lengths, batch_size), progress=None, kept=kept)
+    each = model.each_batch if isinstance(model, OnnxModel) else partial(parallel.each_batch, model, kept=kept)
+    found = np.concatenate(each(compute, batches, progress=None))
+    result = np.empty_like(found)
+    result[np.concatenate(batches)] = found
     return store.pooled(result, np.cumsum([0, *counts]))

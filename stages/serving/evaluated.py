@@ -39,11 +39,25 @@ class Model:
 
 
 @contextmanager
-def model() -> Iterator[Model]:
+def model(folder: Path | None = None) -> Iterator[Model]:
     """Yield the model of the workspace or, if that is not the last evaluated one and DVC's cache has that, the latter.
 
     A printed line says so.
+
+    Args:
+        folder: yield the model in this folder instead, which `stages.export` wrote.
+
+    Raises:
+        PipelineError: the folder has no model.
     """
+    if folder:
+        if not (folder / FILE).is_file():
+            raise PipelineError(
+                f"--model: expected a folder that `python -m stages.export` wrote, found {folder} without {FILE}; "
+                "write one with that command"
+            )
+        yield Model(adapter=folder, abstention=folder / paths.ABSTENTION.name)
+        return
     kept = Evaluated.load()
     other = [path for path in MARKS if not kept.has(path)] if kept else []
     if not other:
