@@ -185,6 +185,15 @@ def test_predict_agrees_with_evaluate_and_with_the_merged_model_in_a_pipeline(in
         )
 
 
+def test_in_onnx_and_without_this_project_the_labels_are_the_same(inside, monkeypatch, tmp_path):
+    answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "text"})
+    given = [", ".join(part.split()[0] for part in line if part) or "(none)" for line in printed]
+    assert given == answers["labels"].tolist()
+    for line, (_, row) in zip(printed, answers.iterrows(), strict=True):
+        for name, probability in map(str.split, filter(None, line)):
+            assert float(probability) == pytest.approx(row[name], abs=1e-4)
+
+
 def test_the_untouched_model_says_how_a_label_word_compares_with_the_others(inside):
     arguments = load_labels(paths.ADAPTER)
     model = load_base(paths.BASE_MODEL, labels=arguments, seed=0, head="label_words")

@@ -85,6 +85,13 @@ def test_predict_agrees_with_evaluate_on_pairs_from_a_file(ran, monkeypatch, tmp
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 
 
+def test_in_onnx_and_without_this_project_pairs_have_the_same_answers(ran, monkeypatch, tmp_path):
+    monkeypatch.chdir(ran)
+    answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "one", "text_pair": "two"})
+    assert [label for label, _ in printed] == answers["label"].tolist()
+    np.testing.assert_allclose([float(probability) for _, probability in printed], answers["probability"], atol=1e-4)
+
+
 def test_a_tab_parts_the_texts_of_a_pair_on_the_command_line(ran, monkeypatch, capsys):
     monkeypatch.chdir(ran)
     header, row = predicted(["good film\tbad story"], monkeypatch, capsys).splitlines()

@@ -94,6 +94,12 @@ def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 
 
+def test_in_onnx_and_without_this_project_the_windows_are_the_same(rows, tmp_path, monkeypatch):
+    answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "text"})
+    assert [label for label, _ in printed] == answers["label"].tolist()
+    np.testing.assert_allclose([float(probability) for _, probability in printed], answers["probability"], atol=1e-4)
+
+
 def test_a_stride_without_room_for_more_text_is_refused(saved_model):
     tokenizer = template.load_tokenizer(saved_model("llama"), template=TEMPLATE, max_length=LENGTH)
     room = LENGTH - len(tokenizer("")["input_ids"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,3 +80,41 @@ def piped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: object) ->
     export.main()
     classify = pipeline("text-classification", str(tmp_path / "merged"), device="cpu")
     return lambda texts: classify(texts, **options)
+
+
+ALONE = """\
+import runpy, sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "pandas", "stages"))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script that can import none of these."""
+
+
+def in_onnx(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, texts: dict[str, str]
+) -> tuple[pd.DataFrame, list[list[str]]]:
+    """What the model in ONNX answers to the test rows, after `predict` was seen to say the same with the adapter; and
+    the lines that example.py prints, by its parts, without torch and transformers.
+
+    Args:
+        texts: the name of each column of texts in data/predictions/test.csv, and in training.
+    """
+    for package in ("onnxruntime", "onnx", "onnxscript"):
+        pytest.importorskip(package)
+    given = pd.read_csv(paths.TEST_PREDICTIONS)[list(texts)].rename(columns=texts).head(8)
+    given.to_csv(tmp_path / "in.csv", index=False)
+    monkeypatch.setattr(sys, "argv", ["export", "--onnx", "--output", str(tmp_path / "onnx")])
+    export.main()
+    found = []
+    for options in ([], ["--model", str(tmp_path / "onnx")]):
+        files = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+        monkeypatch.setattr(sys, "argv", ["predict", *files, *options])
+        predict.main()
+        found.append(pd.read_csv(tmp_path / "out.csv", keep_default_na=False, dtype={"label": str}))
+    pd.testing.assert_frame_equal(*found, rtol=0, atol=1e-4)
+    rows = ["\t".join(row) for row in given.itertuples(index=False)]
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "onnx/example.py"), *rows]
+    printed = subprocess.run(command, capture_output=True, text=True)
+    assert not printed.returncode, printed.stderr
+    return found[1], [line.split("\t") for line in printed.stdout.splitlines()]

@@ -98,12 +98,12 @@ class Check:
     def why_refused(self, main: MainScore) -> str:
         """What is not close enough; empty: nothing."""
         if self.precision == "float32":
-            found = f"an output that differs by {self.largest_difference:.2g}, more than {self.tolerance:.2g}"
+            found = f"one to differ by {self.largest_difference:.2g}, more than {self.tolerance:.2g}"
             return found if self.largest_difference > self.tolerance else ""
         most = self.tolerance * (1 if main.share else abs(self.adapter))
         if -self.gain > most:
-            return f"a {main.name} that is worse by {-self.gain:.2g}, more than {most:.2g}"
-        return f"a {main.name} that is worse, p = {self.p_value:.2g}" if self.gain < 0 and self.p_value < 0.05 else ""
+            return f"its {main.name} worse by {-self.gain:.2g}, more than {most:.2g}"
+        return f"its {main.name} worse, p = {self.p_value:.2g}" if self.gain < 0 and self.p_value < 0.05 else ""
 
     def told(self, main: MainScore) -> str:
         """What was found, in a line."""

@@ -70,9 +70,8 @@ ANSWERS = {
     print(about["names"][probabilities.argmax()], f"{probabilities.max():.4f}", sep="\\t")""",
     "sigmoid": """\
     probabilities = 1 / (1 + np.exp(-logits))
-    for name, probability, threshold in zip(about["names"], probabilities, about["thresholds"]):
-        if probability > threshold:
-            print(name, f"{probability:.4f}", sep="\\t")""",
+    rows = zip(about["names"], probabilities, about["thresholds"])
+    print(*(f"{name} {value:.4f}" for name, value, threshold in rows if value > threshold), sep="\\t")""",
     "number": """\
     print(f"{logits[0]:.4f}")""",
 }
