@@ -10,6 +10,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -92,9 +93,7 @@ def write(model: evaluated.Model, folder: Path, run: Run, *, calibrate: Inputs |
     save_tokenizer(tokenizer, folder, run.window_stride)
     save_graph(graph, folder / GRAPH)
     if calibrate is not None:
-        rows = [tokenizer(text, truncation=True) for text in calibrate]
-        batches = [tokenizer.pad([row], return_tensors="np") for row in rows]
-        save_graph(int8.quantized(folder / GRAPH, batches), folder / GRAPH)
+        save_graph(int8.quantized(folder / GRAPH, alone(tokenizer, calibrate)), folder / GRAPH)
     about = About(
         names=class_names(model),
         answer="number" if run.problem.numeric else "sigmoid" if run.problem.several_answers else "softmax",
@@ -162,6 +161,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, stride: int
     backend.enable_truncation(tokenizer.model_max_length, stride=stride or 0, direction=tokenizer.truncation_side)
     backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     backend.save(path)
+
+
+def alone(tokenizer: PreTrainedTokenizerBase, inputs: Inputs) -> list[dict[str, np.ndarray]]:
+    """Each text or pair as a batch of its own, cut where it is long."""
+    return [tokenizer.pad(tokenizer([given], truncation=True), return_tensors="np") for given in inputs]
 
 
 def example(about: About, *, pairs: bool) -> str:
