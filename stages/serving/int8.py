@@ -26,8 +26,8 @@ ACTIVATION, ZERO = 127, 128
 """The largest activation, and the one that stands for 0, as CPUs multiply unsigned activations with signed weights."""
 
 MIGRATION = 0.5
-"""How much of the spread of the activations' channels moves to the weights; the value of Xiao et al. 2023 for most
-models, and of 0.3, 0.5 and 0.7 the one with the lowest log loss on the default model's validation rows."""
+"""How much of the spread of the activations' channels moves to the weights: the value of Xiao et al. 2023 for most
+models."""
 
 SMALLEST = 1e-6
 """Below it, a channel, a row of weights or a token counts as if it had this value."""
