@@ -71,9 +71,11 @@ from stages.classifier.label_words import has_label_word_head
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import paths
+from stages.common.errors import PipelineError
 from stages.encoding import template
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
+from stages.serving import answers, onnx_model
 from stages.training import fused
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +96,8 @@ def main() -> None:
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             measured = measure(save_model(name, Path(folder, "base")), Path(folder))
-        print(measured.line(name))
+            exported = in_onnx(Path(folder, "base"), Path(folder))
+        print(f"{measured.line(name)} {exported} |")
     print(others())
 
 
@@ -114,9 +117,11 @@ code makes of a tiny random model of each family, {LAYERS} layers high, with LoR
 - **batch**: the same of a batch of unequal lengths to one row at a time.
 - **loss**: before and after {STEPS} steps of LoRA.
 - **reload**: largest difference of the logits after loading the saved adapter with plain PEFT.
+- **ONNX**: the same in ONNX Runtime, see [onnx.md](onnx.md). no: `export --onnx` ends with the reason in one line. This
+  column is no test, as an export takes many seconds.
 
-| family | class in transformers | split | head | stored states | batch | loss | reload |
-|---|---|---|---|---|---|---|---|"""
+| family | class in transformers | split | head | stored states | batch | loss | reload | ONNX |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 REFUSED = """
@@ -227,6 +232,22 @@ def measure(base: Path, folder: Path) -> Measured:
         losses=(loss(expected, rows), loss(tuned, rows)),
         reload=difference(logits(reloaded, tokens), tuned),
     )
+
+
+def in_onnx(base: Path, folder: Path) -> str:
+    """The largest difference of the logits in ONNX Runtime to those of the model in `base`; no: it is not exported."""
+    from stages.serving import onnx_export  # it needs optional packages
+
+    tokenizer = template.load_tokenizer(base, template=TEMPLATE, max_length=64)
+    model = load_base(base, labels=labels_of(["bad", "good"], tokenizer.pad_token_id), seed=1)
+    texts, how = [text for text, _ in sentences(12)], {"tokenizer": tokenizer, "batch_size": 5}
+    expected = answers.logits(model, texts, **how)
+    try:
+        onnx_export.save_graph(onnx_export.traced(model, tokenizer), folder / onnx_model.GRAPH)
+        found = answers.logits(onnx_model.OnnxModel(folder / onnx_model.GRAPH), texts, **how)
+    except PipelineError:
+        return "no"
+    return f"{difference(found, expected):.0e}"
 
 
 def labels_of(class_names: list[str], pad_token_id: int = 0, problem: str = "single_label") -> dict[str, Any]:
