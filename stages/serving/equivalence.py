@@ -87,7 +87,7 @@ class Check:
         Raises:
             PipelineError: the model is in float32, and an output differs by more than the tolerance; or it is in int8,
                 and its main score is worse by more than the tolerance (of a score that is no share, this part of it),
-                or significantly worse.
+                or, unless more than `TOLERANCE` was allowed, significantly worse.
         """
         if reason := self.why_refused(main):
             raise PipelineError(
@@ -103,7 +103,8 @@ class Check:
         most = self.tolerance * (1 if main.share else abs(self.adapter))
         if -self.gain > most:
             return f"its {main.name} worse by {-self.gain:.2g}, more than {most:.2g}"
-        return f"its {main.name} worse, p = {self.p_value:.2g}" if self.gain < 0 and self.p_value < 0.05 else ""
+        worse = self.gain < 0 and self.p_value < 0.05 and self.tolerance <= TOLERANCE["int8"]
+        return f"its {main.name} worse, p = {self.p_value:.2g}" if worse else ""
 
     def told(self, main: MainScore) -> str:
         """What was found, in a line."""

@@ -24,6 +24,7 @@ from stages.adapters.load import load
 from stages.adapters.run import Run
 from stages.common import files, paths
 from stages.common.errors import PipelineError
+from stages.common.texts import shortened
 from stages.serving import evaluated, int8
 from stages.serving.answers import Inputs, class_names
 from stages.serving.onnx_model import GRAPH, About
@@ -123,7 +124,7 @@ def traced(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
         try:
             graph = OnnxExporter().export(model.cpu().eval(), sample, config=config).program
         except Exception as error:  # the exporter, torch's and onnxscript's have errors of their own
-            found = " ".join(str(error).split())[:200]
+            found = shortened(" ".join(str(error).split()), 200)
             raise PipelineError(
                 f"--onnx: expected a model that transformers can export, found {model.config.model_type}: {found}; "
                 "export it without --onnx"

@@ -21,6 +21,7 @@ import torch
 from stages.common import files
 from stages.common.errors import PipelineError
 from stages.common.progress import bar
+from stages.common.texts import shortened
 
 GRAPH = "model.onnx"
 
@@ -79,8 +80,19 @@ class OnnxModel:
         self.takes = [given.name for given in self.session.get_inputs()]
 
     def __call__(self, batch: Mapping[str, np.ndarray], outputs: Sequence[str] = (LOGITS,)) -> list[np.ndarray]:
-        """The outputs for the rows of a batch; of the logits, (batch, outputs) float32."""
-        return self.session.run(list(outputs), {name: batch[name].astype(np.int64) for name in self.takes})
+        """The outputs for the rows of a batch; of the logits, (batch, outputs) float32.
+
+        Raises:
+            PipelineError: ONNX Runtime cannot compute them.
+        """
+        given = {name: batch[name].astype(np.int64) for name in self.takes}
+        try:
+            return self.session.run(list(outputs), given)
+        except Exception as error:  # onnxruntime has a class for each of its error codes, and no common one
+            found = shortened(" ".join(str(error).split()), 200)
+            raise PipelineError(
+                f"{GRAPH}: expected a graph that ONNX Runtime can run, found: {found}; export it without --onnx"
+            ) from error
 
     def each_batch(
         self, compute: Callable[["OnnxModel", Any], Any], batches: Sequence[Sized], *, progress: str | None
