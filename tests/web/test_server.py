@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -331,6 +332,7 @@ def test_a_client_that_leaves_leaves_nothing_behind_and_ends_no_one_elses_answer
         time.sleep(0.05)
         return logits(inputs)
 
+    threads = threading.active_count()
     app = server.create({"default": made(compute=slow)})
     with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as opened:
         for path, body in (("/file?name=rows.csv", "text\nx"), ("/predict", '{"text": ')):
@@ -344,5 +346,6 @@ def test_a_client_that_leaves_leaves_nothing_behind_and_ends_no_one_elses_answer
         assert opened.post("/predict", json={"text": "a"}).status_code == 200
         counted = opened.get("/metrics").text
     gc.collect()
+    assert threading.active_count() <= threads
     assert sum(asked) < 1000 and list(tmp_path.iterdir()) == []
     assert 'status="500"' not in counted and caplog.text == ""
