@@ -5,7 +5,7 @@
 Reads models/onnx, in float32, and data/prepared. Prints a line of JSON for each way: validation accuracy and log loss,
 the share of the answers that are those in float32, megabytes, and rows per second of a core.
 
-The ways: `float32`; `smoothed`, that of stages/serving/int8.py; `tokens`, the same without smoothing; `dynamic`,
+The ways: `float32`; `smoothed`, that of stages/exporting/int8.py; `tokens`, the same without smoothing; `dynamic`,
 onnxruntime's `quantize_dynamic` with a scale for each output; `blocks`, onnxruntime's `MatMulNBits` in blocks of 32
 weights with integer products.
 """
@@ -28,7 +28,8 @@ from stages.adapters.run import Run
 from stages.backbone import base
 from stages.common import errors, paths
 from stages.common.texts import as_inputs
-from stages.serving import answers, equivalence, int8, onnx_export
+from stages.exporting import equivalence, int8, onnx_export
+from stages.serving import answers
 from stages.serving.onnx_model import GRAPH, About, OnnxModel
 
 

@@ -30,9 +30,10 @@ from stages.backbone import base
 from stages.common import errors, files, paths
 from stages.evidence import abstention
 from stages.evidence.abstention import Abstention
+from stages.exporting import equivalence
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
-from stages.serving import equivalence, evaluated, onnx_model
+from stages.serving import evaluated, onnx_model
 from stages.serving.answers import Classifier
 
 
@@ -92,7 +93,7 @@ def in_onnx(model: evaluated.Model, folder: Path, run: Run, *, int8: bool, toler
     Raises:
         PipelineError: the model cannot be exported, or answers otherwise than the adapter.
     """
-    from stages.serving import onnx_export  # here: it needs optional packages
+    from stages.exporting import onnx_export  # here: it needs optional packages
 
     precision = "int8" if int8 else "float32"
     rows = equivalence.rows("test")

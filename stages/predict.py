@@ -43,12 +43,13 @@ from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
 from stages.resuming import places
 from stages.rows import formats
-from stages.serving import evaluated, onnx_model, outputs, tables
+from stages.serving import evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
-from stages.serving.columns import joined, text_columns
 from stages.serving.reasons import explained
-from stages.serving.tables import Chunk, Tables
-from stages.serving.text import Lines
+from stages.streaming import outputs, tables
+from stages.streaming.columns import joined, text_columns
+from stages.streaming.tables import Chunk, Tables
+from stages.streaming.text import Lines
 
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""

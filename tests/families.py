@@ -236,7 +236,7 @@ def measure(base: Path, folder: Path) -> Measured:
 
 def in_onnx(base: Path, folder: Path) -> str:
     """The largest difference of the logits in ONNX Runtime to those of the model in `base`; no: it is not exported."""
-    from stages.serving import onnx_export  # it needs optional packages
+    from stages.exporting import onnx_export  # it needs optional packages
 
     tokenizer = template.load_tokenizer(base, template=TEMPLATE, max_length=64)
     model = load_base(base, labels=labels_of(["bad", "good"], tokenizer.pad_token_id), seed=1)

@@ -13,8 +13,8 @@ from stages import predict
 from stages.common import texts
 from stages.encoding import template
 from stages.rows import formats
-from stages.serving import outputs, tables
-from stages.serving.tables import Tables
+from stages.streaming import outputs, tables
+from stages.streaming.tables import Tables
 
 BREAKS = "\u2028\u2029\f\v\x85\x1c\x1d\x1e\r"
 LINES = [*(f"A{character}film" for character in BREAKS), "", " ", "\u200b", "Last"]

@@ -16,8 +16,8 @@ from conftest import sentences
 from stages import predict
 from stages.common import errors, paths
 from stages.rows import formats
-from stages.serving import outputs, tables
 from stages.serving.answers import Classifier
+from stages.streaming import outputs, tables
 
 ROWS = 30
 

@@ -74,7 +74,9 @@ PACKAGES = (
     "scoring",
     "evidence",
     "reporting",
+    "streaming",
     "serving",
+    "exporting",
     "web",
 )
 """From the bottom up: a package imports those that stand before it, and itself."""

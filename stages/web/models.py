@@ -91,10 +91,8 @@ def load_folder(folder: Path) -> dict[str, Served]:
     Raises:
         PipelineError: there is none.
     """
-    if not (folder / FILE).is_file():
-        raise PipelineError(f"--model: expected a folder that python -m stages.export wrote, found {folder}")
-    run = Run.load(folder)
-    tuned = Classifier.tuned(evaluated.Model(adapter=folder, abstention=folder / paths.ABSTENTION.name))
+    with evaluated.model(folder) as model:
+        run, tuned = Run.load(model.adapter), Classifier.tuned(model)
     known = facts(DEFAULT, folder, run, tuned) | {"test": None}
     return {DEFAULT: Served(name=DEFAULT, tuned=tuned, untouched=None, columns=run.columns, facts=known)}
 

@@ -28,9 +28,9 @@ from starlette.requests import ClientDisconnect
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
 from stages.serving.answers import Classifier, Inputs
-from stages.serving.columns import joined
-from stages.serving.outputs import WRITERS
 from stages.serving.reasons import Reasons, explained
+from stages.streaming.columns import joined
+from stages.streaming.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
 from stages.web.guard import Guard, Limits, Measures, shown
 from stages.web.models import Served, as_json

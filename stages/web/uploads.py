@@ -11,11 +11,11 @@ import pandas as pd
 from stages.common import content
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean
-from stages.serving import tables
 from stages.serving.answers import BATCH_SIZE, Inputs
-from stages.serving.columns import text_columns
-from stages.serving.outputs import WRITERS
-from stages.serving.tables import Tables
+from stages.streaming import tables
+from stages.streaming.columns import text_columns
+from stages.streaming.outputs import WRITERS
+from stages.streaming.tables import Tables
 
 TYPES = {".csv": "text/csv", ".tsv": "text/tab-separated-values", ".jsonl": "application/jsonl"}
 """What a file of answers is for HTTP, by its extension."""

@@ -23,7 +23,7 @@ from datasets import ClassLabel, Features, List
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.serving.text import Record, Text, ended, is_foreign, rows
+from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
 FIRST, MOST = 64, 1024
 """Rows of the first chunk, so that the first answers come soon, and at most; each has twice as many as the last."""

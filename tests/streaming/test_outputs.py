@@ -10,8 +10,8 @@ import pytest
 
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.serving import outputs
-from stages.serving.tables import Reject
+from stages.streaming import outputs
+from stages.streaming.tables import Reject
 
 TABLE = pd.DataFrame({"text": ["a", "=1+1"], "n": [1.5, -2]}, dtype=object)
 TYPES = pa.schema({"text": pa.string(), "n": pa.float64()})

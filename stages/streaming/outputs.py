@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from stages.common import errors, files, progress
 from stages.common.texts import printable, shortened, valid
-from stages.serving.tables import Reject
+from stages.streaming.tables import Reject
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 """The formats of answers, by extension."""

@@ -25,7 +25,8 @@ from stages.adapters.run import Run
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.common.texts import shortened
-from stages.serving import evaluated, int8
+from stages.exporting import int8
+from stages.serving import evaluated
 from stages.serving.answers import Inputs, class_names
 from stages.serving.onnx_model import GRAPH, About
 

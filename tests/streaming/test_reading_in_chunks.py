@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from stages.common import content
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.serving import tables
-from stages.serving.tables import Tables
-from stages.serving.text import Lines
+from stages.streaming import tables
+from stages.streaming.tables import Tables
+from stages.streaming.text import Lines
 
 COMPRESSED = {
     "": bytes,

@@ -20,7 +20,7 @@ from stages.serving.answers import Classifier
 onnx_ir = pytest.importorskip("onnx_ir", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime")
 
-from stages.serving import int8, onnx_export  # noqa: E402 - they need both
+from stages.exporting import int8, onnx_export  # noqa: E402 - they need both
 from stages.serving.onnx_model import GRAPH, OnnxModel  # noqa: E402
 
 FILES = {GRAPH, "classifier.json", "tokenizer.json", "tokenizer_config.json", "run.json", "abstention.json"} | {
