@@ -43,6 +43,9 @@ MADE = {
 }
 """What these commands write."""
 
+ROWS, CHUNKS = 4_500, 8
+"""Rows that `predict` gets, and the chunks in which it answers them."""
+
 ALL = "all stages"
 """A `dvc repro` for which nothing has been made yet."""
 
@@ -69,7 +72,7 @@ class Kill:
     """`process`: the stage's or command's own process; `DVC`; or `group`: all processes, as Ctrl-C in a terminal."""
     signal: signal.Signals
     share: float
-    """When, as a share of the time that the run takes if nothing disturbs it."""
+    """When, as a share of the time that the run takes if nothing disturbs it; see `wait`."""
 
     def __str__(self) -> str:
         outputs = "outputs there" if self.again else "no outputs"
@@ -144,8 +147,7 @@ def run_and_kill(project: Project, command: tuple[str, ...], kill: Kill, seconds
             stderr=errors,
             start_new_session=True,
         )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+        wait(process, project, kill, seconds)
         target = chosen(process, kill)
         try:
             if target is None:
@@ -157,6 +159,22 @@ def run_and_kill(project: Project, command: tuple[str, ...], kill: Kill, seconds
         status = process.wait(SECONDS)
         errors.seek(0)
         return Killed(alone, status, errors.read())
+
+
+def wait(process: subprocess.Popen, project: Project, kill: Kill, seconds: float) -> None:
+    """Wait for the moment of the kill, or for the end: so many seconds; or for `predict`, most of whose time passes
+    before it answers anything, so many chunks."""
+    if kill.work != "predict":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return
+    while process.poll() is None and len(answered(project)) < int(kill.share * CHUNKS):
+        time.sleep(0.01)
+
+
+def answered(project: Project) -> list[Path]:
+    """The chunks that a `predict` which was killed has answered."""
+    return list(project.folder.glob(".cache/checkpoints/predict-*/parts/part-*"))
 
 
 def chosen(process: subprocess.Popen, kill: Kill) -> int | None:

@@ -15,9 +15,6 @@ pytestmark = pytest.mark.usefixtures("own_sources")
 SHORT = (8,)
 """The seeds of `make test`: a training."""
 
-ROWS = 4_000
-"""A third of the rows that `predict` gets: enough for several chunks."""
-
 LONG_TRAINING = 60
 """Epochs where there is time: several checkpoints are written."""
 
@@ -42,7 +39,7 @@ def done(project: Project, tmp_path_factory: pytest.TempPathFactory, request: py
         params["train"]["epochs"] = LONG_TRAINING
     done.write_params(params)
     done.run("dvc", "repro")
-    rows = "".join(f"{number},{text}\n" for number, text in enumerate(["Good.", "Bad really", "So so."] * ROWS))
+    rows = "".join(f"{number},{('Good.', 'Bad really', 'So so.')[number % 3]}\n" for number in range(kills.ROWS))
     (done.folder / "given.csv").write_text(f"number,text\n{rows}")
     done.commit("Describe a longer training")
     if request.config.getoption("faults"):
@@ -88,7 +85,7 @@ def test_after_a_kill_the_next_run_ends_as_if_there_had_been_none(
     command = kills.prepare(project, kill)
     killed = kills.run_and_kill(project, command, kill, kill.share * undisturbed(kill), tmp_path / "first")
     print(f"exit {killed.status}\n{killed.errors}")
-    kept = list(project.folder.glob(".cache/checkpoints/predict-*/parts/part-*"))
+    kept = kills.answered(project)
     mended = project.run(sys.executable, ".ci/mend").stderr  # as make does
     begun = kills.left_running(tmp_path / "first")
     after = project.run(*command, check=False, env=kills.environment(tmp_path / "second"), timeout=kills.SECONDS)
