@@ -8,6 +8,9 @@
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
     python -m stages.predict --explain "Not bad at all."                  the words that mattered, with their weights
     python -m stages.predict --model models/onnx "Not bad at all."        an exported model, here one in ONNX
+    python -m stages.predict --adapter a=models/seeds/1 --adapter b=models/seeds/2 "Not bad at all."
+
+Several adapters of one base model, which is in memory once, answer side by side, each under its name.
 
 The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
 of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
@@ -30,20 +33,20 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from stages.adapters.run import FILE, Run
+from stages.adapters.run import Run
 from stages.backbone import base
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
 from stages.resuming import places
 from stages.rows import formats
-from stages.serving import evaluated, onnx_model
+from stages.serving import adapters, evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.reasons import explained
 from stages.streaming import outputs, tables
@@ -54,24 +57,24 @@ from stages.streaming.text import Lines
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
 
-DECISIVE = ("model", "text", "compare", "explain", "batch_size", "defuse_formulas", "output")
+DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "defuse_formulas", "output")
 """The arguments on which the bytes of the answers depend, besides the input."""
 
 
 def main() -> None:
     options = parse_arguments()
-    with evaluated.model(options.model) as model:
+    with chosen(options) as models:
         base.quiet_transformers()
-        given, roles = read_texts(options, Run.load(model.adapter).columns)
+        given, roles = read_texts(options, columns_of(models))
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
-            place(options, model, given) as home,
+            place(options, models, given) as home,
             outputs.opened(options.output, home, kinds, **how) as output,
         ):
             chunks = left(given.chunks(prompt=options.output is None), output)
             if first := next(chunks, None):  # before the models are loaded: what cannot be read ends the run at once
-                classifiers = load(model, options)
+                classifiers = load(models, options)
                 hidden = bool(options.texts) or (options.output is None and sys.stdout.isatty())
                 begin = first.position if output.parts else 0
                 for chunk in shown(itertools.chain([first], chunks), given.size, begin=begin, hidden=hidden):
@@ -101,6 +104,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="one that stages.export wrote, such as models/onnx"
     )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="an adapter instead of models/adapter; repeatable, for adapters of one base model",
+    )
     parser.add_argument("--strict", action="store_true", help="end at the first row that cannot be read")
     parser.add_argument(
         "--defuse-formulas",
@@ -113,6 +123,12 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("expected texts or --input, found both")
     if options.text and not options.input:
         parser.error("--text: expected --input FILE with it, which has that column")
+    try:
+        options.adapter = adapters.named(options.adapter)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.adapter and options.model:
+        parser.error("expected --adapter or --model, found both")
     if options.compare and options.model:
         parser.error("--compare: expected the model in models/adapter, whose base is beside it, found --model")
     if options.batch_size < 1:
@@ -125,6 +141,30 @@ def parse_arguments() -> argparse.Namespace:
         options.output = files.destination("--output", options.output, **how)
         files.destination("--output", outputs.rejects_of(options.output), **how)
     return options
+
+
+@contextmanager
+def chosen(options: argparse.Namespace) -> Iterator[dict[str, evaluated.Model]]:
+    """Yield the models that answer, by their names; one that was given none has an empty name."""
+    if options.adapter:
+        yield {name: adapters.of_folder(name, folder) for name, folder in options.adapter.items()}
+    else:
+        with evaluated.model(options.model) as model:
+            yield {"": model}
+
+
+def columns_of(models: dict[str, evaluated.Model]) -> dict[str, str]:
+    """The columns in which the first model had its texts in training, see `Run.columns`.
+
+    Raises:
+        PipelineError: one model is of texts, and another of pairs.
+    """
+    first, *others = (Run.load(model.adapter).columns for model in models.values())
+    if any(len(columns) != len(first) for columns in others):
+        raise errors.PipelineError(
+            "--adapter: expected models of texts or of pairs of texts, found both; run them one by one"
+        )
+    return first
 
 
 def inputs(path: Path) -> list[Path]:
@@ -180,17 +220,19 @@ def types(given: Tables, output: Path | None) -> pa.Schema | None:
         return given.types()
 
 
-def place(options: argparse.Namespace, model: evaluated.Model, given: Tables) -> AbstractContextManager[Path | None]:
+def place(
+    options: argparse.Namespace, models: dict[str, evaluated.Model], given: Tables
+) -> AbstractContextManager[Path | None]:
     """Where the answers stay if the run is interrupted; None: nowhere, as what is read from a stream is gone.
 
-    A model is known by the files that `evaluated.MARKS` names, the input, which may be large, by its size and time.
+    A model is known by the files of `evaluated.Model.marks`, the input, which may be large, by its size and time.
     """
     there = next(folder for folder in (paths.CHECKPOINTS, *paths.CHECKPOINTS.absolute().parents) if folder.exists())
     if not options.output or given.size is None or not os.access(there, os.W_OK):
         return nullcontext()
     read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in options.inputs]
     settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read} | machine()
-    marks = (model.adapter / FILE, model.adapter / onnx_model.ABOUT, model.base / "source.json", model.abstention)
+    marks = [path for model in models.values() for path in (*model.marks, model.adapter / onnx_model.ABOUT)]
     return places.place("predict", settings=settings, inputs=filter(Path.exists, marks), days=math.inf)
 
 
@@ -227,22 +269,25 @@ def shown(chunks: Iterator[Chunk], size: int | None, *, begin: float, hidden: bo
             begin = chunk.position
 
 
-def load(model: evaluated.Model, options: argparse.Namespace) -> dict[str, Classifier]:
-    """The models that answer, by what comes before the names of their answers."""
-    how = {"batch_size": options.batch_size}
-    untouched = {"untouched_": Classifier.untouched(model, **how)} if options.compare else {}
-    return {"": Classifier.tuned(model, **how)} | untouched
+def load(models: dict[str, evaluated.Model], options: argparse.Namespace) -> dict[str, Classifier]:
+    """The classifiers, by what comes before the names of their answers."""
+    found = {}
+    for name, tuned, untouched in adapters.loaded(models, untouched=options.compare, batch_size=options.batch_size):
+        prefix = f"{name}_" if name else ""
+        found |= {prefix: tuned} | ({f"{prefix}untouched_": untouched} if untouched else {})
+    return found
 
 
 def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classifier], *, explain: bool) -> pd.DataFrame:
-    """The rows with the answers beside them; `explain`: and the words that mattered for those of the tuned model."""
+    """The rows with the answers beside them; `explain`: and the words that mattered for those of each tuned model."""
     table = chunk.table
     inputs = as_inputs(pd.DataFrame({role: table[column].map(clean) for role, column in roles.items()}))
     for prefix, classifier in classifiers.items():
         table = joined(table, classifier.answers(inputs, rows=chunk.lines).add_prefix(prefix))
-    if explain:
-        words = [json.dumps(one.words(), ensure_ascii=False) for one in explained(classifiers[""], inputs)]
-        table = joined(table, pd.DataFrame({"words": words}))
+    for prefix, classifier in classifiers.items():
+        if explain and not prefix.endswith("untouched_"):
+            words = [json.dumps(one.words(), ensure_ascii=False) for one in explained(classifier, inputs)]
+            table = joined(table, pd.DataFrame({f"{prefix}words": words}))
     return table
 
 

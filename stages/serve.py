@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from stages.backbone import base
 from stages.common import errors, progress
 from stages.common.errors import PipelineError
-from stages.serving import evaluated
+from stages.serving import adapters, evaluated
 from stages.web import models
 
 if TYPE_CHECKING:
@@ -76,11 +76,10 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("texts", "characters", "megabytes"):
         if (value := getattr(options, f"max_{name}")) < 1:
             parser.error(f"--max-{name}: expected 1 or more, found {value}")
-    pairs = [given.partition("=") for given in options.adapter]
-    for given, (name, _, folder) in zip(options.adapter, pairs, strict=True):
-        if not name or not folder or [other for other, *_ in pairs].count(name) > 1:
-            parser.error(f"--adapter: expected NAME=FOLDER, each with a name of its own, found {given}")
-    options.adapter = {name: Path(folder) for name, _, folder in pairs}
+    try:
+        options.adapter = adapters.named(options.adapter)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
@@ -107,7 +106,7 @@ def load(options: argparse.Namespace) -> dict[str, models.Served]:
     if options.model:
         return models.load_folder(options.model)
     if options.adapter:
-        return models.load({name: models.of_folder(name, folder) for name, folder in options.adapter.items()})
+        return models.load({name: adapters.of_folder(name, folder) for name, folder in options.adapter.items()})
     with evaluated.model() as default:
         return models.load({models.DEFAULT: default}, tested=True)
 

@@ -6,12 +6,14 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import sentences
+from safetensors.torch import load_file, save_file
 
 from stages import predict
 from stages.common import errors, paths
@@ -104,6 +106,21 @@ def test_other_input_and_other_arguments_take_nothing_up(change, inside, run, ca
     run(*asked, *(more if isinstance(more, tuple) else ()))
     assert "interrupted run" not in capsys.readouterr().err
     assert len(list(paths.CHECKPOINTS.iterdir())) == 1
+
+
+def test_adapters_of_one_base_answer_side_by_side_as_each_alone(inside, run):
+    other = shutil.copytree(paths.ADAPTER, "other", copy_function=shutil.copyfile)
+    weights = load_file(f"{other}/adapter_model.safetensors")
+    halved = {name: value / 2 for name, value in weights.items()}
+    save_file(halved, f"{other}/adapter_model.safetensors", metadata={"format": "pt"})
+    both = ("--adapter", "one=models/adapter", "--adapter", f"two={other}")
+    run("--input", "rows.csv", "--output", "both.csv", "--compare", *both)
+    run("--input", "rows.csv", "--output", "alone.csv", "--compare")
+    run("--input", "rows.csv", "--output", "two.csv", "--adapter", f"x={other}")
+    found, alone, two = (pd.read_csv(name) for name in ("both.csv", "alone.csv", "two.csv"))
+    assert found["one_positive"].tolist() == alone["positive"].tolist()
+    assert found["one_untouched_positive"].tolist() == alone["untouched_positive"].tolist()
+    assert found["two_positive"].tolist() == two["x_positive"].tolist() != alone["positive"].tolist()
 
 
 def test_an_input_that_is_a_stream_is_not_taken_up(inside, run, monkeypatch):

@@ -25,9 +25,9 @@ from web.made_models import made
 from stages import serve
 from stages.common import errors, files, paths
 from stages.evidence.abstention import fingerprint
-from stages.serving import evaluated
+from stages.serving import adapters, evaluated
 from stages.serving.answers import Classifier
-from stages.web import models, server
+from stages.web import server
 
 
 def child(folder: Path) -> None:
@@ -125,8 +125,6 @@ def test_the_server_says_what_predict_says_with_the_facts_of_the_model(project, 
 
 def test_an_exported_model_answers_as_the_adapter_and_has_none_to_compare_with(project, inside, monkeypatch, tmp_path):
     project.call("export", "--output", str(tmp_path / "merged"))
-    if not (tmp_path / "merged/labels.json").exists():
-        shutil.copy(paths.ADAPTER / "labels.json", tmp_path / "merged")
     served = called(monkeypatch, "--model", str(tmp_path / "merged"))["default"]
     alone = Classifier.tuned(evaluated.Model()).answers(["A fine film.", "Dull."])
     assert np.allclose(served.tuned.answers(["A fine film.", "Dull."])["positive"], alone["positive"], atol=1e-6)
@@ -153,7 +151,7 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
     served = called(monkeypatch, "--adapter", "one=models/adapter", "--adapter", f"two={other}")
     texts = ["A fine film.", "Dull.", "Neither here nor there, and long."]
     for name, folder in (("one", paths.ADAPTER), ("two", Path(other))):
-        alone = Classifier.tuned(models.of_folder(name, folder))
+        alone = Classifier.tuned(adapters.of_folder(name, folder))
         assert np.array_equal(served[name].tuned.logits(texts), alone.logits(texts))
     assert not np.allclose(served["one"].tuned.logits(texts), served["two"].tuned.logits(texts))
     one, two, untouched = places(served["one"].tuned), places(served["two"].tuned), places(served["two"].untouched)
@@ -170,7 +168,10 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nowhere"], "--model: expected a folder that python -m stages.export wrote, found nowhere"),
+        (
+            ["--model", "nowhere"],
+            "--model: expected a folder that `python -m stages.export` wrote, found nowhere without",
+        ),
         (["--adapter", "one=nowhere"], "--adapter one: expected a folder with run.json, like models/adapter, found"),
         (["--adapter", "one=models/adapter", "--adapter", "two={far}"], "two: expected an adapter of the same base"),
         (["--adapter", "one={lost}"], "--adapter one: expected its base model in models/lost, found none; put it"),

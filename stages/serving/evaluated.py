@@ -24,10 +24,6 @@ from stages.common.errors import PipelineError
 
 LOCK = Path("dvc.lock")
 
-MARKS = (paths.ADAPTER / FILE, paths.BASE_MODEL / "source.json", paths.ABSTENTION)
-"""The files that tell a model from all others: run.json records what made the adapter, source.json the base model's
-hashes."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -36,6 +32,12 @@ class Model:
     adapter: Path = paths.ADAPTER
     base: Path = paths.BASE_MODEL
     abstention: Path = paths.ABSTENTION
+
+    @property
+    def marks(self) -> tuple[Path, ...]:
+        """The files that tell a model from all others: run.json records what made the adapter, source.json the base
+        model's hashes."""
+        return self.adapter / FILE, self.base / "source.json", self.abstention
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def model(folder: Path | None = None) -> Iterator[Model]:
         yield Model(adapter=folder, abstention=folder / paths.ABSTENTION.name)
         return
     kept = Evaluated.load()
-    other = [path for path in MARKS if not kept.has(path)] if kept else []
+    other = [path for path in Model().marks if not kept.has(path)] if kept else []
     if not other:
         yield Model()
         return

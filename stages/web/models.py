@@ -1,9 +1,5 @@
-"""The models that a server answers with: each tuned one, the untouched one beside it, and what is known of them.
+"""The models that a server answers with: each tuned one, the untouched one beside it, and what is known of them."""
 
-Models of one base have it in memory once: weights that are equal, byte for byte, are the same memory.
-"""
-
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from peft import PeftConfig
-from torch import nn
 
 from stages.adapters.run import FILE, Run
-from stages.backbone.device import device
-from stages.common import files, paths
+from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.evidence.abstention import fingerprint
-from stages.serving import evaluated
+from stages.serving import adapters, evaluated
 from stages.serving.answers import Classifier
 
 DEFAULT = "default"
 """The name of a model that has been given none."""
-
-LEAST_SHARED = 0.5
-"""The share of its weights that a further model has in common with those before it, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +57,12 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False) -> dict
     Raises:
         PipelineError: a model shares too little with those before it.
     """
-    memory, loaded = Memory(), {}
-    for name, model in wanted.items():
-        run, tuned = Run.load(model.adapter), Classifier.tuned(model)
-        shared = memory.share(tuned.network)
-        if loaded and shared < LEAST_SHARED:
-            raise PipelineError(
-                f"--adapter {name}: expected an adapter of the same base model as {next(iter(loaded))!r}, of whose "
-                f"layers it changes the top ones alone (lora.top_layers), found {shared:.0%} of its weights in common; "
-                "serve it by a process of its own"
-            )
-        untouched = Classifier.untouched(model)
-        memory.share(untouched.network)
-        known = facts(name, model.adapter, run, tuned) | {"test": test_score(run) if tested else None}
-        loaded[name] = Served(name=name, tuned=tuned, untouched=untouched, columns=run.columns, facts=known)
-    return loaded
+    found = {}
+    for name, tuned, untouched in adapters.loaded(wanted, untouched=True):
+        run = Run.load(wanted[name].adapter)
+        known = facts(name, wanted[name].adapter, run, tuned) | {"test": test_score(run) if tested else None}
+        found[name] = Served(name=name, tuned=tuned, untouched=untouched, columns=run.columns, facts=known)
+    return found
 
 
 def load_folder(folder: Path) -> dict[str, Served]:
@@ -95,44 +75,6 @@ def load_folder(folder: Path) -> dict[str, Served]:
         run, tuned = Run.load(model.adapter), Classifier.tuned(model)
     known = facts(DEFAULT, folder, run, tuned) | {"test": None}
     return {DEFAULT: Served(name=DEFAULT, tuned=tuned, untouched=None, columns=run.columns, facts=known)}
-
-
-class Memory:
-    """The weights that are in memory, by their content."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple, torch.Tensor] = {}
-
-    def share(self, model: nn.Module) -> float:
-        """Have the model's weights that are in memory already be that memory; returns their share of its bytes."""
-        model.to(device())  # here: later it would part what is shared
-        total = known = 0
-        for weight in {id(weight): weight for weight in [*model.parameters(), *model.buffers()]}.values():
-            content = weight.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
-            key = (weight.dtype, weight.shape, hashlib.sha256(content).digest())
-            total += weight.nbytes
-            known += weight.nbytes if key in self.kept else 0
-            weight.data = self.kept.setdefault(key, weight.data)
-        return known / total
-
-
-def of_folder(name: str, folder: Path) -> evaluated.Model:
-    """The parts of a model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
-
-    Raises:
-        PipelineError: one is missing.
-    """
-    if not (folder / FILE).is_file():
-        raise PipelineError(f"--adapter {name}: expected a folder with {FILE}, like {paths.ADAPTER}, found {folder}")
-    own = folder / paths.ABSTENTION.name
-    thresholds = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else own
-    if not (folder / "adapter_config.json").exists():
-        return evaluated.Model(adapter=folder, abstention=thresholds)
-    with files.reading(folder):
-        base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    if not (base / "config.json").is_file():
-        raise PipelineError(f"--adapter {name}: expected its base model in {base}, found none; put it there")
-    return evaluated.Model(adapter=folder, base=base, abstention=thresholds)
 
 
 def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Several adapters of one base model, which is in memory once: weights that are equal, byte for byte, are shared."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from peft import PeftConfig
+from torch import nn
+
+from stages.adapters.run import FILE
+from stages.backbone.device import device
+from stages.common import files, paths
+from stages.common.errors import PipelineError
+from stages.serving import evaluated
+from stages.serving.answers import BATCH_SIZE, Classifier
+
+LEAST_SHARED = 0.5
+"""The share of its weights that a further model has in common with those before it, at least."""
+
+
+def named(arguments: list[str]) -> dict[str, Path]:
+    """The folders in arguments NAME=FOLDER, by their names.
+
+    Raises:
+        ValueError: one is none, or two have the same name.
+    """
+    found = {}
+    for given in arguments:
+        name, _, folder = given.partition("=")
+        if not name or not folder or name in found:
+            raise ValueError(f"--adapter: expected NAME=FOLDER, each with a name of its own, found {given}")
+        found[name] = Path(folder)
+    return found
+
+
+def loaded(
+    models: Mapping[str, evaluated.Model], *, untouched: bool, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[str, Classifier, Classifier | None]]:
+    """The name of each model, what it is after tuning and, if asked for, before.
+
+    Raises:
+        PipelineError: a model shares too little with those before it.
+    """
+    memory, one = Memory(), len(models) == 1 and not untouched
+    for number, (name, model) in enumerate(models.items()):
+        tuned = Classifier.tuned(model, batch_size=batch_size)
+        shared = 0.0 if one or tuned.network is None else memory.share(tuned.network)
+        if number and shared < LEAST_SHARED:
+            raise PipelineError(
+                f"--adapter {name}: expected an adapter of the same base model as {next(iter(models))!r}, of whose "
+                f"layers it changes the top ones alone (lora.top_layers), found {shared:.0%} of its weights in common; "
+                "run it by itself"
+            )
+        before = Classifier.untouched(model, batch_size=batch_size) if untouched else None
+        if before:
+            memory.share(before.network)
+        yield name, tuned, before
+
+
+class Memory:
+    """The weights that are in memory, by their content."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple, torch.Tensor] = {}
+
+    def share(self, model: nn.Module) -> float:
+        """Have the model's weights that are in memory already be that memory; returns their share of its bytes."""
+        model.to(device())  # here: later it would part what is shared
+        total = known = 0
+        for weight in {id(weight): weight for weight in [*model.parameters(), *model.buffers()]}.values():
+            content = weight.detach().contiguous().cpu().view(-1).view(torch.uint8).numpy()
+            key = (weight.dtype, weight.shape, hashlib.sha256(content).digest())
+            total += weight.nbytes
+            known += weight.nbytes if key in self.kept else 0
+            weight.data = self.kept.setdefault(key, weight.data)
+        return known / total
+
+
+def of_folder(name: str, folder: Path) -> evaluated.Model:
+    """The parts of a model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
+
+    Raises:
+        PipelineError: one is missing.
+    """
+    if not (folder / FILE).is_file():
+        raise PipelineError(f"--adapter {name}: expected a folder with {FILE}, like {paths.ADAPTER}, found {folder}")
+    own = folder / paths.ABSTENTION.name
+    thresholds = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else own
+    if not (folder / "adapter_config.json").exists():
+        return evaluated.Model(adapter=folder, abstention=thresholds)
+    with files.reading(folder):
+        base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    if not (base / "config.json").is_file():
+        raise PipelineError(f"--adapter {name}: expected its base model in {base}, found none; put it there")
+    return evaluated.Model(adapter=folder, base=base, abstention=thresholds)
