@@ -15,7 +15,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-cpu faults fuzz remotes lint bench lock clean help
+.PHONY: all costs report test test-long test-cpu faults fuzz remotes lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	@.ci/mend
@@ -35,6 +35,9 @@ report: .venv/installed  ## run the pipeline, write report.md with the changes s
 
 test: .venv/installed-dev lint  ## check the style and run every test
 	$(PYTEST)
+
+test-long: .venv/installed-dev  ## run the tests that `make test` leaves out, further cases of what it tests
+	$(PYTEST) -m long
 
 test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-cpu CPU=avx2 (or avx512, or default: SSE4)
 	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)

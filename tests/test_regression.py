@@ -91,6 +91,7 @@ def test_predict_evaluate_plain_peft_and_a_pipeline_give_the_same_numbers_in_the
     np.testing.assert_allclose([one["score"] for one in found], inside["tuned"], atol=1e-3)
 
 
+@pytest.mark.long
 def test_in_onnx_and_without_this_project_the_numbers_are_the_same(inside, monkeypatch, tmp_path):
     answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "text"})
     np.testing.assert_allclose([float(value) for (value,) in printed], answers["value"], rtol=1e-4)

@@ -20,12 +20,16 @@ def test_a_second_repro_runs_nothing(project):
     ("change", "stages"),
     [
         ("evaluate.curve_points=20", ["evaluate", "report"]),
-        ("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"]),
+        pytest.param("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long),
         ("gate.min_gain=0.1", ["report"]),
         ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
         ("encode.max_gb=5", ["encode"]),
-        ("precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"]),
-        ("lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"]),
+        pytest.param(
+            "precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long
+        ),
+        pytest.param(
+            "lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"], marks=pytest.mark.long
+        ),
         ("data.limit.train=40", ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"]),
     ],
 )

@@ -149,6 +149,7 @@ def test_trials_are_experiments_that_a_second_call_takes_up_and_that_leave_the_t
     assert "found none" in copied.call("experiments", "search", check=False).stderr
 
 
+@pytest.mark.long
 def test_a_grid_stops_at_train_and_is_ranked_by_the_validation_loss(project, tmp_path):
     copied = Project(shutil.copytree(project.folder, tmp_path / "project"))
     before = copied.files("metrics")

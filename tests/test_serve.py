@@ -34,6 +34,7 @@ def child(folder: Path) -> None:
     """A server whose answers take a second; `folder` gets its port, the sign of a question, and what it prints."""
     os.dup2(os.open(folder / "told", os.O_CREAT | os.O_WRONLY), 2)
     sys.stderr = os.fdopen(2, "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 
     def slow(inputs):
         (folder / "begun").touch()

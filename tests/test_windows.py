@@ -94,6 +94,7 @@ def test_predict_agrees_with_evaluate(rows, tmp_path, monkeypatch):
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 
 
+@pytest.mark.long
 def test_in_onnx_and_without_this_project_the_windows_are_the_same(rows, tmp_path, monkeypatch):
     answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "text"})
     assert [label for label, _ in printed] == answers["label"].tolist()
