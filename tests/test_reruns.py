@@ -19,7 +19,7 @@ def test_a_second_repro_runs_nothing(project):
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ("evaluate.curve_points=20", ["evaluate", "report"]),
+        pytest.param("evaluate.curve_points=20", ["evaluate", "report"], marks=pytest.mark.long),
         pytest.param("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long),
         ("gate.min_gain=0.1", ["report"]),
         ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
@@ -45,7 +45,7 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
         ("stages/reporting/verdict.py", ["report"]),
         ("stages/reporting/figure.py", ["report"]),
         ("stages/reporting/params.py", ["report"]),
-        ("stages/evidence/intervals.py", ["baseline", "audit", "evaluate"]),
+        pytest.param("stages/evidence/intervals.py", ["baseline", "audit", "evaluate"], marks=pytest.mark.long),
         ("stages/training/trainer.py", ["train"]),
     ],
 )
