@@ -22,6 +22,7 @@ pytest.importorskip("onnxruntime")
 
 from stages.exporting import int8, onnx_export  # noqa: E402 - they need both
 from stages.serving.onnx_model import GRAPH, OnnxModel  # noqa: E402
+from stages.web import models  # noqa: E402
 
 FILES = {GRAPH, "classifier.json", "tokenizer.json", "tokenizer_config.json", "run.json", "abstention.json"} | {
     "check.json",
@@ -151,6 +152,10 @@ def test_predict_runs_every_form_that_export_writes(option, inside, monkeypatch,
         call(monkeypatch, predict, *options, "A good film.", "A dull story.")
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] == printed[2]
+    served = models.load_folder(paths.ONNX)["default"]
+    assert served.tuned.answers(["A good film.", "A dull story."])["label"].tolist() == [
+        line.split("\t")[1] for line in printed[0].splitlines()[1:]
+    ]
 
 
 @pytest.mark.parametrize(
