@@ -243,7 +243,7 @@ def in_onnx(base: Path, folder: Path) -> str:
     texts, how = [text for text, _ in sentences(12)], {"tokenizer": tokenizer, "batch_size": 5}
     expected = answers.logits(model, texts, **how)
     try:
-        onnx_export.save_graph(onnx_export.traced(model, tokenizer), folder / onnx_model.GRAPH)
+        onnx_export.save_model(model, tokenizer, folder / onnx_model.GRAPH)
         found = answers.logits(onnx_model.OnnxModel(folder / onnx_model.GRAPH), texts, **how)
     except PipelineError:
         return "no"

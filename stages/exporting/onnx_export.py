@@ -28,13 +28,16 @@ from stages.common.texts import shortened
 from stages.exporting import int8
 from stages.serving import evaluated
 from stages.serving.answers import Inputs, class_names
-from stages.serving.onnx_model import GRAPH, About
+from stages.serving.onnx_model import GRAPH, About, OnnxModel
 
 MOST_IN_ONE_FILE = 2**31 - 2**20
 """Bytes of weights; a protobuf message has less than 2 GB."""
 
 ROW_OF_ONE_AND_OF_TWO = ("A text.", "Another text, which is longer.")
 """What the model is traced with: the sizes of a batch are symbols in the graph."""
+
+FUSIONS = ("cpu", None)
+"""What is tried in turn. T5's attention, which is not divided by the root of its size, is fused to one that is."""
 
 EXAMPLE = '''\
 """Classify {texts}: python example.py {arguments}
@@ -91,9 +94,8 @@ def write(model: evaluated.Model, folder: Path, run: Run, *, calibrate: Inputs |
         PipelineError: the model cannot be written in ONNX.
     """
     tokenizer = files.load(model.adapter, AutoTokenizer.from_pretrained)
-    graph = traced(load(model.adapter), tokenizer)
     save_tokenizer(tokenizer, folder, run.window_stride)
-    save_graph(graph, folder / GRAPH)
+    save_model(load(model.adapter), tokenizer, folder / GRAPH)
     if calibrate is not None:
         save_graph(int8.quantized(folder / GRAPH, alone(tokenizer, calibrate)), folder / GRAPH)
     about = About(
@@ -107,8 +109,9 @@ def write(model: evaluated.Model, folder: Path, run: Run, *, calibrate: Inputs |
     files.write_text(folder / "example.py", example(about, pairs=len(run.columns) > 1))
 
 
-def traced(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> onnx_ir.Model:
-    """The model's graph, for batches of any size.
+def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write the model's graph, for batches of any size: with ONNX Runtime's fused operations, unless they change what
+    the model computes.
 
     Raises:
         PipelineError: it has virtual tokens, or something that the exporter does not know.
@@ -119,11 +122,30 @@ def traced(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
             f"({model.peft_type.value}), which are not exported to ONNX"
         )
     model.config.use_cache = False
-    sample = dict(tokenizer.pad([tokenizer(text) for text in ROW_OF_ONE_AND_OF_TWO], return_tensors="pt"))
-    config = OnnxConfig(dynamic=True, ort_fusions="cpu")
+    model = model.cpu().eval()
+    sample = tokenizer.pad([tokenizer(text) for text in ROW_OF_ONE_AND_OF_TWO], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**sample).logits.numpy()
+    for fusions in FUSIONS:
+        save_graph(traced(model, dict(sample), fusions), path)
+        (found,) = OnnxModel(path)({name: values.numpy() for name, values in sample.items()})
+        if np.allclose(found, expected, rtol=1e-3, atol=1e-3):
+            return
+
+
+def traced(model: PreTrainedModel, sample: dict[str, torch.Tensor], fusions: str | None) -> onnx_ir.Model:
+    """The model's graph.
+
+    Args:
+        sample: a batch; fusions: see `OnnxConfig.ort_fusions`.
+
+    Raises:
+        PipelineError: the model has something that the exporter does not know.
+    """
+    config = OnnxConfig(dynamic=True, ort_fusions=fusions)
     with torch.no_grad(), quiet():
         try:
-            graph = OnnxExporter().export(model.cpu().eval(), sample, config=config).program
+            graph = OnnxExporter().export(model, sample, config=config).program
         except Exception as error:  # the exporter, torch's and onnxscript's have errors of their own
             found = shortened(" ".join(str(error).split()), 200)
             raise PipelineError(
