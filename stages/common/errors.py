@@ -55,6 +55,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.0
 """Seconds in which a repeated signal, such as `timeout` sends, leaves the first one the time to clean up."""
 
+AGAIN = 0.05
+"""Seconds after which a signal that was swallowed comes again."""
+
 
 class PipelineError(Exception):
     """Says what was expected, what was found and how to fix it, in one line."""
@@ -153,7 +156,8 @@ def end_at_once_on_signals() -> None:
 def interruptible() -> Iterator[None]:
     """Have a signal raise `Interrupted` within the block, so that all is cleaned up; then print one line and exit.
 
-    A second signal, unless it comes within `PATIENCE`, ends the process at once.
+    A second signal, unless it comes within `PATIENCE`, ends the process at once. Python swallows what is raised while
+    an object is destroyed; a signal that came then comes again.
     """
     came: list[float] = []
 
@@ -164,6 +168,13 @@ def interruptible() -> Iterator[None]:
         if came[-1] - came[0] > PATIENCE:
             os._exit(128 + number)
 
+    def swallowed(what: Any) -> None:
+        if not isinstance(what.exc_value, Interrupted):
+            return former_hook(what)
+        came.clear()
+        threading.Timer(AGAIN, os.kill, (os.getpid(), what.exc_value.code - 128)).start()
+
+    former_hook, sys.unraisablehook = sys.unraisablehook, swallowed
     former = handle_signals(end)
     try:
         yield
@@ -173,6 +184,7 @@ def interruptible() -> Iterator[None]:
             print(printable(line), file=sys.stderr, flush=True)
         raise
     finally:
+        sys.unraisablehook = former_hook
         if not came:  # else the process is about to end
             for number, handler in former.items():
                 signal.signal(number, handler)

@@ -53,6 +53,28 @@ errors.run(main)
 """
 
 
+IN_A_FINALIZER = """
+import os, sys, time
+from stages.common import errors
+
+class Destroyed:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        return None
+
+def main():
+    Destroyed()
+    time.sleep(60)
+
+errors.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_a_signal_that_comes_while_an_object_is_destroyed_is_not_lost(number):
+    assert ended("-c", IN_A_FINALIZER, str(int(number))) == (128 + number, f"interrupted by {number.name}\n")
+
+
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing_half_written(number, tmp_path):
     found = ended("-c", HALF_WRITTEN, str(tmp_path), str(int(number)))

@@ -213,6 +213,13 @@ def left_running(scratch: Path) -> list[str]:
     return found
 
 
+def wait_for_end(scratch: Path) -> None:
+    """Wait, as long as a run may take, for the processes of `left_running`."""
+    until = time.monotonic() + SECONDS
+    while left_running(scratch) and time.monotonic() < until:
+        time.sleep(0.1)
+
+
 def contents(project: Project) -> dict[str, str | dict]:
     """The sha256 of every file of the project, what dvc.lock says, and what Git sees; folders are listed if empty."""
     found = {}
