@@ -33,7 +33,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -63,7 +63,7 @@ DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "def
 
 def main() -> None:
     options = parse_arguments()
-    with chosen(options) as models:
+    with adapters.chosen(options.adapter, options.model) as models:
         base.quiet_transformers()
         given, roles = read_texts(options, columns_of(models))
         kinds = types(given, options.output)
@@ -101,16 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--explain", action="store_true", help="show the words that mattered, too; it takes a pass for each word"
     )
-    parser.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="one that stages.export wrote, such as models/onnx"
-    )
-    parser.add_argument(
-        "--adapter",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="an adapter instead of models/adapter; repeatable, for adapters of one base model",
-    )
+    adapters.add_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="end at the first row that cannot be read")
     parser.add_argument(
         "--defuse-formulas",
@@ -123,10 +114,6 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("expected texts or --input, found both")
     if options.text and not options.input:
         parser.error("--text: expected --input FILE with it, which has that column")
-    try:
-        options.adapter = adapters.named(options.adapter)
-    except ValueError as error:
-        parser.error(str(error))
     if options.adapter and options.model:
         parser.error("expected --adapter or --model, found both")
     if options.compare and options.model:
@@ -141,16 +128,6 @@ def parse_arguments() -> argparse.Namespace:
         options.output = files.destination("--output", options.output, **how)
         files.destination("--output", outputs.rejects_of(options.output), **how)
     return options
-
-
-@contextmanager
-def chosen(options: argparse.Namespace) -> Iterator[dict[str, evaluated.Model]]:
-    """Yield the models that answer, by their names; one that was given none has an empty name."""
-    if options.adapter:
-        yield {name: adapters.of_folder(name, folder) for name, folder in options.adapter.items()}
-    else:
-        with evaluated.model(options.model) as model:
-            yield {"": model}
 
 
 def columns_of(models: dict[str, evaluated.Model]) -> dict[str, str]:

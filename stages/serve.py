@@ -15,14 +15,13 @@ Adapters of one base have it in memory once. docs/serve.md describes the page, t
 import argparse
 import signal
 import socket
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from stages.backbone import base
 from stages.common import errors, progress
 from stages.common.errors import PipelineError
-from stages.serving import adapters, evaluated
+from stages.serving import adapters
 from stages.web import models
 
 if TYPE_CHECKING:
@@ -57,14 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--name", action="append", default=[], help="a host name by which requests come, besides localhost; repeatable"
     )
-    parser.add_argument(
-        "--adapter",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="an adapter instead of models/adapter; repeatable, for adapters of one base model",
-    )
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="an exported model instead of an adapter")
+    adapters.add_arguments(parser)
     for name, value, unit in (("texts", 256, "texts a request"), ("characters", 20_000, "characters a text")):
         parser.add_argument(f"--max-{name}", type=int, default=value, help=f"most {unit} (default: %(default)s)")
     parser.add_argument("--max-megabytes", type=int, default=32, help="largest file (default: %(default)s)")
@@ -76,10 +68,6 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("texts", "characters", "megabytes"):
         if (value := getattr(options, f"max_{name}")) < 1:
             parser.error(f"--max-{name}: expected 1 or more, found {value}")
-    try:
-        options.adapter = adapters.named(options.adapter)
-    except ValueError as error:
-        parser.error(str(error))
     return options
 
 
@@ -103,12 +91,9 @@ def bound(host: str, port: int) -> socket.socket:
 def load(options: argparse.Namespace) -> dict[str, models.Served]:
     """The models that the arguments name."""
     base.quiet_transformers()
-    if options.model:
-        return models.load_folder(options.model)
-    if options.adapter:
-        return models.load({name: adapters.of_folder(name, folder) for name, folder in options.adapter.items()})
-    with evaluated.model() as default:
-        return models.load({models.DEFAULT: default}, tested=True)
+    with adapters.chosen(options.adapter, options.model) as wanted:
+        by_name = {name or models.DEFAULT: model for name, model in wanted.items()}
+        return models.load(by_name, tested=not options.adapter and not options.model, untouched=not options.model)
 
 
 def serve(app: "FastAPI", place: socket.socket) -> None:

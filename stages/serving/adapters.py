@@ -1,7 +1,9 @@
 """Several adapters of one base model, which is in memory once: weights that are equal, byte for byte, are shared."""
 
+import argparse
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,19 +21,43 @@ LEAST_SHARED = 0.5
 """The share of its weights that a further model has in common with those before it, at least."""
 
 
-def named(arguments: list[str]) -> dict[str, Path]:
-    """The folders in arguments NAME=FOLDER, by their names.
+class NamedFolder(argparse.Action):
+    """Collects the folders of arguments NAME=FOLDER by their names."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, given: str, *_: object) -> None:
+        before = getattr(namespace, self.dest)
+        name, _, folder = given.partition("=")
+        if not name or not folder or name in before:
+            parser.error(f"--adapter: expected NAME=FOLDER, each with a name of its own, found {given}")
+        setattr(namespace, self.dest, before | {name: Path(folder)})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name the models that answer; `chosen` takes what they say."""
+    parser.add_argument(
+        "--adapter",
+        action=NamedFolder,
+        default={},
+        metavar="NAME=FOLDER",
+        help="an adapter instead of models/adapter; repeatable, for adapters of one base model",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="one that stages.export wrote, such as models/onnx"
+    )
+
+
+@contextmanager
+def chosen(adapters: Mapping[str, Path], exported: Path | None) -> Iterator[dict[str, evaluated.Model]]:
+    """Yield the models that answer, by their names; one that was given none has an empty name.
 
     Raises:
-        ValueError: one is none, or two have the same name.
+        PipelineError: a part of one is missing.
     """
-    found = {}
-    for given in arguments:
-        name, _, folder = given.partition("=")
-        if not name or not folder or name in found:
-            raise ValueError(f"--adapter: expected NAME=FOLDER, each with a name of its own, found {given}")
-        found[name] = Path(folder)
-    return found
+    if adapters:
+        yield {name: of_folder(name, folder) for name, folder in adapters.items()}
+    else:
+        with evaluated.model(exported) as model:
+            yield {"": model}
 
 
 def loaded(

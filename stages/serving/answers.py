@@ -139,8 +139,9 @@ def logits(
             return model(tokenizer.pad(given, return_tensors="np"))[0]
         return inference.array(model(**tokenizer.pad(given, return_tensors="pt").to(device())).logits)
 
-    each = model.each_batch if isinstance(model, OnnxModel) else partial(parallel.each_batch, model, kept=kept)
-    found = np.concatenate(each(compute, batches, progress=None))
+    in_onnx = isinstance(model, OnnxModel)
+    each = model.each_batch if in_onnx else partial(parallel.each_batch, model, progress=None, kept=kept)
+    found = np.concatenate(each(compute, batches))
     result = np.empty_like(found)
     result[np.concatenate(batches)] = found
     return store.pooled(result, np.cumsum([0, *counts]))

@@ -9,7 +9,7 @@ ONNX Runtime is an optional dependency.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ import torch
 
 from stages.common import files
 from stages.common.errors import PipelineError
-from stages.common.progress import bar
 from stages.common.texts import shortened
 
 GRAPH = "model.onnx"
@@ -94,22 +93,13 @@ class OnnxModel:
                 f"{GRAPH}: expected a graph that ONNX Runtime can run, found: {found}; export it without --onnx"
             ) from error
 
-    def each_batch(
-        self, compute: Callable[["OnnxModel", Any], Any], batches: Sequence[Sized], *, progress: str | None
-    ) -> list[Any]:
+    def each_batch(self, compute: Callable[["OnnxModel", Any], Any], batches: Sequence[Any]) -> list[Any]:
         """`compute(model, batch)` for every batch, in order, one batch on each core: as `parallel.each_batch` does."""
-        results, hidden = [], len(batches) == 1 or progress is None
-        with (
-            ThreadPoolExecutor(torch.get_num_threads()) as pool,
-            bar(progress or "", total=sum(map(len, batches)), unit="row", hidden=hidden) as shown,
-        ):
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             try:
-                for batch, result in zip(batches, pool.map(lambda each: compute(self, each), batches), strict=True):
-                    results.append(result)
-                    shown.update(len(batch))
+                return list(pool.map(lambda batch: compute(self, batch), batches))
             finally:
                 pool.shutdown(cancel_futures=True)  # an interruption waits for the current batches alone
-        return results
 
 
 def is_in(folder: Path) -> bool:

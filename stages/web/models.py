@@ -48,33 +48,22 @@ class Served:
         return self.untouched
 
 
-def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False) -> dict[str, Served]:
+def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouched: bool = True) -> dict[str, Served]:
     """The models by their names.
 
     Args:
         tested: whether metrics/evaluate.json is that of the (only) model.
+        untouched: whether each has its base beside it, which an exported model has not.
 
     Raises:
         PipelineError: a model shares too little with those before it.
     """
     found = {}
-    for name, tuned, untouched in adapters.loaded(wanted, untouched=True):
+    for name, tuned, before in adapters.loaded(wanted, untouched=untouched):
         run = Run.load(wanted[name].adapter)
         known = facts(name, wanted[name].adapter, run, tuned) | {"test": test_score(run) if tested else None}
-        found[name] = Served(name=name, tuned=tuned, untouched=untouched, columns=run.columns, facts=known)
+        found[name] = Served(name=name, tuned=tuned, untouched=before, columns=run.columns, facts=known)
     return found
-
-
-def load_folder(folder: Path) -> dict[str, Served]:
-    """The model of a folder that `stages.export` wrote.
-
-    Raises:
-        PipelineError: there is none.
-    """
-    with evaluated.model(folder) as model:
-        run, tuned = Run.load(model.adapter), Classifier.tuned(model)
-    known = facts(DEFAULT, folder, run, tuned) | {"test": None}
-    return {DEFAULT: Served(name=DEFAULT, tuned=tuned, untouched=None, columns=run.columns, facts=known)}
 
 
 def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any]:

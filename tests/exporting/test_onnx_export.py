@@ -158,7 +158,8 @@ def test_predict_runs_every_form_that_export_writes(option, inside, monkeypatch,
         call(monkeypatch, predict, *options, "A good film.", "A dull story.")
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] == printed[2]
-    served = models.load_folder(paths.ONNX)["default"]
+    with evaluated.model(paths.ONNX) as model:
+        served = models.load({"default": model}, untouched=False)["default"]
     assert served.tuned.answers(["A good film.", "A dull story."])["label"].tolist() == [
         line.split("\t")[1] for line in printed[0].splitlines()[1:]
     ]
