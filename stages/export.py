@@ -3,6 +3,7 @@
     python -m stages.export [--output FOLDER]            models/merged: the adapter merged into the base
     python -m stages.export --adapter [--output FOLDER]  models/published: the adapter alone
     python -m stages.export --onnx [--int8]              models/onnx: merged, in ONNX, for ONNX Runtime
+    python -m stages.export --push ORG/NAME [--dry-run]  any of them: also to a repository on a Hugging Face hub
 
 Reads models/base, models/adapter, models/abstention.json and metrics/{baseline,evaluate}.json; while another model is
 being made, those of the last one that was evaluated, from DVC's cache. The thresholds of models/abstention.json, if
@@ -14,6 +15,9 @@ docs/onnx.md has more.
 
 The adapter alone names its base model by repository and revision if `model.source` is a hub repository, and loads from
 any place that reaches the hub; otherwise by the path models/base, which has to be in the working directory.
+
+`--push` first prints all that the repository will show, which is private unless `--public` is given; with `--dry-run`
+nothing leaves this machine. HF_TOKEN has to be a token that may write to it.
 """
 
 import argparse
@@ -30,7 +34,7 @@ from stages.backbone import base
 from stages.common import errors, files, paths
 from stages.evidence import abstention
 from stages.evidence.abstention import Abstention
-from stages.exporting import equivalence
+from stages.exporting import equivalence, push
 from stages.reporting.tested_card import tested_card
 from stages.reporting.verdict import verdict
 from stages.serving import evaluated, onnx_model
@@ -56,11 +60,13 @@ def main() -> None:
             found = in_onnx(model, fresh, run, int8=options.int8, tolerance=options.tolerance)
         elif not options.adapter:
             merge(model.adapter, fresh)
-        sentence = verdict(baseline, tuned, run.main)
-        files.write_text(fresh / "README.md", tested_card(run, tuned, sentence, folder=form, further=found))
+        about = {"folder": form, "repository": options.push, "further": found}
+        files.write_text(fresh / "README.md", tested_card(run, tuned, verdict(baseline, tuned, run.main), **about))
     print(f"{folder}: its README.md says how to load it")
     if options.adapter and run.method != "full" and not card.hub_name(run.base_model["source"]):
         print(f"{folder}: its base model is not on a hub, so whoever loads it needs {paths.BASE_MODEL} beside it")
+    if options.push:
+        share(folder, options.push, run, [*tuned.get("classes", {})], public=options.public, dry_run=options.dry_run)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,10 +84,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     defaults = ", ".join(map(str, (paths.MERGED, paths.PUBLISHED))) + f" or {paths.ONNX}"
     parser.add_argument("--output", type=Path, help=f"the folder (default: {defaults})")
+    parser.add_argument("--push", metavar="ORG/NAME", help="also upload it to this repository on the hub, private")
+    parser.add_argument("--public", action="store_true", help="with --push: everyone may read the repository")
+    parser.add_argument("--dry-run", action="store_true", help="with --push: print what would be uploaded, and stop")
     options = parser.parse_args()
-    for name in ("int8", "tolerance"):
-        if getattr(options, name) not in (None, False) and not options.onnx:
-            parser.error(f"--{name}: expected --onnx with it")
+    for name, needed in {"int8": "onnx", "tolerance": "onnx", "public": "push", "dry_run": "push"}.items():
+        if getattr(options, name) not in (None, False) and not getattr(options, needed):
+            parser.error(f"--{name.replace('_', '-')}: expected --{needed} with it")
+    if options.push is not None:
+        push.check(options.push)
     if options.onnx:
         onnx_model.require("onnxruntime", "onnx", "onnxscript")
     return options
@@ -139,6 +150,13 @@ def merge(adapter: Path, folder: Path) -> None:
         )
     model.save_pretrained(folder)
     files.load(adapter, AutoTokenizer.from_pretrained).save_pretrained(folder)
+
+
+def share(folder: Path, repository: str, run: Run, names: list[str], *, public: bool, dry_run: bool) -> None:
+    """Print what goes to the repository, and who may read it, and upload it."""
+    print(f"hub:{repository}, {'public: everyone may read it' if public else 'private'}, will hold:")
+    print(push.contents(folder, run, names))
+    print("nothing was uploaded (--dry-run)" if dry_run else push.push(folder, repository, private=not public))
 
 
 if __name__ == "__main__":

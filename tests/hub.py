@@ -1,5 +1,7 @@
-"""A hub on this machine: the part of the Hugging Face hub's protocol that a download needs, and its ways to fail."""
+"""A hub on this machine: the part of the Hugging Face hub's protocol that downloads and uploads need, and its ways to
+fail."""
 
+import base64
 import hashlib
 import json
 import math
@@ -40,6 +42,10 @@ class Hub:
     """After how many bytes a file's next transfers break off."""
     token: str | None = None
     """What a request must carry; without it there is no such repository."""
+    private: dict[str, bool] = field(default_factory=dict)
+    """Whether a repository that was created here is private."""
+    uploaded: dict[str, bytes] = field(default_factory=dict)
+    """Large files by their sha256, before and after a commit names them."""
 
     def __enter__(self) -> Self:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Protocol,), {"hub": self}))
@@ -75,6 +81,56 @@ class Protocol(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        path = self.admitted()
+        if path is None:
+            return None
+        if about := re.fullmatch(r"/api/(\w+/[\w.-]+/[\w.-]+)(?:/(revision|tree)/([\w.-]+))?", path):
+            repository, what, revision = about.groups()
+            return self.describe(repository, what, revision or "main")
+        if wanted := re.fullmatch(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/resolve/(\w+)/(.+)", path):
+            repository, commit, name = wanted.groups()
+            return self.send(repository if repository.startswith("datasets/") else f"models/{repository}", commit, name)
+        return self.answer(404, {})
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.admitted()
+        if path is None:
+            return None
+        if path == "/api/validate-yaml":
+            return self.answer_json({"errors": [], "warnings": []})
+        if path == "/api/repos/create":
+            return self.create(**json.loads(content))
+        if re.fullmatch(r"/[\w.-]+/[\w.-]+\.git/info/lfs/objects/batch", path):
+            return self.answer_json(
+                {"transfer": "basic", "objects": [*map(self.place, json.loads(content)["objects"])]}
+            )
+        action = re.fullmatch(r"/api/(models/[\w.-]+/[\w.-]+)/(preupload|commit)/main", path)
+        if action and action[1] not in self.hub.repositories:
+            return self.answer(404, {"X-Error-Code": "RepoNotFound"})
+        if action and action[2] == "preupload":
+            modes = {
+                file["path"]: "lfs" if file["path"].endswith(LARGE) else "regular"
+                for file in json.loads(content)["files"]
+            }
+            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            return self.answer_json({"files": files})
+        if action:
+            return self.commit(action[1], [json.loads(line) for line in content.splitlines()])
+        return self.answer(404, {})
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.admitted(signed=True) is not None:
+            self.hub.uploaded[hashlib.sha256(content).hexdigest()] = content
+            self.answer(200, {})
+
+    def admitted(self, *, signed: bool = False) -> str | None:
+        """The path of the request, or None if it has been refused.
+
+        Args:
+            signed: the address itself is the permission, as in the store of large files.
+        """
         path = unquote(urlsplit(self.path).path)
         line = f"{self.command} {path}"
         self.hub.requests.append(f"{line} {self.headers.get('Range', '')}".strip())
@@ -82,16 +138,36 @@ class Protocol(BaseHTTPRequestHandler):
             if refusal.times and re.search(refusal.line, line):
                 refusal.times -= 1
                 return self.answer(refusal.status, refusal.headers)
-        if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+        if not signed and self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self.answer(401, {"X-Error-Code": "RepoNotFound"})
-        if about := re.fullmatch(r"/api/(\w+/[\w.-]+/[\w.-]+)/(revision|tree)/([\w.-]+)", path):
-            return self.describe(*about.groups())
-        if wanted := re.fullmatch(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/resolve/(\w+)/(.+)", path):
-            repository, commit, name = wanted.groups()
-            return self.send(repository if repository.startswith("datasets/") else f"models/{repository}", commit, name)
-        return self.answer(404, {})
+        return path
 
-    def describe(self, repository: str, what: str, revision: str) -> None:
+    def create(self, *, name: str, organization: str, visibility: str = "public", **other: object) -> None:
+        repository = f"models/{organization}/{name}"
+        status = 409 if repository in self.hub.repositories else 200
+        if status == 200:
+            self.hub.add(repository, {})
+            self.hub.private[repository] = visibility == "private"
+        self.answer_json({"url": f"{self.hub.url}/{organization}/{name}"}, status)
+
+    def place(self, file: dict) -> dict:
+        """Where a large file goes; nowhere, if the hub has it."""
+        wanted = {} if file["oid"] in self.hub.uploaded else {"href": f"{self.hub.url}/large/{file['oid']}"}
+        return file | ({"actions": {"upload": wanted}} if wanted else {})
+
+    def commit(self, repository: str, lines: list[dict]) -> None:
+        files = dict(self.hub.repositories[repository][self.hub.refs[f"{repository}@main"]])
+        for line in lines:
+            match line["key"], line["value"]:
+                case "file", value:
+                    files[value["path"]] = base64.b64decode(value["content"])
+                case "lfsFile", value:
+                    files[value["path"]] = self.hub.uploaded[value["oid"]]
+        commit = self.hub.add(repository, files)
+        address = f"{self.hub.url}/{repository.removeprefix('models/')}/commit/{commit}"
+        self.answer_json({"success": True, "commitOid": commit, "commitUrl": address})
+
+    def describe(self, repository: str, what: str | None, revision: str) -> None:
         if repository not in self.hub.repositories:
             return self.answer(404, {"X-Error-Code": "RepoNotFound"})
         commit = self.hub.refs.get(f"{repository}@{revision}", revision)
@@ -99,8 +175,9 @@ class Protocol(BaseHTTPRequestHandler):
             return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         files = self.hub.repositories[repository][commit]
         about = {"id": repository.partition("/")[2], "sha": commit, "siblings": []}
+        about["private"] = self.hub.private.get(repository, False)
         listing = [describe(name, content) for name, content in files.items()]
-        self.answer(200, {}, json.dumps(listing if what == "tree" else about).encode())
+        self.answer_json(listing if what == "tree" else about)
 
     def send(self, repository: str, commit: str, name: str) -> None:
         files = self.hub.repositories.get(repository, {}).get(commit, {})
@@ -118,6 +195,9 @@ class Protocol(BaseHTTPRequestHandler):
             content, status = content[int(start[1]) :], 206
         cuts = self.hub.cut.get(name) if self.command == "GET" else None
         self.answer(status, headers, content, cuts.pop(0) if cuts else None)
+
+    def answer_json(self, content: object, status: int = 200) -> None:
+        self.answer(status, {}, json.dumps(content).encode())
 
     def answer(self, status: int, headers: Mapping[str, str], content: bytes = b"", cut: int | None = None) -> None:
         self.send_response(status)

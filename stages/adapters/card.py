@@ -18,10 +18,10 @@ LOAD_AND_CLASSIFY = """\
 import json
 
 import torch
-from {library} import {kind}
+{download}from {library} import {kind}
 from transformers import AutoTokenizer, pipeline
 
-folder = "{folder}"
+folder = {folder}
 labels = json.load(open(folder + "/labels.json"))
 labels["id2label"] = {{int(index): name for index, name in labels["id2label"].items()}}
 model = {kind}.from_pretrained(folder, dtype=torch.float32, **labels)
@@ -33,17 +33,19 @@ LOAD_AND_CLASSIFY_MERGED = """\
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "{folder}")
+classify = pipeline("text-classification", {folder})
 print(classify({example}, {options}))
 ```"""
 
 RUN_IN_ONNX = """\
 ```
-pip install onnxruntime tokenizers
+pip install onnxruntime tokenizers{download}
 python example.py {example}
 ```"""
 
 WHOLE = "The folder holds the whole model: it loads from any place, by its path alone."
+
+WHOLE_ON_HUB = "The repository holds the whole model: its name is all that is needed to load it."
 
 ON_HUB = "The folder holds the adapter alone: it loads from any place that can fetch {name} from the hub."
 
@@ -74,6 +76,7 @@ def model_card(
     results: str = "",
     scores: dict[str, tuple[str, float]] | None = None,
     folder: Path = paths.ADAPTER,
+    repository: str | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -83,6 +86,7 @@ def model_card(
         results: the section on the test rows, as Markdown.
         scores: the name and value of each test score, by the metric's key in the metrics files.
         folder: what the card describes: models/adapter, or its export: one of `paths.EXPORTS`.
+        repository: ORG/NAME on the hub, to which it goes.
     """
     in_onnx = folder == paths.ONNX
     library = "onnx" if in_onnx else "transformers" if folder == paths.MERGED or run.method == "full" else "peft"
@@ -93,8 +97,8 @@ def model_card(
         f"# {title(run, map(literal, names))}",
         origin(run),
         results,
-        usage(run, library=library, folder=folder),
-        place(run, library=library, folder=folder),
+        usage(run, library=library, folder=folder, repository=repository),
+        place(run, library=library, folder=folder, repository=repository),
         "" if in_onnx else reading(run, class_names),
         TEMPLATE,
         in_windows.format(max_length=run.max_length) if run.window_stride is not None else "",
@@ -155,26 +159,28 @@ def origin(run: Run) -> str:
     )
 
 
-def usage(run: Run, *, library: str, folder: Path) -> str:
+def usage(run: Run, *, library: str, folder: Path, repository: str | None) -> str:
     """The code that loads the model and classifies a text, or a pair of texts."""
     if folder == paths.ONNX:
         text = "$'…\\t…'" if "text_pair" in run.columns else '"A warm, funny and wise film."'
-        return RUN_IN_ONNX.format(example=text)
+        download = f" huggingface_hub\nhf download {repository} --local-dir model && cd model" if repository else ""
+        return RUN_IN_ONNX.format(example=text, download=download)
     pair = {"text": "…", "text_pair": "…"}
     example = pair if "text_pair" in run.columns else "A warm, funny and wise film."
-    return (LOAD_AND_CLASSIFY_MERGED if folder == paths.MERGED else LOAD_AND_CLASSIFY).format(
-        folder=folder,
-        library=library,
-        kind=CLASSES[library],
-        example=json.dumps(example, ensure_ascii=False),
-        options="top_k=None, truncation=True" if run.problem.several_answers else "truncation=True",
-    )
+    name = f'"{repository or folder}"'
+    code = {"options": "top_k=None, truncation=True" if run.problem.several_answers else "truncation=True"}
+    code["example"] = json.dumps(example, ensure_ascii=False)
+    if folder == paths.MERGED:
+        return LOAD_AND_CLASSIFY_MERGED.format(folder=name, **code)
+    download = "from huggingface_hub import snapshot_download\n" if repository else ""
+    code |= {"library": library, "kind": CLASSES[library], "download": download}
+    return LOAD_AND_CLASSIFY.format(folder=f"snapshot_download({name})" if repository else name, **code)
 
 
-def place(run: Run, *, library: str, folder: Path) -> str:
+def place(run: Run, *, library: str, folder: Path, repository: str | None) -> str:
     """From where the folder loads, and what has to be beside it."""
     if library != "peft":
-        return WHOLE
+        return WHOLE_ON_HUB if repository else WHOLE
     name = hub_name(run.base_model["source"])
     if name and folder == paths.PUBLISHED:
         return ON_HUB.format(name=literal(name))

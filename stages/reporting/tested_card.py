@@ -10,12 +10,20 @@ from stages.reporting.verdict import abstention_line
 from stages.reporting.wording import METRICS, ON_CARD, further_metrics
 
 
-def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADAPTER, further: str = "") -> str:
+def tested_card(
+    run: Run,
+    tuned: dict,
+    verdict: str,
+    *,
+    folder: Path = paths.ADAPTER,
+    repository: str | None = None,
+    further: str = "",
+) -> str:
     """The card with the test rows' scores and the report's verdict.
 
     Args:
         tuned: metrics/evaluate.json.
-        folder: what the card describes, see `model_card`.
+        folder, repository: what the card describes, see `model_card`.
         further: what else was found on the test rows, as Markdown.
     """
     main = run.main.key
@@ -28,4 +36,5 @@ def tested_card(run: Run, tuned: dict, verdict: str, *, folder: Path = paths.ADA
     parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)
     results = paragraphs("## On the test rows", *parts, further, "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
-    return model_card(run, list(tuned.get("classes", {})), results=results, scores=scores, folder=folder)
+    names = list(tuned.get("classes", {}))
+    return model_card(run, names, results=results, scores=scores, folder=folder, repository=repository)

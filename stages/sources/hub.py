@@ -138,27 +138,33 @@ def current_commit_hint(repository: str, revision: str, repo_type: str) -> str:
 
 
 @contextmanager
-def explained(repository: str, commit: str) -> Iterator[None]:
-    """Turn the library's errors into one line that names the repository, the cause and the remedy."""
+def explained(repository: str, commit: str | None = None) -> Iterator[None]:
+    """Turn the library's errors into one line that names the repository, the cause and the remedy.
+
+    Args:
+        commit: what is downloaded; None: something is uploaded.
+    """
     try:
         yield
-    except (OSError, ValueError, errors.HTTPError) as error:
+    except (OSError, RuntimeError, ValueError, errors.HTTPError) as error:
         raise PipelineError(f"hub:{repository}: {reason(error, commit)}") from None
 
 
-def reason(error: Exception, commit: str) -> str:
+def reason(error: Exception, commit: str | None) -> str:
     """What an error of `huggingface_hub` means to the user."""
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the error that made the library look in its cache
+    if isinstance(error, errors.LocalEntryNotFoundError | RuntimeError) and error.__cause__:
+        error = error.__cause__  # what made the library look in its cache, or an upload fail
     if isinstance(error, errors.HFValidationError):
         return "expected hub:ORG/NAME"
     if isinstance(error, errors.GatedRepoError):
         return "gated; accept its terms on its page on the hub, and set HF_TOKEN to a token of that account"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such repository, or a private one; check the name, or set HF_TOKEN to a token that may read it"
+        return "no such repository, or a private one; check the name, or set HF_TOKEN to a token with access"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no commit {commit}; correct the revision"
     if isinstance(error, errors.OfflineModeIsEnabled):
+        if commit is None:
+            return "HF_HUB_OFFLINE forbids an upload; unset it"
         return (
             "missing or incomplete in the hub's cache, and HF_HUB_OFFLINE forbids a download; unset it, or copy the "
             "cache (HF_HOME) from a machine that has downloaded it"
@@ -167,12 +173,12 @@ def reason(error: Exception, commit: str) -> str:
         status = error.response.status_code
         remedies = {
             401: "the hub does not know this token; correct HF_TOKEN",
-            403: "this token may not read it; set HF_TOKEN to one that may",
+            403: f"this token may not {'read it' if commit else 'write to it'}; set HF_TOKEN to one that may",
             429: "too many requests in every attempt; wait some minutes, or set HF_TOKEN, which raises the limit",
         }
         return f"HTTP {status}: {remedies.get(status, 'the hub failed; run again later, what arrived is kept')}"
     said = str(error).strip().partition("\n")[0]
     return (
-        f"the download failed ({said or type(error).__name__}); check the network and HF_ENDPOINT, and run again: "
-        "what arrived whole is kept"
+        f"the {'download' if commit else 'upload'} failed ({said or type(error).__name__}); check the network and "
+        "HF_ENDPOINT, and run again: what arrived whole is kept"
     )
