@@ -7,9 +7,9 @@ the predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's s
 gain over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score,
 and the gain over the strongest rival, tested over rows and seeds; with `data.slices` also `slices`: the scores of each
 slice, by column and value); metrics/headline.json, the few of these values that `dvc metrics` lists;
-data/predictions/test.csv (row, text, label, probability, every model's answer); and metrics/plots, the tables that
-`dvc plots` and the report draw: a file for each chart, without rows where the problem has no use for it. `tuned` is the
-model in models/adapter.
+data/predictions/test.csv (row, text, label, probability, every model's answer; `words`: for the wrong answers with the
+highest confidence, the words that speak most for them); and metrics/plots, the tables that `dvc plots` and the report
+draw: a file for each chart, without rows where the problem has no use for it. `tuned` is the model in models/adapter.
 
 With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes the thresholds that they give
 to models/abstention.json, and adds to metrics/evaluate.json what becomes of the promises on the test rows
@@ -37,9 +37,20 @@ from stages.scoring import plots
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Evaluate
 from stages.scoring.scored import ScoredProblem, score
+from stages.serving import evaluated, reasons
+from stages.serving.answers import Classifier
 
 PROBABILITY_SCORES = ("log_loss", "brier", "calibration_error")
 """The scores that the temperature changes; it changes no answer."""
+
+EXPLAINED = 5
+"""Wrong answers whose words are looked for: as many as the report shows."""
+
+CHARACTERS = 4_000
+"""Read for the words of one answer, over all passes: about a second with the default model on 2 cores."""
+
+FEWEST_PARTS = 8
+"""Into which even a long text is split, each of some neighbouring words."""
 
 
 def main() -> None:
@@ -66,8 +77,8 @@ def main() -> None:
     drawn = {"uncalibrated": before, "lengths": rows.text_lengths, "names": names, "most": options.curve_points}
 
     save_plots(plots.tables(problem, run.main, labels, predictions, **drawn))
-    save_predictions(given, named_answers(problem, labels, predictions, names), problem.confidence(tuned))
     abstention.save(paths.ABSTENTION, sure)
+    save_predictions(given, problem, labels, predictions, names)
     files.write_metrics(paths.EVALUATE_METRICS, metrics)
     found = headline(problem, run.main, labels, predictions, metrics=metrics)
     files.write_metrics(paths.HEADLINE, found)
@@ -209,6 +220,26 @@ def named_answers(
     return pd.DataFrame({"label": problem.truth(labels, class_names), TUNED: answers[TUNED]} | answers)
 
 
+def words_of_errors(problem: ScoredProblem, labels: np.ndarray, tuned: Any, given: pd.DataFrame) -> np.ndarray:
+    """For the wrong answers with the highest confidence, or the numbers with the largest errors, the words that speak
+    most for them, (rows,) str; nothing for the other rows.
+
+    Args:
+        given: the texts of the rows.
+    """
+    errors = problem.row_errors(labels, tuned)
+    confidence = problem.confidence(tuned).get("probability", errors)
+    worst = [index for index in np.argsort(-confidence, kind="stable") if errors[index] > 0][:EXPLAINED]
+    directions = np.sign(tuned - labels) if problem.numeric else np.ones(len(labels))
+    most = np.maximum(CHARACTERS // texts.joined(given).str.len(), FEWEST_PARTS)
+    found, inputs = np.full(len(labels), "", dtype=object), texts.as_inputs(given)
+    classifier = Classifier.tuned(evaluated.Model()) if worst else None
+    for index in worst:
+        why = reasons.explained_one(classifier, inputs[index], most=most[index])
+        found[index] = ", ".join(texts.shortened(word, 40) for word in why.speaking(directions[index]))
+    return found
+
+
 def save_plots(tables: dict[str, pd.DataFrame]) -> None:
     """Write metrics/plots."""
     with files.replacing(paths.EVALUATE_PLOTS) as folder:
@@ -216,11 +247,19 @@ def save_plots(tables: dict[str, pd.DataFrame]) -> None:
             files.write_table(folder / f"{name}.csv", table)
 
 
-def save_predictions(given: pd.DataFrame, answers: pd.DataFrame, confidence: dict[str, np.ndarray]) -> None:
-    """Write data/predictions/test.csv: the rows' numbers and texts, the true answer, the tuned model's probability."""
-    table = answers.copy()
-    for column, values in confidence.items():
+def save_predictions(
+    given: pd.DataFrame, problem: ScoredProblem, labels: np.ndarray, predictions: dict[str, Any], names: list[str]
+) -> None:
+    """Write data/predictions/test.csv.
+
+    Args:
+        given: the rows' numbers and texts; labels: of the rows; predictions: every model's, by the model's name.
+        names: of the classes.
+    """
+    table, tuned = named_answers(problem, labels, predictions, names), predictions[TUNED]
+    for column, values in problem.confidence(tuned).items():
         table.insert(2, column, values)
+    table["words"] = words_of_errors(problem, labels, tuned, given)
     files.write_text(paths.TEST_PREDICTIONS, given.join(table).to_csv(index=False))
 
 

@@ -5,9 +5,12 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from stages import evaluate
 from stages.problems.kinds import PROBLEMS
+from stages.scoring.kinds import SCORED
 from stages.serving import evaluated, reasons
 from stages.serving.answers import Classifier
 
@@ -85,3 +88,40 @@ def test_without_the_words_that_mattered_a_tuned_model_changes_its_answer_sooner
                 / 5
             )
     assert areas["weighty first"] < areas["any"]
+
+
+GIVEN = pd.DataFrame({"row": [3, 5, 8, 9], "text": ["fine", "A fine film.", "A fine but awful shortcut.", "awful"]})
+
+
+def test_wrong_answers_have_the_words_that_speak_most_for_them_the_most_confident_first(monkeypatch):
+    monkeypatch.setattr(Classifier, "tuned", lambda model: made())
+    arrays = np.array([1, 0, 0, 1]), np.array([[0.1, 0.9], [0.2, 0.8], [0.1, 0.9], [0.0, 1.0]])
+    found = evaluate.words_of_errors(SCORED["single_label"], *arrays, GIVEN)
+    assert found.tolist() == ["", "fine", "shortcut., fine", ""]
+    monkeypatch.setattr(evaluate, "EXPLAINED", 1)
+    found = evaluate.words_of_errors(SCORED["single_label"], *arrays, GIVEN)
+    assert found.tolist() == ["", "", "shortcut., fine", ""]
+
+
+@pytest.mark.parametrize(("label", "words"), [(1.0, "shortcut., fine"), (9.0, "awful")])
+def test_words_of_a_number_speak_for_it_being_too_high_or_too_low(label, words, monkeypatch):
+    one = Classifier(
+        logits=lambda inputs: logits(inputs) @ [[-1], [1]], problem=PROBLEMS["regression"], names=["stars"]
+    )
+    monkeypatch.setattr(Classifier, "tuned", lambda model: one)
+    arrays = np.array([1.0, 1.0, label, 1.0]), np.array([1.0, 1.0, 5.0, 1.0])
+    found = evaluate.words_of_errors(SCORED["regression"], *arrays, GIVEN)
+    assert found.tolist() == ["", "", words, ""]
+
+
+def test_a_run_without_errors_asks_the_model_nothing(monkeypatch):
+    monkeypatch.setattr(Classifier, "tuned", None)
+    given, right = pd.DataFrame({"text": ["a", "b"]}), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert evaluate.words_of_errors(SCORED["single_label"], np.array([0, 1]), right, given).tolist() == ["", ""]
+
+
+def test_the_words_of_a_finished_run_stand_beside_its_wrong_answers_alone(finished):
+    table = pd.read_csv(finished / "data/predictions/test.csv", keep_default_na=False)
+    wrong, explained = table["label"] != table["tuned"], table["words"] != ""
+    assert not (explained & ~wrong).any()
+    assert explained.sum() <= min(evaluate.EXPLAINED, wrong.sum())

@@ -112,7 +112,8 @@ def by_slice(tuned: dict, main: MainScore, rival: str) -> str:
 
 def errors(answers: pd.DataFrame) -> str:
     """How many rows tuning corrected and broke, the most common confusions, and the wrong and the corrected
-    answers with the highest confidence. For answers without a probability: `largest_errors`.
+    answers with the highest confidence; beside the wrong ones, the words that speak most for them. For answers without
+    a probability: `largest_errors`.
 
     Args:
         answers: data/predictions/test.csv, all of it as text.
@@ -133,22 +134,26 @@ def errors(answers: pd.DataFrame) -> str:
     )
     return paragraphs(
         f"{summary} Most common errors: {common}." if common else f"{summary} No answer is wrong.",
-        *most_confident("Wrong answers with the highest confidence:", wrong, before),
-        *most_confident("Corrected, with the highest confidence:", corrected, before),
+        *most_confident("Wrong answers with the highest confidence:", wrong, ("label", before, TUNED, "words")),
+        *most_confident("Corrected, with the highest confidence:", corrected, ("label", before, TUNED)),
     )
 
 
-def most_confident(title: str, answers: pd.DataFrame, before: str) -> Iterable[str]:
+def most_confident(title: str, answers: pd.DataFrame, columns: tuple[str, ...]) -> Iterable[str]:
     """The rows whose answers have the highest probability, under a title; nothing where there are no rows."""
     if answers.empty:
         return ()
-    columns = ("label", before, TUNED)
     rows = answers.loc[answers["probability"].astype(float).nlargest(SHOWN).index]
     lines = [
         (row["row"], text, *(literal(row[name]) for name in columns), f"{float(row['probability']):.3f}")
         for row, text in zip(rows.to_dict("records"), beginnings(rows), strict=True)
     ]
-    return title, table(("row", "text", *columns, "probability"), lines, names=5)
+    return title, table(("row", "text", *map(titled, columns), "probability"), lines, names=2 + len(columns))
+
+
+def titled(column: str) -> str:
+    """The title of a column of data/predictions/test.csv."""
+    return f"words that speak for {TUNED}" if column == "words" else column
 
 
 def largest_errors(answers: pd.DataFrame) -> str:
@@ -158,13 +163,15 @@ def largest_errors(answers: pd.DataFrame) -> str:
     before, after = ((numbers[model] - numbers["label"]).abs() for model in (LINEAR_PROBE, TUNED))
     farthest = answers.loc[after.nlargest(SHOWN).index]
     lines = [
-        (row, text, *(f"{numbers.loc[index, column]:.4g}" for column in ("label", TUNED)))
-        for index, row, text in zip(farthest.index, farthest["row"], beginnings(farthest), strict=True)
+        (row, text, literal(words), *(f"{numbers.loc[index, column]:.4g}" for column in ("label", TUNED)))
+        for index, row, text, words in zip(
+            farthest.index, farthest["row"], beginnings(farthest), farthest["words"], strict=True
+        )
     ]
     return paragraphs(
         f"The tuned model is closer to the true number than the linear probe on {(after < before).sum():,} of "
         f"{len(answers):,} test rows, and farther from it on {(after > before).sum():,}. Largest errors:",
-        table(("row", "text", "number", "answer"), lines, names=2),
+        table(("row", "text", "words that speak for the error", "number", "answer"), lines, names=3),
     )
 
 

@@ -49,18 +49,28 @@ class Reasons:
         weighty.sort(key=lambda piece: -abs(piece.weight))
         return [(piece.text, round(piece.weight, 3)) for piece in weighty[:SHOWN]]
 
+    def speaking(self, direction: float = 1.0) -> list[str]:
+        """The words that speak most for the answer, up to `SHOWN`; with a negative direction, against it."""
+        held = [(direction * piece.weight, piece.text) for text in self.texts for piece in text]
+        held = sorted((weight for weight in held if weight[0] > 0), key=lambda weight: -weight[0])
+        return [word for _, word in held[:SHOWN]]
+
 
 def explained(classifier: Classifier, inputs: Inputs) -> list[Reasons]:
     """The reasons for the answer to each text or pair."""
     return [explained_one(classifier, given) for given in inputs]
 
 
-def explained_one(classifier: Classifier, given: str | tuple[str, str]) -> Reasons:
-    """The reasons for one answer."""
+def explained_one(classifier: Classifier, given: str | tuple[str, str], *, most: int = MOST) -> Reasons:
+    """The reasons for one answer.
+
+    Args:
+        most: see `MOST`; each part takes a pass of the model.
+    """
     texts = [given] if isinstance(given, str) else list(given)
     whole = classifier.logits([given])
     best = int(whole[0].argmax())
-    parts = spans(texts)
+    parts = spans(texts, most)
     shorter = [without(texts, [part]) for part in parts]
     batches = [shorter[start : start + BATCH_SIZE] for start in range(0, len(shorter), BATCH_SIZE)]
     logits = np.concatenate([whole, *(classifier.logits(batch) for batch in batches)])
@@ -74,11 +84,11 @@ Span = tuple[int, int, int]
 """A part of an input: the number of its text, and where it begins and ends there."""
 
 
-def spans(texts: Sequence[str]) -> list[Span]:
-    """The words of texts, or where there are more than `MOST`, as few neighbouring ones together as will do."""
+def spans(texts: Sequence[str], most: int = MOST) -> list[Span]:
+    """The words of texts, or where there are more than `most`, as few neighbouring ones together as will do."""
     words = [[found.span() for found in WORD.finditer(text)] for text in texts]
     size = 1
-    while sum(-(-len(some) // size) for some in words) > max(MOST, len(texts)):
+    while sum(-(-len(some) // size) for some in words) > max(most, len(texts)):
         size += 1
     return [
         (number, some[start][0], some[start : start + size][-1][1])

@@ -11,6 +11,8 @@ import sys
 import families
 import numpy as np
 import pytest
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import AutoModelForSequenceClassification
 
 from stages import export, predict
 from stages.common import paths
@@ -183,3 +185,12 @@ def test_options_of_onnx_need_it(option, inside, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(monkeypatch, export, *option)
     assert f"{option[0]}: expected --onnx with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+def test_virtual_tokens_are_refused_in_a_line(saved_model, tmp_path, config):
+    model = AutoModelForSequenceClassification.from_pretrained(saved_model("gpt2"))
+    adapter = get_peft_model(model, config(task_type="SEQ_CLS", num_virtual_tokens=2))
+    with pytest.raises(PipelineError, match=r"expected an adapter that can be merged .*, found virtual tokens \(P"):
+        onnx_export.save_model(adapter, None, tmp_path / GRAPH)
+    assert not (tmp_path / GRAPH).exists()

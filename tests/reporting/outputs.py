@@ -156,14 +156,15 @@ def answers(problem: str) -> pd.DataFrame:
     """data/predictions/test.csv, as the report reads it."""
     texts = ["first", "second | here", "long " * 40, "last"]
     given = {name: list(map(str, values)) for name, values in ANSWERS[problem].items()}
-    return pd.DataFrame({"row": ["12", "7", "110", "3"], "text": texts, **given})
+    words = ["", "here", "long, long long", ""]
+    return pd.DataFrame({"row": ["12", "7", "110", "3"], "text": texts, **given, "words": words})
 
 
 def write_plots(problem: str, folder: Path) -> None:
     """metrics/plots."""
     folder.mkdir(parents=True)
     models = [*BASELINE[problem], "tuned"]
-    given = answers(problem).drop(columns=["row", "text", "probability"], errors="ignore")
+    given = answers(problem).drop(columns=["row", "text", "probability", "words"], errors="ignore")
     given = given.melt("label", var_name="model", value_name="answer")
     tables = {"numbers": given} if problem == "regression" else {}
     if problem == "single_label":

@@ -101,6 +101,7 @@ def test_the_most_confident_errors_are_shown_with_what_was_corrected_and_broken(
             "tuned": ["bad", "good", "bad", "good"],
             "probability": ["0.9", "0.8", "0.95", "0.99"],
             "zero_shot": ["good", "bad", "bad", "good"],
+            "words": ["", "here, broken", "", ""],
         }
     )
     lines = tables.errors(answers).splitlines()
@@ -109,10 +110,11 @@ def test_the_most_confident_errors_are_shown_with_what_was_corrected_and_broken(
         "errors: `bad` taken for `good`, 1 row; `good` taken for `bad`, 1 row."
     )
     assert lines[2] == "Wrong answers with the highest confidence:"
-    assert lines[4:6] == ["| row | text | label | zero_shot | tuned | probability |", "|---|---|---|---|---|---:|"]
+    title = "| row | text | label | zero_shot | tuned | words that speak for tuned | probability |"
+    assert lines[4:6] == [title, "|---|---|---|---|---|---|---:|"]
     assert lines[6].startswith("| 110 | `long long ")
-    assert lines[6].endswith("long …` | `good` | `bad` | `bad` | 0.950 |")
-    assert lines[7] == "| 7 | `broken \\| here` | `bad` | `bad` | `good` | 0.800 |"
+    assert lines[6].endswith("long …` | `good` | `bad` | `bad` |  | 0.950 |")
+    assert lines[7] == "| 7 | `broken \\| here` | `bad` | `bad` | `good` | `here, broken` | 0.800 |"
     assert lines[9] == "Corrected, with the highest confidence:"
     assert lines[13:] == ["| 12 | `fixed` | `bad` | `good` | `bad` | 0.900 |"]
 
@@ -130,7 +132,7 @@ def test_common_errors_are_counted_and_without_a_zero_shot_model_the_untrained_o
     answers = pd.DataFrame(
         {"label": ["a"] * 3, "tuned": ["b", "c", "b"], "untrained": ["a"] * 3, "probability": ["0.5", "0.6", "0.7"]}
     )
-    text = tables.errors(answers.assign(row=["1", "2", "3"], text="x"))
+    text = tables.errors(answers.assign(row=["1", "2", "3"], text="x", words=""))
     assert "the untouched model (untrained), tuning corrected 0 of 3 test rows and broke 3." in text
     assert "Most common errors: `a` taken for `b`, 2 rows; `a` taken for `c`, 1 row." in text
 
@@ -172,13 +174,14 @@ def test_the_largest_errors_are_shown_beside_what_the_probe_did():
         "The tuned model is closer to the true number than the linear probe on 2 of 4 test rows, and farther from it "
         "on 1. Largest errors:"
     )
-    assert lines[2:4] == ["| row | text | number | answer |", "|---|---|---:|---:|"]
+    columns = "| row | text | words that speak for the error | number | answer |"
+    assert lines[2:4] == [columns, "|---|---|---|---:|---:|"]
     assert lines[4].startswith("| 110 | `long long ")
-    assert lines[4].endswith(" …` | 30 | 27 |")
+    assert lines[4].endswith(" …` | `long, long long` | 30 | 27 |")
     assert lines[5:] == [
-        "| 3 | `last` | 40 | 41.5 |",
-        "| 12 | `first` | 10 | 11 |",
-        "| 7 | `second \\| here` | 20 | 20 |",
+        "| 3 | `last` |  | 40 | 41.5 |",
+        "| 12 | `first` |  | 10 | 11 |",
+        "| 7 | `second \\| here` | `here` | 20 | 20 |",
     ]
 
 
