@@ -60,10 +60,14 @@ DOWNLOADS = Path(os.environ.get("DVC_ROOT", "."), ".cache/downloads")
 repository uses the archives of the original, which DVC_ROOT names."""
 
 OWN = (
-    *(path for path in list(vars().values()) if isinstance(path, Path) and path not in (*EXPORTS, DOWNLOADS)),
+    *(PARAMS, PRESETS, RAW_MODELS, BASE_MODEL, ADAPTER, SEEDS, ABSTENTION),
+    *(RAW_DATA, PREPARED, SLICES, ENCODED, FEATURES, BASELINE_PREDICTIONS, TEST_PREDICTIONS, SUSPECTS),
+    *(DATA_METRICS, ENCODE_METRICS, BASELINE_METRICS, TRAIN_METRICS, VALIDATION_METRICS, TRAIN_CURVES),
+    *(EVALUATE_METRICS, EVALUATE_PLOTS, HEADLINE, SUMMARY, REPORT, CARD, CHECKPOINTS, SCRATCH),
     *map(Path, (".git", ".dvc", "stages", "dvc.yaml", "dvc.lock")),
 )
-"""What belongs to the stages, the code, Git and DVC: no command writes there what a user names."""
+"""What belongs to the stages, the code, Git and DVC, each with all that is in it: no command writes there what a user
+names."""
 
 OWN_FOLDERS = tuple(map(Path, ("data", "metrics", "tests", "docs", "benchmarks", ".github", ".ci")))
 """Folders in which a user may put a file, but no further folder."""

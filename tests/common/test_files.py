@@ -152,6 +152,11 @@ def test_no_command_writes_into_or_over_the_pipelines_own_files(odd, name):
             files.destination("--output", Path(name), endings=endings)
 
 
+def test_every_path_of_the_pipeline_but_the_exports_is_its_own():
+    every = {path for path in vars(paths).values() if isinstance(path, Path)} - {*paths.EXPORTS, paths.DOWNLOADS}
+    assert every and all({path, *path.parents} & {*paths.OWN} for path in every)
+
+
 @pytest.mark.parametrize("path", [*paths.OWN, *paths.OWN_FOLDERS], ids=str)
 def test_no_folder_is_written_over_what_is_the_pipelines_own(odd, path):
     with pytest.raises(PipelineError, match="where the pipeline has"):
