@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from benchmarks import gpu, gpu_results, growth, results
+from benchmarks import gpu, gpu_results, growth, results, scale
 from stages.common import paths
 
 
@@ -63,3 +63,29 @@ def test_a_part_that_fails_or_takes_too_long_leaves_what_it_found():
     assert gpu.guarded(fails, 4) == {"error": "no time left"}
     found = gpu.guarded(lasts, 5)
     assert (found["before"], found["error"]) == (1, "TimeoutError: more than 5 s")
+
+
+MEASURED = {
+    name: [{"rows": rows, "seconds": 10 + rows / 1_000, "peak MiB": 400 + rows / 10_000} for rows in (1e3, 1e4, 1e6)]
+    for name in ("prepare, rows", "encode with a stub model, rows")
+}
+SHARE = {"gflops": {"frozen": 100}, "share": {"encode": 0.5, "fused": 0.25}}
+
+
+def test_the_predicted_costs_go_through_the_measured_points_and_workers_share_the_computing_alone():
+    one, four = (scale.costs(scale.Setting(rows=1e6, workers=workers), MEASURED, SHARE) for workers in (1, 4))
+    assert one["prepare"].seconds == four["prepare"].seconds == pytest.approx(1_010)
+    assert one["prepare"].memory == pytest.approx(500 * 2**20)
+    frozen, top = scale.Setting(rows=1e6).operations
+    assert one["encode"].seconds == pytest.approx(1_010 + 25e6 * frozen / 50e9)
+    assert four["encode"].seconds == pytest.approx(1_010 + 25e6 * frozen / 200e9)
+    assert one["train"].seconds == pytest.approx(4 * four["train"].seconds) == pytest.approx(25e6 * 2 * top / 25e9)
+    assert one["encode"].disk == 1e6 * 25 * 576 * 4
+
+
+def test_the_costs_are_printed_for_every_number_of_rows(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scale", "--rows", "1e4", "1e8", "--workers", "8", "--rate", "1e14"])
+    scale.main()
+    said = capsys.readouterr().out
+    assert "10,000 rows of 25 tokens, 8 worker(s):" in said and "100,000,000 rows" in said
+    assert said.count("| encode | ") == 2
