@@ -1,7 +1,10 @@
-"""Near-duplicate texts: MinHash finds the candidates (Broder 1997), an exact comparison decides."""
+"""Near-duplicate texts: MinHash finds the candidates (Broder 1997), an exact comparison decides.
+
+Memory grows by `KEY_BYTES` at most and some 100 bytes a text, whatever the texts have in common.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,29 +21,34 @@ MAX_MISSED = 1e-3
 CHUNK = 1_000
 """Texts hashed at once: as many as fit a core's cache."""
 
+KEY_BYTES = 1 << 29
+"""Memory for the keys of several bands at once; for each further pass all texts are hashed again."""
+
+BITS = 256
+"""Bits of a text's bitmap: enough to tell texts of up to 400 characters apart; longer ones are compared more often."""
+
 KEPT = 10_000
 """Texts whose shingles are kept for further comparisons; bounds the memory."""
 
 
-def near_duplicates_in_earlier_groups(texts: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
+def near_duplicates_in_earlier_groups(texts: Sequence[str], groups: np.ndarray, threshold: float) -> np.ndarray:
     """For each text the index of a near-duplicate in an earlier group, or -1, (texts,) int64.
 
     Near-duplicates are texts whose shingle sets have a Jaccard similarity of `threshold` or more.
 
     Args:
-        texts: (texts,), ordered by group.
+        texts: (texts,), ordered by group; an array, of NumPy or pandas.
         groups: (texts,), the number of each text's group, ascending.
     """
     near = np.full(len(texts), -1)
-    shingles_of = lru_cache(KEPT)(shingles)  # a pair can agree in several bands
-    for keys in band_keys(texts, threshold):
-        for together in collisions(keys, groups):
-            sets = [shingles_of(texts[index]) for index in together]
-            earlier = np.searchsorted(groups[together], groups[together])
-            for index, pieces, count in zip(together, sets, earlier, strict=True):
-                if near[index] < 0:
-                    pairs = zip(together[:count], sets, strict=False)
-                    near[index] = next((other for other, theirs in pairs if jaccard(pieces, theirs) >= threshold), -1)
+    shingles_of = lru_cache(KEPT)(lambda index: shingles(texts[index]))  # a text can be compared in several bands
+    sketches = Sketches(texts, threshold)
+    for keys in sketches.band_keys():
+        for ones, others in candidates(keys, groups, near):
+            likely = sketches.could_be_near(ones, others)
+            for one, other in zip(ones[likely].tolist(), others[likely].tolist(), strict=True):
+                if jaccard(shingles_of(one), shingles_of(other)) >= threshold:
+                    near[one] = other
     return near
 
 
@@ -60,27 +68,72 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other)
 
 
-def band_keys(texts: np.ndarray, threshold: float) -> np.ndarray:
-    """One key per text for each band of the MinHash signature, (bands, texts) uint64; near-duplicates share some key.
+class Sketches:
+    """What tells quickly which texts could be near-duplicates."""
 
-    Two texts of similarity s agree in a band of r values with probability s^r (Leskovec et al., ch. 3.4).
+    def __init__(self, texts: Sequence[str], threshold: float) -> None:
+        self.texts, self.threshold = texts, threshold
+        self.bitmaps = np.zeros((len(texts), BITS // 64), dtype=np.uint64)
+        self.sizes = np.zeros(len(texts), dtype=np.int32)
+        """The number of each text's shingles, repeated ones counted again."""
+
+    def band_keys(self) -> Iterator[np.ndarray]:
+        """One key per text, (texts,) uint64, for each band of the MinHash signature; near-duplicates share some key.
+
+        Two texts of similarity s agree in a band of r values with probability s^r (Leskovec et al., ch. 3.4).
+        """
+        lengths = range(1, HASHES + 1)
+        length = max(r for r in lengths if (1 - self.threshold**r) ** (HASHES // r) <= MAX_MISSED or r == 1)
+        bands = HASHES // length
+        generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
+        drawn = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
+        at_once = max(1, KEY_BYTES // (8 * max(1, len(self.texts))))
+        for first in range(0, bands, at_once):
+            some = drawn[:, first : first + at_once]
+            keys = np.empty((some.shape[1], len(self.texts)), dtype=np.uint64)
+            for start in range(0, len(self.texts), CHUNK):
+                here = slice(start, start + CHUNK)
+                values, rows = hashes(self.texts[here])
+                keys[:, here] = minima(values, rows, *some)
+                if first == 0:
+                    self.bitmaps[here], self.sizes[here] = bitmaps(values, rows), np.diff(rows, append=len(values))
+            yield from keys
+
+    def could_be_near(self, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Whether the similarity of each two texts, given by their indices, may reach the threshold, (pairs,) bool.
+
+        Each bit in which their bitmaps differ stands for a shingle that only one of them has (Sandes et al. 2017,
+        Bitmap Filter: Speeding up Exact Set Similarity Joins with Bitwise Operations). A similarity of t allows
+        (1 - t) / (1 + t) such shingles for each one of both sets.
+        """
+        unlike = np.bitwise_count(self.bitmaps[ones] ^ self.bitmaps[others]).sum(axis=1, dtype=int)
+        both = self.sizes[ones] + self.sizes[others]
+        return (1 + self.threshold) * unlike <= (1 - self.threshold) * both + 1  # 1: for rounding
+
+
+def minima(
+    values: np.ndarray, rows: np.ndarray, factors: np.ndarray, terms: np.ndarray, mixers: np.ndarray
+) -> np.ndarray:
+    """The keys of some bands, (bands, texts) uint64, from the hashes of the shingles; factors etc.: (bands, length).
+
+    Multiply-shift hashing (Dietzfelbinger et al. 1997): the high bits of factor * value + term.
     """
-    length = max(r for r in range(1, HASHES + 1) if (1 - threshold**r) ** (HASHES // r) <= MAX_MISSED or r == 1)
-    bands = HASHES // length
-    generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
-    factors, terms, mixers = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
-    keys = np.zeros((bands, len(texts)), dtype=np.uint64)
-    for start in range(0, len(texts), CHUNK):
-        values, rows = hashes(texts[start : start + CHUNK])
-        for band in range(bands):
-            for factor, term, mixer in zip(factors[band], terms[band], mixers[band], strict=True):
-                # multiply-shift hashing (Dietzfelbinger et al. 1997): the high bits of factor * value + term
-                lowest = np.minimum.reduceat((values * factor + term) >> np.uint64(32), rows)
-                keys[band, start : start + len(rows)] += lowest * mixer
+    keys, made = np.zeros((len(factors), len(rows)), dtype=np.uint64), np.empty_like(values)
+    for band, of_band in enumerate(zip(factors, terms, mixers, strict=True)):
+        for factor, term, mixer in zip(*of_band, strict=True):
+            np.add(np.multiply(values, factor, out=made), term, out=made)
+            keys[band] += (np.minimum.reduceat(made, rows) >> np.uint64(32)) * mixer
     return keys
 
 
-def hashes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bitmaps(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A bitmap of each text, (texts, words of 64 bits), in which the hash of each shingle sets a bit."""
+    words, bits = values // np.uint64(64) % np.uint64(BITS // 64), np.uint64(1) << values % np.uint64(64)
+    chosen = [np.where(words == word, bits, np.uint64(0)) for word in range(BITS // 64)]
+    return np.stack([np.bitwise_or.reduceat(some, rows) for some in chosen], axis=1)
+
+
+def hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """A hash of 32 bits of each shingle, (shingles,) uint64, text after text, and where each text's begin, (texts,).
 
     Multilinear hashing: the high bits of the sum of the characters times random factors (Thorup 2015, High Speed
@@ -97,11 +150,19 @@ def hashes(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (windows @ factors >> np.uint64(32))[inside[: len(windows)]], np.cumsum(counts) - counts
 
 
-def collisions(keys: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:
-    """The indices of the texts that share a key, ascending: one array for each key that several groups have."""
+def candidates(keys: np.ndarray, groups: np.ndarray, near: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The indices of texts without a near-duplicate in `near`, and of one text each that shares their key, in an
+    earlier group: first the first such text, then, for those that still have none, the second, and so on."""
     order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
-    ends = np.append(starts[1:], len(order))
-    mixed = groups[order[starts]] != groups[order[ends - 1]]
-    for start, end in zip(starts[mixed], ends[mixed], strict=True):
-        yield order[start:end]
+    place = np.arange(len(order))
+    keys, groups = keys[order], groups[order]
+    other_key = np.append(True, keys[1:] != keys[:-1])
+    other_group = other_key | np.append(True, groups[1:] != groups[:-1])
+    first = np.maximum.accumulate(np.where(other_key, place, 0))
+    end = np.maximum.accumulate(np.where(other_group, place, 0))
+    ones = np.flatnonzero(end > first)
+    ones, first, end = order[ones], first[ones], end[ones]
+    while (left := (near[ones] < 0) & (first < end)).any():
+        ones, first, end = ones[left], first[left], end[left]
+        yield ones, order[first]
+        first = first + 1

@@ -77,7 +77,7 @@ def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
         return
     test = splits["test"]
     seen = pd.concat([splits[name].assign(split=name) for name in ALL_SPLITS if name in splits and name != "test"])
-    both = np.concatenate([texts.joined(rows).to_numpy(dtype=object) for rows in (seen, test)])
+    both = pd.concat([texts.joined(rows) for rows in (seen, test)]).array
     earlier = near_duplicates_in_earlier_groups(both, np.repeat([0, 1], [len(seen), len(test)]), data.near_duplicate)[
         len(seen) :
     ]
@@ -98,7 +98,7 @@ def drop_near_duplicates(
     """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`."""
     groups = [name for name in PRIORITY if name in splits]
     sizes = [len(splits[name]) for name in groups]
-    together = np.concatenate([texts.joined(splits[name]).to_numpy(dtype=object) for name in groups])
+    together = pd.concat([texts.joined(splits[name]) for name in groups]).array
     near = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold) >= 0
     dropped["near_duplicate_across_splits"] += int(near.sum())
     parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
