@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset, Features, Value, disable_progress_bars
+from datasets import Dataset, Features, Value, concatenate_datasets, disable_progress_bars
 
 from stages.common import errors, files, paths, progress, texts
 from stages.params import Params, preset
@@ -26,6 +26,9 @@ from stages.sources import fetched, presets, tracked
 
 FEW_ROWS = 10
 """Training rows of a class below which a warning is printed."""
+
+ROWS_AT_ONCE = 100_000
+"""Rows that become a part of an Arrow table, which holds less than 2 GB of text."""
 
 
 def main() -> None:
@@ -118,9 +121,12 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
 def save(split: pd.DataFrame, names: list[str], problem: Problem, path: Path) -> None:
     """Write one split as Parquet that `datasets` reads back with the class names."""
     types = dict.fromkeys(texts.COLUMNS, Value("string")) | {"row": Value("int64"), "label": problem.feature(names)}
-    columns = {name: values.tolist() for name, values in split.items() if name in types}
-    columns["label"] = problem.stored(split["label"], names)
-    Dataset.from_dict(columns, features=Features({name: types[name] for name in columns})).to_parquet(path)
+    features = Features({name: types[name] for name in split if name in types})
+    table = split[list(features)].assign(label=problem.stored(split["label"], names))
+    starts = range(0, len(table), ROWS_AT_ONCE)
+    parts = [table[start : start + ROWS_AT_ONCE] for start in starts]  # a part's texts are less than 2 GB
+    whole = concatenate_datasets([Dataset.from_pandas(one, features, preserve_index=False) for one in parts])
+    Dataset(whole.data.combine_chunks(), whole.info).to_parquet(path)
 
 
 def counts(

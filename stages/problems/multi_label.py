@@ -120,7 +120,7 @@ class MultiLabel(Problem):
         return json.dumps(sorted(names))
 
     def names(self, labels: pd.Series) -> list[str]:
-        return sorted({name for combination in set(labels) for name in json.loads(combination)})
+        return sorted({name for combination in labels.unique() for name in json.loads(combination)})
 
     def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
         names = self.names(labels)
@@ -139,7 +139,8 @@ class MultiLabel(Problem):
         return feature.feature.names
 
     def stored(self, labels: pd.Series, names: list[str]) -> list[list[int]]:
-        return [[names.index(name) for name in json.loads(combination)] for combination in labels]
+        numbers = {one: [names.index(name) for name in json.loads(one)] for one in labels.unique()}
+        return labels.map(numbers).tolist()
 
     def array(self, stored: list[list[int]], names: list[str]) -> np.ndarray:
         labels = np.zeros((len(stored), len(names)), dtype=np.float32)

@@ -63,7 +63,7 @@ class SingleLabel(Problem):
         return label_text(value) or None
 
     def names(self, labels: pd.Series) -> list[str]:
-        return sorted(set(labels))
+        return sorted(labels.unique())
 
     def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
         counts = labels.value_counts()
@@ -89,7 +89,7 @@ class SingleLabel(Problem):
         return feature.names
 
     def stored(self, labels: pd.Series, names: list[str]) -> list[int]:
-        return labels.map(names.index).tolist()
+        return pd.Index(names).get_indexer(labels).tolist()
 
     def array(self, stored: list[int], names: list[str]) -> np.ndarray:
         return np.asarray(stored, dtype=np.int64)

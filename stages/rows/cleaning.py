@@ -6,6 +6,8 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 import math
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,9 @@ from stages.rows.params import Bound
 
 INVISIBLE = {"Cc", "Cf", "Zs"}
 """Unicode's categories of control characters (NUL), format characters (zero-width ones) and spaces."""
+
+AT_ONCE = 10_000
+"""Values of a column that are Python objects at a time."""
 
 
 def classify(rows: pd.DataFrame, classes: dict[str, str | float | list[Bound]], dropped: Counter) -> pd.DataFrame:
@@ -76,30 +81,36 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.D
     """
     blank = pd.Series(False, index=rows.index)
     for name in rows.columns.intersection(texts.COLUMNS):
-        rows = rows.assign(**{name: rows[name].map(texts.clean)})
-        blank |= rows[name].map(is_blank).astype(bool)
+        rows = rows.assign(**{name: mapped(rows[name], texts.clean)})
+        blank |= mapped(rows[name], is_blank).astype(bool)
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
 
-    same_text = texts_ignoring_case(rows)
-    conflicting = several_labels(rows, same_text)
+    alike = with_shared_text(rows)
+    same_text = texts_ignoring_case(alike)
+    conflicting = several_labels(alike, same_text)
     dropped["conflicting_labels"] += int(conflicting.sum())
     if conflicting.any():
-        named = "row " + rows["row"].astype(str)
-        progress.say(f"warning: texts{place} with more than one label are left out, {contradictions(rows, named)}")
+        named = "row " + alike["row"].astype(str)
+        progress.say(f"warning: texts{place} with more than one label are left out, {contradictions(alike, named)}")
     repeated = same_text.duplicated() & ~conflicting
     dropped["duplicate"] += int(repeated.sum())
-    return rows[~conflicting & ~repeated]
+    return rows[~rows.index.isin(alike.index[conflicting | repeated])]
 
 
 def warn_of_contradictions_between(tables: dict[str, pd.DataFrame]) -> None:
     """Print the numbers of the rows whose text has another label in another ready split, where it may be kept."""
-    rows = pd.concat([rows.assign(split=name) for name, rows in tables.items()], ignore_index=True)
+    rows = with_shared_text(pd.concat([rows.assign(split=name) for name, rows in tables.items()], ignore_index=True))
     if several_labels(rows, texts_ignoring_case(rows)).any():
         named = "row " + rows["row"].astype(str) + " of " + rows["split"]
         progress.say(
             f"warning: texts with another label in another split stay in one of them, {contradictions(rows, named)}"
         )
+
+
+def with_shared_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose text others may have too, ignoring case: those that share its hash, and so all that share it."""
+    return rows[mapped(texts.joined(rows), lambda text: hash(text.casefold())).duplicated(keep=False)]
 
 
 def texts_ignoring_case(rows: pd.DataFrame) -> pd.Series:
@@ -128,3 +139,9 @@ def contradictions(rows: pd.DataFrame, named: pd.Series) -> str:
 def is_blank(text: str) -> bool:
     """Whether `text` has no visible character."""
     return all(unicodedata.category(character) in INVISIBLE for character in text)
+
+
+def mapped(values: pd.Series, function: Callable[[Any], Any]) -> pd.Series:
+    """`function` of each value. Python's objects take many times the memory of a column, so few are made at once."""
+    parts = [values.iloc[start : start + AT_ONCE].map(function) for start in range(0, len(values), AT_ONCE)]
+    return pd.concat(parts) if parts else values.map(function)

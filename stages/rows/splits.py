@@ -46,7 +46,7 @@ def with_every_class(cut: dict[str, pd.DataFrame], problem: Problem) -> dict[str
     """The splits cut from one table, each with a row of every class: a split without one gets the last row of the split
     that has most of them."""
     needed = [name for name in cut if name in problem.needed_in] if not problem.several_answers else []
-    for label in problem.names(pd.concat(cut.values())["label"]):
+    for label in problem.names(pd.concat([rows["label"] for rows in cut.values()])):
         for name in needed:
             if not (cut[name]["label"] == label).any():
                 donor = max(cut, key=lambda other: (cut[other]["label"] == label).sum())
@@ -116,7 +116,7 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
     problem, limits = PROBLEMS[data.problem], data.limit.model_dump()
     kept = {name: first_rows(rows, limits.get(name), problem) for name, rows in splits.items()}
     ready = {*data.file} - {"train"} if isinstance(data.file, dict) else set()
-    names = {*problem.names(pd.concat(splits.values())["label"]), *label_columns(data)}
+    names = {*problem.names(pd.concat([rows["label"] for rows in splits.values()])), *label_columns(data)}
     for name, rows in kept.items():
         dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
         found = problem.names(rows["label"])
@@ -143,7 +143,7 @@ def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem) -> pd.Dat
     kept, rest = rows[:most], rows[most:] if most is not None else rows[:0]
     if problem.several_answers or problem.numeric:
         return kept
-    for _, row in rest[~rest["label"].isin(kept["label"])].groupby("label", sort=True).head(1).iterrows():
+    for _, row in rest[~rest["label"].isin(kept["label"].unique())].groupby("label", sort=True).head(1).iterrows():
         counts = kept["label"].value_counts()
         if counts.max() > 1:
             last = kept.index[kept["label"] == counts.idxmax()][-1]
