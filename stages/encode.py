@@ -61,7 +61,8 @@ def main() -> None:
             progress.say(warning)
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
-            encode_states(model, folder, about, params, place)
+            with parallel.processes(params.compute.processes):
+                encode_states(model, folder, about, params, place)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
     files.write_metrics(paths.ENCODE_METRICS, metrics)
@@ -283,25 +284,25 @@ def fill_states(
     if taken := sum(states.rows_done(params.encode.batch_size) for states in found.values()):
         every = sum(map(len, splits.values()))
         progress.say(f"encode: goes on after {taken:,} of {every:,} rows, which an interrupted run has computed")
-    same, computed = True, []
+    others, computed, kept = [], [], {}
     for name, rows in splits.items():
         states = found[name]
         batches = [known.fill(states.array, rows, batch) for batch in states.left(params.encode.batch_size)]
         left = [batch for batch in batches if len(batch)]
-        same &= all(
-            parallel.each_batch(
-                model,
-                partial(encode_batch, states=states, known=known),
-                left,
-                progress=f"encode, {name} rows",
-                precision=params.precision,
-                as_one_of_many=True,
-            )
+        parallel.each_batch(
+            model,
+            partial(encode_batch, rows=rows, states=states.array),
+            left,
+            progress=f"encode, {name} rows",
+            precision=params.precision,
+            as_one_of_many=True,
+            kept=kept,
+            note=partial(note_batch, states=states, known=known, others=others),
         )
         states.save()
         computed.append(f"{name} {sum(map(len, left)):,} of {len(rows):,}")
     progress.say(f"encode: rows computed: {', '.join(computed)}")
-    return same
+    return not others
 
 
 def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0) -> None:
@@ -324,17 +325,20 @@ def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0)
     files.check_space(paths.ENCODED, needed - kept, advice=", or halve it with encode.dtype: bfloat16")
 
 
-def encode_batch(
-    model: PreTrainedModel, indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates
-) -> bool:
-    """Compute the states of the rows at `indices` and write them into `states`; returns whether those that were known
-    came out the same. If they did not, the batch does not count as done, so that the next run finds out, too."""
-    hidden = reuse.run_batch(model, indices, rows=states.rows)
-    store.write_states(states.array, states.rows, indices, hidden)
-    same = known.agrees(states.rows, indices, hidden)
-    if same:
+def encode_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows, states: np.memmap) -> None:
+    """Compute the states of the rows at `indices` and write them into `states`."""
+    store.write_states(states, rows, indices, reuse.run_batch(model, indices, rows=rows))
+
+
+def note_batch(
+    indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates, others: list[np.ndarray]
+) -> None:
+    """Count the batch of the rows at `indices` as done if those of its states that were known came out the same. If
+    they did not, it is one of the `others`, and does not count as done, so that the next run finds out, too."""
+    if known.agrees(states.rows, indices, states.of_rows(indices)):
         states.note(indices)
-    return same
+    else:
+        others.append(indices)
 
 
 if __name__ == "__main__":

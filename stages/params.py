@@ -18,6 +18,7 @@ from stages.common import content, texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
 from stages.common.section import Section, Seed
+from stages.compute.params import Compute
 from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO
@@ -58,6 +59,7 @@ class Params(Section):
     evaluate: Evaluate
     gate: Gate
     checkpoints: Checkpoints
+    compute: Compute
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:

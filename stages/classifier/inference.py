@@ -1,5 +1,8 @@
 """The classifier's answers for encoded rows, and the states behind them."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,14 +25,16 @@ def logits(model: PreTrainedModel, rows: Rows, *, batch_size: int, progress: str
     Raises:
         PipelineError: some are not finite.
     """
-    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
+    batches = rows.by_length(batch_size)
+    compute = partial(logits_of_batch, rows=rows, what=progress)
+    return in_order(parallel.each_batch(model, compute, batches, progress=progress), batches)
 
-    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
-        result[indices] = found = array(model(**inputs(rows, indices)).logits)
-        check_finite(found, rows.source_rows_of(indices), what=f"{progress}: logits")
 
-    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress)
-    return result
+def logits_of_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: Rows, what: str) -> np.ndarray:
+    """The logits for the rows at `indices`, (batch, classes)."""
+    found = array(model(**inputs(rows, indices)).logits)
+    check_finite(found, rows.source_rows_of(indices), what=f"{what}: logits")
+    return found
 
 
 def logits_and_features(
@@ -48,24 +53,36 @@ def logits_and_features(
     Args:
         after: numbers of layers after which the states are read; after all layers, that is after the final norm.
     """
-    result = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
-    features = {layers: [np.empty(0)] * len(rows) for layers in after}
+    batches = rows.by_length(batch_size)
+    compute = partial(logits_and_features_of_batch, rows=rows, after=after, what=progress)
+    read = parallel.each_batch(model, compute, batches, progress=progress, precision=precision)
+    found, *features = zip(*read, strict=True)
+    return in_order(found, batches), [in_order(values, batches) for values in features]
 
-    def compute(model: PreTrainedModel, indices: np.ndarray) -> None:
-        batch = inputs(rows, indices)
-        output = model(**batch, output_hidden_states=True)
-        hidden = output.encoder_hidden_states if model.config.is_encoder_decoder else output.hidden_states
-        result[indices] = found = array(output.logits)
-        check_finite(found, rows.source_rows_of(indices), what=f"{progress}: logits")
-        for layers, kept in features.items():
-            place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer hidden states
-            states = array(pooled_states(hidden[place], batch, model.config))
-            check_finite(states, rows.source_rows_of(indices), what=f"{progress}: states after layer {layers}")
-            for index, state in zip(indices, states, strict=True):
-                kept[index] = state
 
-    parallel.each_batch(model, compute, rows.by_length(batch_size), progress=progress, precision=precision)
-    return result, [np.stack(features[layers]) for layers in after]
+def logits_and_features_of_batch(
+    model: PreTrainedModel, indices: np.ndarray, *, rows: Rows, after: tuple[int, ...], what: str
+) -> list[np.ndarray]:
+    """The logits for the rows at `indices`, (batch, classes), and their pooled states, (batch, hidden), for each number
+    in `after`."""
+    batch = inputs(rows, indices)
+    output = model(**batch, output_hidden_states=True)
+    hidden = output.encoder_hidden_states if model.config.is_encoder_decoder else output.hidden_states
+    found = [array(output.logits)]
+    check_finite(found[0], rows.source_rows_of(indices), what=f"{what}: logits")
+    for layers in after:
+        place = layers - model.config.num_hidden_layers - 1  # from the end: a spliced model has fewer hidden states
+        found.append(array(pooled_states(hidden[place], batch, model.config)))
+        check_finite(found[-1], rows.source_rows_of(indices), what=f"{what}: states after layer {layers}")
+    return found
+
+
+def in_order(values: Sequence[np.ndarray], batches: list[np.ndarray]) -> np.ndarray:
+    """The values of each batch's rows, (batch, columns), as one array in the order of the rows, (rows, columns)."""
+    found = np.concatenate(values)
+    result = np.empty_like(found)
+    result[np.concatenate(batches)] = found
+    return result
 
 
 def pooled_states(hidden: torch.Tensor, batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> torch.Tensor:

@@ -7,7 +7,7 @@ written down every so many seconds, after their states were: what is done is who
 import json
 import os
 import shutil
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ class UnfinishedStates:
             self.array = np.load(folder / store.STATES, mmap_mode="r+")
         else:
             self.array = store.create_states(folder, tokens=len(rows.tokens), about=about)
-        self.lock = threading.Lock()
 
     def rows_done(self, batch_size: int) -> int:
         """The number of rows in the batches that are done."""
@@ -46,12 +45,15 @@ class UnfinishedStates:
         """The batches that are not done; always of the same size."""
         return [batch for batch in self.rows.by_length(batch_size) if int(batch[0]) not in self.done]
 
+    def of_rows(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """The states of each of these rows, (tokens, hidden), as they are stored."""
+        return (self.array[self.rows.offsets[index] : self.rows.offsets[index + 1]] for index in indices)
+
     def note(self, batch: np.ndarray) -> None:
         """Count a batch as done, and write it down if it is time."""
-        with self.lock:
-            self.done.add(int(batch[0]))
-            if self.pace.due:
-                self.save()
+        self.done.add(int(batch[0]))
+        if self.pace.due:
+            self.save()
 
     def save(self) -> None:
         """Bring the states to the disk, then write down what is done."""

@@ -1,0 +1,9 @@
+"""The section `compute`."""
+
+from stages.common.section import Count, Section
+
+
+class Compute(Section):
+    """Where the work runs. No stage of dvc.yaml lists this section, so that a change reruns nothing."""
+
+    processes: Count
