@@ -37,7 +37,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
-from stages.backbone import base, precision, prefix, store
+from stages.backbone import base, parallel, precision, prefix, store
 from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
@@ -173,9 +173,10 @@ def model_rivals(
     every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
     scored, trained = {name: rows[name] for name in ("validation", "test")}, {"train": rows["train"]}
-    model, logits, (features, final) = read_model(scored, about, params, layers=every, after=(used, every))
-    # one layer more than is read: transformers returns the last layer's output only after the final norm
-    _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))
+    with parallel.processes(params.compute.processes):
+        model, logits, (features, final) = read_model(scored, about, params, layers=every, after=(used, every))
+        # one layer more than is read: transformers returns the last layer's output only after the final norm
+        _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))
 
     found = {rivals.UNTRAINED: {name: problem.outputs(values) for name, values in logits.items()}}
     if label_words.has_label_word_head(model):
@@ -197,9 +198,8 @@ def read_model(
     """
     labels = label_arguments(SCORED[about.problem], about.class_names, about.pad_token_id)
     labels |= base.keep_lowest_layers(paths.BASE_MODEL, layers)
-    model = load_base(paths.BASE_MODEL, labels=labels, seed=params.seed)
-    prefix.splice(model, about.depth)
-    precision.convert_linear_weights(model, params.precision)
+    how = {"labels": labels, "seed": params.seed, "depth": about.depth, "matmul_precision": params.precision}
+    model = parallel.loaded(partial(frozen_model, paths.BASE_MODEL, **how))
     logits, features = {}, [{} for _ in after]
     for name, split in rows.items():
         outputs, pooled = inference.logits_and_features(
@@ -214,6 +214,14 @@ def read_model(
         for kept, values in zip(features, pooled, strict=True):
             kept[name] = split.pooled(values.astype(np.float64))  # float32 is too inexact for scikit-learn's sums
     return model, logits, features
+
+
+def frozen_model(folder: Path, *, labels: dict, seed: int, depth: int, matmul_precision: str) -> PreTrainedModel:
+    """The base model in a folder with a random head, spliced at the depth of the stored states."""
+    model = load_base(folder, labels=labels, seed=seed)
+    prefix.splice(model, depth)
+    precision.convert_linear_weights(model, matmul_precision)
+    return model
 
 
 def calibrated(problem: ScoredProblem, names: list[str], *, logits: BySplit, labels: BySplit) -> BySplit:

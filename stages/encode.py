@@ -20,7 +20,7 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import machine
@@ -44,9 +44,8 @@ def main() -> None:
     problem = PROBLEMS[params.data.problem]
     check_head(paths.BASE_MODEL, problem, problem.output_names(tokens.label(paths.PREPARED / "train.parquet")))
     datasets.disable_progress_bars()
-    model, depth = load_frozen_blocks(
-        params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
-    )
+    how = {"matmul_precision": params.precision, "layers": params.model.layers}
+    model, depth = load_frozen_blocks(params.lora.top_layers, **how)
     with ExitStack() as left, files.replacing(paths.ENCODED) as folder, files.scratch() as scratch:
         tokenizer, tokenized = tokenize(params, scratch)
         lengths = measure(tokenizer, tokenized)
@@ -87,8 +86,8 @@ def load_frozen_blocks(
     if not depth:
         progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
-    with files.reading(paths.BASE_MODEL):
-        model = AutoModel.from_pretrained(paths.BASE_MODEL, config=config, dtype=torch.float32)
+    how = {"config": config, "depth": depth, "matmul_precision": matmul_precision}
+    model = parallel.loaded(partial(lowest_blocks, paths.BASE_MODEL, **how))
     if not prefix.blocks(model):
         progress.say(
             f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "
@@ -96,10 +95,18 @@ def load_frozen_blocks(
             "with lora.top_layers: all"
         )
         return None, 0
-    prefix.check_split(model, depth)
-    prefix.capture(model, depth)
-    precision.convert_linear_weights(model, matmul_precision)
     return model, depth
+
+
+def lowest_blocks(folder: Path, *, config: PreTrainedConfig, depth: int, matmul_precision: str) -> PreTrainedModel:
+    """The lowest `depth` blocks of the model in a folder; all of it if it has not one list of blocks."""
+    with files.reading(folder):
+        model = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32)
+    if prefix.blocks(model):
+        prefix.check_split(model, depth)
+        prefix.capture(model, depth)
+        precision.convert_linear_weights(model, matmul_precision)
+    return model
 
 
 def tokenize(params: Params, scratch: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Dataset]]:

@@ -17,15 +17,18 @@ to models/abstention.json, and adds to metrics/evaluate.json what becomes of the
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from stages.adapters.load import load
 from stages.adapters.run import Run
-from stages.backbone import base, prefix, store
+from stages.backbone import base, parallel, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
@@ -54,26 +57,23 @@ FEWEST_PARTS = 8
 
 
 def main() -> None:
-    options, run = Params.load().evaluate, Run.load(paths.ADAPTER)
+    params, run = Params.load(), Run.load(paths.ADAPTER)
     base.quiet_transformers()
-    about = store.About.load(paths.ENCODED)
+    about, options = store.About.load(paths.ENCODED), params.evaluate
     problem, names = SCORED[about.problem], about.class_names
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
     progress.say(f"evaluate: the tuned model on {len(labels):,} test texts")
-    logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
+    with parallel.processes(params.compute.processes):
+        logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
+        others = other_seeds(problem, rows, options.batch_size)
+        sure = thresholds(problem, about, options)
     tuned = problem.decide(problem.outputs(logits), run.thresholds)
     # without temperature scaling: `train` divided the head's weights by the temperature
     before = problem.decide(problem.outputs(logits * run.temperature), run.thresholds)
     predictions = rivals | {TUNED: tuned}
     metrics = measure(problem, run.main, labels, names, predictions=predictions, uncalibrated=before, options=options)
-    if others := other_seeds(problem, rows, options.batch_size):
-        of_seeds = {run.seed: tuned} | others
-        metrics["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
-    if of_slices := slices.by_slice(problem, run.main, read_slices(rows), labels=labels, tuned=tuned, rivals=rivals):
-        metrics["slices"] = of_slices
-    if sure := thresholds(problem, about, options):
-        metrics |= sure.measured(tuned, labels)
+    metrics |= further_metrics(problem, run, rows, tuned=tuned, others=others, rivals=rivals, sure=sure)
     drawn = {"uncalibrated": before, "lengths": rows.text_lengths, "names": names, "most": options.curve_points}
 
     save_plots(plots.tables(problem, run.main, labels, predictions, **drawn))
@@ -83,6 +83,31 @@ def main() -> None:
     found = headline(problem, run.main, labels, predictions, metrics=metrics)
     files.write_metrics(paths.HEADLINE, found)
     progress.say(f"evaluate: {described(found, run.main)}")
+
+
+def further_metrics(
+    problem: ScoredProblem,
+    run: Run,
+    rows: store.Rows,
+    *,
+    tuned: Any,
+    others: dict[int, Any],
+    rivals: dict[str, Any],
+    sure: Abstention | None,
+) -> dict[str, Any]:
+    """The entries of metrics/evaluate.json that not every run has: `seeds`, `slices`, `abstention`, `sets`.
+
+    Args:
+        rows: the test rows; tuned, rivals: predictions for them; others: those of the other seeds, by seed.
+        sure: the thresholds of `evaluate.target_accuracy`.
+    """
+    labels, found = rows.text_labels, {}
+    if others:
+        of_seeds = {run.seed: tuned} | others
+        found["seeds"] = seeds.over_seeds(run.main, labels=labels, tuned=of_seeds, rivals=rivals)
+    if of_slices := slices.by_slice(problem, run.main, read_slices(rows), labels=labels, tuned=tuned, rivals=rivals):
+        found["slices"] = of_slices
+    return found | (sure.measured(tuned, labels) if sure else {})
 
 
 def described(found: dict, main: MainScore) -> str:
@@ -143,11 +168,18 @@ def read_slices(rows: store.Rows) -> slices.Slices:
 
 def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray:
     """The logits of the model in a folder, (texts, outputs), from the stored states unless it changes all layers."""
-    model, depth = load(adapter), Run.load(adapter).depth
-    prefix.splice(model, depth)
+    depth = Run.load(adapter).depth
+    model = parallel.loaded(partial(tuned_model, adapter, depth))
     if not depth:
         rows = replace(rows, states=None)
     return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate"))
+
+
+def tuned_model(adapter: Path, depth: int) -> PreTrainedModel | PeftModel:
+    """The model in a folder, spliced at the depth of the stored states."""
+    model = load(adapter)
+    prefix.splice(model, depth)
+    return model
 
 
 def other_seeds(problem: ScoredProblem, rows: store.Rows, batch_size: int) -> dict[int, Any]:

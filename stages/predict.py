@@ -40,7 +40,7 @@ import pandas as pd
 import pyarrow as pa
 
 from stages.adapters.run import Run
-from stages.backbone import base
+from stages.backbone import base, parallel
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
@@ -69,6 +69,7 @@ def main() -> None:
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
+            parallel.processes(options.processes),
             place(options, models, given) as home,
             outputs.opened(options.output, home, kinds, **how) as output,
         ):
@@ -109,6 +110,9 @@ def parse_arguments() -> argparse.Namespace:
         help="put an apostrophe before texts that a spreadsheet would take for formulas",
     )
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="processes that work on a batch each; on GPUs one each"
+    )
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")
@@ -118,8 +122,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("expected --adapter or --model, found both")
     if options.compare and options.model:
         parser.error("--compare: expected the model in models/adapter, whose base is beside it, found --model")
-    if options.batch_size < 1:
-        parser.error(f"--batch-size: expected 1 or more, found {options.batch_size}")
+    for option in ("batch_size", "processes"):
+        if (found := getattr(options, option)) < 1:
+            parser.error(f"--{option.replace('_', '-')}: expected 1 or more, found {found}")
     if options.defuse_formulas and options.output and options.output.suffix not in outputs.SPREADSHEETS:
         parser.error(f"--defuse-formulas: expected --output to end in .csv or .tsv, found {options.output}")
     options.inputs = inputs(options.input) if options.input else []

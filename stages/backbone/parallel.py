@@ -9,6 +9,7 @@ import functools
 import itertools
 import math
 import mmap
+import multiprocessing
 import os
 import pickle
 import signal
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.backbone import frozen_linear
+from stages.backbone import base, frozen_linear
 from stages.backbone.device import device
 from stages.backbone.precision import autocast
 from stages.common import errors, files
@@ -64,8 +65,8 @@ def each_batch(
     after the other, in the order in which its two workers queue them.
 
     Args:
-        compute: within `processes`, what it returns and what it holds travel between processes; arrays that are
-            mapped into memory are opened there, so that it may write to their files.
+        compute: within `processes`, other processes get it, and send back what it returns; an array that is mapped
+            into memory is opened there, so that it may write to the file.
         progress: the label of the progress bar; a single batch has no bar. None: there is no bar.
         precision: of the matrix products, see `stages.backbone.precision`.
         as_one_of_many: compute even a single batch with one worker's cores and packed weights, so that its results are,
@@ -76,7 +77,7 @@ def each_batch(
     if not batches:
         return []
     way, kept = Way.of(len(batches), precision, as_one_of_many=as_one_of_many), {} if kept is None else kept
-    spread = PROCESSES.get() if len(batches) > 1 else None
+    spread = PROCESSES.get() if len(batches) > 1 and hasattr(model, "load") else None
     computed = (spread or in_threads)(model, compute, batches, way, kept)
     results, hidden = [], len(batches) == 1 or progress is None
     with bar(progress or "", total=sum(map(len, batches)), unit="row", hidden=hidden) as shown, closing(computed):
@@ -152,14 +153,21 @@ def replicas_of(model: nn.Module, count: int, *, packed: bool) -> SimpleQueue:
     return replicas
 
 
+def loaded(load: Callable[[], nn.Module]) -> nn.Module:
+    """What `load` returns: a model that other processes can load, too, in the same way."""
+    model = load()
+    model.load = load
+    return model
+
+
 PROCESSES: ContextVar["Processes | None"] = ContextVar("PROCESSES", default=None)
 """Those over which `each_batch` spreads its batches."""
 
 
 @contextmanager
 def processes(count: int) -> Iterator[None]:
-    """Spread all batches that are computed within the block over so many processes; with one there is no other than
-    this one. They start with the first batches, and end with the block."""
+    """Spread over so many processes the batches that are computed within the block, of models that are `loaded`; with
+    one there is no other than this one. They start with the first batches, and end with the block."""
     if count == 1:
         yield
         return
@@ -179,7 +187,7 @@ class Processes:
 
     def __enter__(self) -> Self:
         # spawned: a forked process can use neither an accelerator nor torch's threads
-        context = torch.multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")
         ended, self.alive = context.Pipe(duplex=False)
         given = {"mp_context": context, "initializer": begin, "initargs": (ended, context.Value("i", 0))}
         self.pool, self.left, self.names = ProcessPoolExecutor(self.count, **given), ExitStack(), itertools.count()
@@ -197,14 +205,11 @@ class Processes:
         """The results for the batches, in order, computed in the processes; see `each_batch`."""
         way = way.shared(self.count)
         size = min(BATCHES_OF_TASK * way.workers, math.ceil(len(batches) / self.count))
-        if self not in kept:
-            kept[self] = self.scratch / f"model-{next(self.names)}"
-            torch.save(model, kept[self])
-        job = self.scratch / f"compute-{next(self.names)}"
+        load, job = pickle.dumps(model.load), self.scratch / f"{next(self.names)}.pickle"
         with job.open("wb") as file:
             ByFile(file).dump(compute)
         tasks = [batches[begin : begin + size] for begin in range(0, len(batches), size)]
-        futures = [self.pool.submit(in_process, kept[self], job, task, way) for task in tasks]
+        futures = [self.pool.submit(in_process, load, job, task, way) for task in tasks]
         try:
             for future in futures:
                 yield from result(future)
@@ -238,6 +243,8 @@ def begin(ended: Connection, started: Synchronized) -> None:
     """
     for number in errors.ENDING:  # the first process, which gets them too, decides
         signal.signal(number, signal.SIG_IGN)
+    multiprocessing.set_start_method("fork", force=True)  # locks, like tqdm's, then leave nothing behind
+    base.quiet_transformers()
     threading.Thread(target=end_after, args=(ended,), daemon=True).start()
     with started.get_lock():
         number, started.value = started.value, started.value + 1
@@ -251,21 +258,16 @@ def end_after(ended: Connection) -> None:
     os._exit(0)
 
 
-def in_process(model: Path, compute: Path, batches: Sequence[Any], way: Way) -> list[Any]:
-    """The results for some batches, by what `Processes` has saved in these files."""
-    return list(in_threads(opened_model(model), opened(compute), batches, way, replicas_by_way(model)))
+def in_process(load: bytes, compute: Path, batches: Sequence[Any], way: Way) -> list[Any]:
+    """The results for some batches, by what `Processes` has pickled."""
+    model, kept = model_by(load)
+    return list(in_threads(model, opened(compute), batches, way, kept))
 
 
-@functools.lru_cache(maxsize=1)
-def opened_model(path: Path) -> nn.Module:
-    """The model in a file, whose weights on CPUs all processes have in memory once."""
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=False)  # written by this command
-
-
-@functools.lru_cache(maxsize=1)
-def replicas_by_way(path: Path) -> dict[Any, Any]:
-    """Where the replicas of the model in a file are kept, see `each_batch`."""
-    return {}
+@functools.lru_cache(maxsize=2)  # of `predict --compare`
+def model_by(load: bytes) -> tuple[nn.Module, dict[Any, Any]]:
+    """A model, by the function that loads it, and where its replicas are kept, see `each_batch`."""
+    return pickle.loads(load)(), {}
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ model's logits are the full model's, and an adapter trained on the spliced model
 """
 
 import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -126,18 +125,15 @@ def capture(model: PreTrainedModel, depth: int) -> None:
     The output has the shape (batch, tokens, hidden).
     """
     remove(model, range(depth, len(blocks(model))))
+
+    def record(block: PassThrough, args: tuple) -> None:
+        block.states = args[0]
+
+    def states(model: PreTrainedModel, args: tuple, output: ModelOutput) -> torch.Tensor:
+        return blocks(model)[depth].states
+
     blocks(model)[depth].register_forward_pre_hook(record)
-    model.register_forward_hook(partial(recorded, depth=depth))
-
-
-def record(block: PassThrough, args: tuple) -> None:
-    """Keep the block's input."""
-    block.states = args[0]
-
-
-def recorded(model: PreTrainedModel, args: tuple, output: ModelOutput, *, depth: int) -> torch.Tensor:
-    """What `record` kept, in place of the model's output."""
-    return blocks(model)[depth].states
+    model.register_forward_hook(states)
 
 
 def splice(model: PreTrainedModel, depth: int) -> None:
@@ -148,19 +144,16 @@ def splice(model: PreTrainedModel, depth: int) -> None:
     if not depth:
         return
     remove(model, range(depth))
-    model.register_forward_pre_hook(partial(take, depth=depth), with_kwargs=True)
+
+    def take(model: PreTrainedModel, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        blocks(model)[depth].states = kwargs.pop("states")
+        return args, kwargs
+
+    def hand_over(block: nn.Module, args: tuple) -> tuple:
+        return block.states.to(args[0]), *args[1:]
+
+    model.register_forward_pre_hook(take, with_kwargs=True)
     blocks(model)[depth].register_forward_pre_hook(hand_over)
-
-
-def take(model: PreTrainedModel, args: tuple, kwargs: dict, *, depth: int) -> tuple[tuple, dict]:
-    """Take the stored states out of the model's arguments, and give them to the block that reads them."""
-    blocks(model)[depth].states = kwargs.pop("states")
-    return args, kwargs
-
-
-def hand_over(block: nn.Module, args: tuple) -> tuple:
-    """The stored states, in place of the block's input."""
-    return block.states.to(args[0]), *args[1:]
 
 
 def remove(model: PreTrainedModel, indices: range) -> None:

@@ -24,33 +24,28 @@ def mlp_at_last_token_only(model: PreTrainedModel) -> None:
     feed_forward = next((block.mlp for block in prefix.blocks(model)[-1:] if hasattr(block, "mlp")), None)
     if feed_forward is None or len(inspect.signature(feed_forward.forward).parameters) != 1:
         return
-    model.register_forward_pre_hook(find_last_tokens, with_kwargs=True)
-    feed_forward.register_forward_pre_hook(pick_last_tokens)
+
+    def find(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        read = None
+        if ids is not None:
+            read = torch.arange(ids.shape[0], device=ids.device), last_tokens(ids, model.config.pad_token_id)
+        prefix.blocks(model)[-1].mlp.read = read
+
+    def pick(feed_forward: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        feed_forward.shape = args[0].shape
+        return args[0] if feed_forward.read is None else args[0][feed_forward.read].unsqueeze(1)
+
+    def put_back(feed_forward: nn.Module, args: tuple[torch.Tensor], computed: torch.Tensor) -> torch.Tensor:
+        if feed_forward.read is None:
+            return computed
+        result = computed.new_zeros(feed_forward.shape)
+        result[feed_forward.read] = computed.squeeze(1)
+        return result
+
+    model.register_forward_pre_hook(find, with_kwargs=True)
+    feed_forward.register_forward_pre_hook(pick)
     feed_forward.register_forward_hook(put_back)
-
-
-def find_last_tokens(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
-    """Tell the last block's feed-forward module where the head reads."""
-    ids = args[0] if args else kwargs.get("input_ids")
-    read = None
-    if ids is not None:
-        read = torch.arange(ids.shape[0], device=ids.device), last_tokens(ids, model.config.pad_token_id)
-    prefix.blocks(model)[-1].mlp.read = read
-
-
-def pick_last_tokens(feed_forward: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
-    """The states of those tokens alone, (batch, 1, hidden)."""
-    feed_forward.shape = args[0].shape
-    return args[0] if feed_forward.read is None else args[0][feed_forward.read].unsqueeze(1)
-
-
-def put_back(feed_forward: nn.Module, args: tuple[torch.Tensor], computed: torch.Tensor) -> torch.Tensor:
-    """What was computed for those tokens, at their places, (batch, tokens, hidden)."""
-    if feed_forward.read is None:
-        return computed
-    result = computed.new_zeros(feed_forward.shape)
-    result[feed_forward.read] = computed.squeeze(1)
-    return result
 
 
 def read_last_token(model: PreTrainedModel) -> None:
@@ -59,18 +54,15 @@ def read_last_token(model: PreTrainedModel) -> None:
     transformers finds that token by the token ids; without ids it reads the last position, which is padding in the
     shorter rows of a batch.
     """
-    model.register_forward_pre_hook(find_ends, with_kwargs=True)
-    model.score.register_forward_pre_hook(pick_ends)
 
+    def find(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
+        mask = None if kwargs.get("inputs_embeds") is None else kwargs["attention_mask"]
+        model.score.last = None if mask is None else last_tokens(mask, pad_token_id=0)
 
-def find_ends(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
-    """Tell the head where each row ends, if the model gets embeddings."""
-    mask = None if kwargs.get("inputs_embeds") is None else kwargs["attention_mask"]
-    model.score.last = None if mask is None else last_tokens(mask, pad_token_id=0)
+    def pick(head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        if head.last is None:
+            return args[0]
+        return args[0][torch.arange(len(head.last)), head.last].unsqueeze(1)
 
-
-def pick_ends(head: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
-    """The last token's states alone, (batch, 1, hidden)."""
-    if head.last is None:
-        return args[0]
-    return args[0][torch.arange(len(head.last)), head.last].unsqueeze(1)
+    model.register_forward_pre_hook(find, with_kwargs=True)
+    model.score.register_forward_pre_hook(pick)

@@ -56,7 +56,9 @@ class Classifier:
     def tuned(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
         """The model after tuning: an adapter, or what `stages.export` made of it."""
         run, in_onnx = Run.load(model.adapter), onnx_model.is_in(model.adapter)
-        tuned = OnnxModel(model.adapter / onnx_model.GRAPH) if in_onnx else load(model.adapter)
+        tuned = (
+            OnnxModel(model.adapter / onnx_model.GRAPH) if in_onnx else parallel.loaded(partial(load, model.adapter))
+        )
         return cls(
             logits=partial(logits, tuned, **reading(model, run, batch_size)),
             problem=run.problem,
@@ -71,7 +73,8 @@ class Classifier:
         """The model before tuning: a zero-shot classifier by the label words, if it has a language-model head."""
         run, names = Run.load(model.adapter), class_names(model)
         labels = label_arguments(run.problem, names, load_labels(model.adapter)["pad_token_id"])
-        untuned = load_base(model.base, labels=labels, seed=run.seed, head="label_words", words=run.label_words)
+        how = {"labels": labels, "seed": run.seed, "head": "label_words", "words": run.label_words}
+        untuned = parallel.loaded(partial(load_base, model.base, **how))
         return cls(
             logits=partial(logits, untuned, **reading(model, run, batch_size)),
             problem=run.problem,
@@ -132,16 +135,21 @@ def logits(
     lengths = np.array([len(row) for row in rows["input_ids"]])
     counts = [len(text) for text in fitted["tokens"]]
     batches = store.by_length(lengths, batch_size)
-
-    def compute(model: PreTrainedModel | OnnxModel, indices: np.ndarray) -> np.ndarray:
-        given = {name: [values[index] for index in indices] for name, values in rows.items()}
-        if isinstance(model, OnnxModel):
-            return model(tokenizer.pad(given, return_tensors="np"))[0]
-        return inference.array(model(**tokenizer.pad(given, return_tensors="pt").to(device())).logits)
-
     in_onnx = isinstance(model, OnnxModel)
     each = model.each_batch if in_onnx else partial(parallel.each_batch, model, progress=None, kept=kept)
-    found = np.concatenate(each(compute, batches))
-    result = np.empty_like(found)
-    result[np.concatenate(batches)] = found
-    return store.pooled(result, np.cumsum([0, *counts]))
+    found = each(partial(logits_of_batch, rows=rows, tokenizer=tokenizer), batches)
+    return store.pooled(inference.in_order(found, batches), np.cumsum([0, *counts]))
+
+
+def logits_of_batch(
+    model: PreTrainedModel | OnnxModel,
+    indices: np.ndarray,
+    *,
+    rows: dict[str, list[list[int]]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> np.ndarray:
+    """The logits for the rows at `indices`, (batch, classes); `rows`: what the model takes of each, by name."""
+    given = {name: [values[index] for index in indices] for name, values in rows.items()}
+    if isinstance(model, OnnxModel):
+        return model(tokenizer.pad(given, return_tensors="np"))[0]
+    return inference.array(model(**tokenizer.pad(given, return_tensors="pt").to(device())).logits)
