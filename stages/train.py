@@ -26,6 +26,7 @@ from stages.backbone import base, precision, prefix, store
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress
+from stages.compute import ranks
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
@@ -52,15 +53,24 @@ def main() -> None:
     params = Params.load().filled(store.About.load(paths.ENCODED).dataset)
     precision.check(params.precision)
     base.quiet_transformers()
+    ranks.run(partial(train_seeds, params), processes=params.compute.processes)
+
+
+def train_seeds(params: Params) -> None:
+    """Train with every seed, and write what comes of it; each rank calls this, see `stages.compute.ranks`."""
+    ranks.check_share(params.train.batch_size)
     about, rows = load_rows(params)
     main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
     options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
-    with places.place("train", settings=recorded(params), inputs=inputs(), days=params.checkpoints.days) as place:
+    settings = recorded(params) | {"ranks": len(ranks.gathered(None))}
+    kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)
+    with ranks.by_first(kept) as place:
         metrics = {seed: trained(task, seed=seed, home=place / f"seed-{seed}") for seed in options.seeds}
-        kept = best_seed(metrics, options, main_score)
-        publish(place, options.seeds, kept)
-        save_metrics(metrics, kept)
+        best = best_seed(metrics, options, main_score)
+        if ranks.is_first():
+            publish(place, options.seeds, best)
+            save_metrics(metrics, best)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +93,14 @@ def trained(task: Task, *, seed: int, home: Path) -> dict[str, Any]:
         home: of what is kept; `adapter`, `curves` and metrics.json in its folder `done` are there once all are.
     """
     done = home / "done"
-    if done.exists():
+    if ranks.agreed(done.exists()):
         progress.say(f"train: seed {seed} was trained by an interrupted run")
     else:
         checkpoints = Checkpoints(home, seconds=60 * task.params.checkpoints.minutes)
-        with files.replacing(done) as folder:
+        with ranks.by_first(files.replacing(done)) as folder:
             metrics = train(task, seed=seed, checkpoints=checkpoints, folder=folder)
-            files.write_json(folder / "metrics.json", metrics)
+            if ranks.is_first():
+                files.write_json(folder / "metrics.json", metrics)
     return files.read_json(done / "metrics.json")
 
 
@@ -116,8 +127,9 @@ def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> d
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, folder / "curves", **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
-    (folder / "adapter").mkdir()
-    save(model, about, params, metrics, folder / "adapter")
+    if ranks.is_first():
+        (folder / "adapter").mkdir()
+        save(model, about, params, metrics, folder / "adapter")
     return metrics
 
 

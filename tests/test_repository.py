@@ -66,6 +66,7 @@ PACKAGES = (
     "sources",
     "rows",
     "backbone",
+    "compute",
     "encoding",
     "classifier",
     "adapters",

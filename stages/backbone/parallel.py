@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from stages.backbone import base, frozen_linear
 from stages.backbone.device import device
@@ -78,7 +78,7 @@ def each_batch(
         return []
     way, kept = Way.of(len(batches), precision, as_one_of_many=as_one_of_many), {} if kept is None else kept
     spread = PROCESSES.get() if len(batches) > 1 and hasattr(model, "load") else None
-    computed = (spread or in_threads)(model, compute, batches, way, kept)
+    computed = (spread or (in_ranks if ranks()[1] > 1 else in_threads))(model, compute, batches, way, kept)
     results, hidden = [], len(batches) == 1 or progress is None
     with bar(progress or "", total=sum(map(len, batches)), unit="row", hidden=hidden) as shown, closing(computed):
         for batch, result in zip(batches, computed, strict=True):
@@ -139,6 +139,23 @@ def in_threads(
                 pool.shutdown(cancel_futures=True)  # an interruption waits for the current batches alone
     finally:
         torch.set_num_threads(threads)
+
+
+def in_ranks(
+    model: nn.Module, compute: Callable, batches: Sequence[Any], way: Way, kept: dict[Any, Any]
+) -> Iterator[Any]:
+    """The results for the batches, in order, of which each rank of a training computes its share; see `each_batch`."""
+    number, count = ranks()
+    found: list[Any] = [None] * count
+    distributed.all_gather_object(found, list(in_threads(model, compute, batches[number::count], way, kept)))
+    return (found[index % count][index // count] for index in range(len(batches)))
+
+
+def ranks() -> tuple[int, int]:
+    """The number of this process among those of a training, and how many they are; see stages/compute/ranks.py."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def replicas_of(model: nn.Module, count: int, *, packed: bool) -> SimpleQueue:

@@ -3,6 +3,7 @@
 Where standard error is no terminal (a file, a CI's log), a line at every 10 % takes the place of the bar.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +20,19 @@ SECONDS = 10
 """The least time between two such lines: what takes less has none, so that a run's log stays short."""
 
 
+SILENT = "STAGES_SILENT"
+"""The environment variable with which a process shows nothing."""
+
+
+def silence() -> None:
+    """Show nothing from now on: another process does."""
+    os.environ[SILENT] = "1"
+
+
 def say(line: str) -> None:
     """Print a line, above the bar if there is one."""
-    tqdm.write(printable(line), file=sys.stderr)
+    if SILENT not in os.environ:
+        tqdm.write(printable(line), file=sys.stderr)
 
 
 @contextmanager
@@ -33,7 +44,7 @@ def bar(label: str, *, total: int | None, unit: str, hidden: bool = False) -> It
         unit: what is counted, in the singular.
         hidden: show nothing.
     """
-    shown = sys.stderr.isatty() and not hidden
+    shown = sys.stderr.isatty() and not hidden and SILENT not in os.environ
     options = {"desc": label, "total": total, "unit": unit, "unit_scale": unit == "byte"}
     kind = tqdm(**options, leave=False, dynamic_ncols=True) if shown else None
     try:

@@ -16,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from stages.classifier.weights import put, trained
 from stages.common import files, progress
+from stages.compute import ranks
 from stages.resuming.pace import Pace
 
 STATE = "state.pt"
@@ -43,7 +44,7 @@ class Checkpoints(TrainerCallback):
 
     def __init__(self, home: Path, *, seconds: float) -> None:
         self.home, self.pace = home, Pace(seconds)
-        self.found = max(home.glob("checkpoint-*"), default=None)
+        self.found = ranks.agreed(max(home.glob("checkpoint-*"), default=None))
         self.state: dict[str, Any] = torch.load(self.found / STATE, weights_only=True) if self.found else {}
 
     @property
@@ -83,7 +84,7 @@ class Checkpoints(TrainerCallback):
         if self.found:
             for part, state_of_part in zip(self.parts, self.state["parts"], strict=True):
                 part.restore(state_of_part)
-            self.trainer._tr_loss = self.state["loss"].to(args.device)
+            self.trainer._tr_loss = self.state["losses"][args.process_index].to(args.device)
             self.trainer._globalstep_last_logged = self.state["logged_step"]
 
     def on_epoch_begin(
@@ -101,20 +102,22 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have the Trainer save, once it has logged and evaluated."""
-        control.should_save = self.pace.due and state.global_step < state.max_steps
+        control.should_save = ranks.agreed(self.pace.due) and state.global_step < state.max_steps
 
     def save(self) -> None:
         """Write a checkpoint, then remove the one before."""
         trainer = self.trainer
         name = f"checkpoint-{self.current}-{trainer.state.global_step:09}"
-        with self.pace.saving(), files.replacing(self.home / name) as folder:
-            trainer._save_optimizer_and_scheduler(str(folder))
-            trainer._save_scaler(str(folder))
-            trainer._save_rng_state(str(folder))
-            shutil.copytree(self.home / EPOCH, folder / EPOCH)
-            trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-            torch.save(self.memory(), folder / STATE)
-        for path in self.home.glob("checkpoint-*"):
+        memory = self.memory()
+        with self.pace.saving(), ranks.by_first(files.replacing(self.home / name)) as folder:
+            trainer._save_rng_state(str(folder))  # of each rank
+            if ranks.is_first():
+                trainer._save_optimizer_and_scheduler(str(folder))
+                trainer._save_scaler(str(folder))
+                shutil.copytree(self.home / EPOCH, folder / EPOCH)
+                trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+                torch.save(memory, folder / STATE)
+        for path in self.home.glob("checkpoint-*") if ranks.is_first() else ():
             if path.name != name:
                 shutil.rmtree(path)
 
@@ -127,7 +130,7 @@ class Checkpoints(TrainerCallback):
             "step": trainer.state.global_step,
             "epoch": trainer.state.epoch,
             "weights": [part.detach() for part in trained(trainer.model)],
-            "loss": trainer._tr_loss,
+            "losses": ranks.gathered(trainer._tr_loss),
             "logged_step": trainer._globalstep_last_logged,
             "parts": [part.state() for part in self.parts],
         }

@@ -12,14 +12,18 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer_utils import EvalLoopOutput
 
 from stages.adapters import methods
 from stages.backbone import store
 from stages.classifier.weights import put
 from stages.common import files, progress
 from stages.common.errors import PipelineError
+from stages.compute import ranks
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.resuming.checkpoints import Checkpoints
@@ -88,7 +92,8 @@ def fit(
             trainer.add_callback(callback)
         checkpoints.attach(trainer, parts=[*of_method, logged, best], before=(chosen_start, scores))
         rate = train(trainer, logged, best, rates=rates, options=options)
-    logged.save(curves)
+    if ranks.is_first():
+        logged.save(curves)
     chosen = {"head_init": chosen_start, "epochs": options.epochs, "lr": rate, "balance": options.balance}
     found = {"main": main.key, "recipe": chosen, "start": scores, "best_epoch": best.epoch}
     return found | kept_scores(best.scores, main, list(model.config.id2label.values()))
@@ -131,10 +136,11 @@ def start(trainer: "RowTrainer", starts: dict[str, head.Start], best: Best) -> t
 def validation_scores(
     given: EvalPrediction, *, rows: store.Rows, problem: Problem, main: MainScore, unit: float
 ) -> dict[str, float | list[float]]:
-    """What `Problem.validate` finds in the logits of the validation rows."""
+    """What `Problem.validate` finds in the logits of the validation rows; all ranks take what the first one finds."""
     _, indices = given.label_ids
     order = np.argsort(indices)  # rows came in another order, in batches of similar length
-    return problem.validate(rows.pooled(given.predictions[order]), rows.text_labels, unit=unit, main=main)
+    found = problem.validate(rows.pooled(given.predictions[order]), rows.text_labels, unit=unit, main=main)
+    return ranks.agreed(found)
 
 
 def kept_scores(found: dict[str, Any], main: MainScore, class_names: list[str]) -> dict[str, float | dict[str, float]]:
@@ -233,6 +239,8 @@ def arguments(
         label_names=["labels", INDICES],  # the Trainer passes these to compute_metrics with the logits
         remove_unused_columns=False,
         dataloader_pin_memory=torch.accelerator.is_available(),
+        accelerator_config={"split_batches": True},  # of the ranks, each gets its share of a batch
+        average_tokens_across_devices=False,  # the loss is a mean over rows
     )
     if found.device and found.n_gpu > 1:  # each would get a batch of its own (`nn.DataParallel`)
         found._n_gpu = 1
@@ -252,6 +260,24 @@ class RowTrainer(Trainer):
     def __init__(self, **settings: Any) -> None:
         super().__init__(preprocess_logits_for_metrics=logits_alone, **settings)
         self.remove_callback(PrinterCallback)  # it prints dictionaries
+        ranks.seed(self.args.seed)
+
+    def _get_train_sampler(self, *args: Any) -> Sampler:
+        return ranks.AgreedOrder(super()._get_train_sampler(*args))
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.world_size > 1:
+            loader.batch_sampler.__class__ = ranks.EqualShares
+        return loader
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        found = super().evaluation_loop(*args, **kwargs)
+        if self.args.world_size > 1:  # the Trainer weighs every rank's share of the last batch as if it were whole
+            logits, labels = torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids[0])
+            loss = ForSequenceClassificationLoss(labels, logits, self.model.config)
+            found.metrics["eval_loss"] = ranks.agreed(loss.item())
+        return found
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         model_inputs = {name: values for name, values in inputs.items() if name != INDICES}
@@ -277,6 +303,8 @@ class RowTrainer(Trainer):
         """
         self.args.learning_rate = rate
         self.optimizer = self.lr_scheduler = None
+        if self.args.world_size > 1:  # accelerate takes a model that was evaluated for one that DDP has wrapped
+            self.model._is_accelerate_prepared = False
         if options.lora_plus_ratio:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = create_loraplus_optimizer(

@@ -1,0 +1,157 @@
+"""The processes of one training, its ranks: all do the same, each with its share of every batch, and the first writes.
+
+A stage starts its ranks itself (`run`), or torchrun or `accelerate launch` does, on several machines too, which then
+share the repository's folder. Without them there is one rank, and nothing here does anything.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from torch import distributed
+from torch.utils.data import Sampler
+
+from stages.backbone import base
+from stages.backbone.parallel import Processes, ranks, result
+from stages.common import files, progress
+from stages.common.errors import PipelineError
+
+PATIENCE = 5.0
+"""Seconds within which it is noticed that a rank was killed; another rank may fail first, by the lost connection."""
+
+Value = TypeVar("Value")
+
+
+def run(work: Callable[[], None], *, processes: int) -> None:
+    """Do `work` in so many ranks, each a process of its own; with one, or as one of the ranks that were started
+    otherwise, in this process.
+
+    Raises:
+        PipelineError: a rank was killed; or what `work` raises.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        join_and_do(work, "env://")
+    elif processes == 1:
+        work()
+    else:
+        os.environ.setdefault(
+            "TORCH_CPP_LOG_LEVEL", "ERROR"
+        )  # of the ranks: DDP warns that it looks for unused weights
+        with files.scratch() as scratch, Processes(processes) as started:
+            threads = max(1, torch.get_num_threads() // processes)
+            given = {"count": processes, "threads": threads, "meeting": f"file://{(scratch / 'ranks').absolute()}"}
+            futures = [started.pool.submit(be_rank, work, rank, **given) for rank in range(processes)]
+            done, others = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future.exception() for future in done if future.exception()]
+            if failed and not any(isinstance(error, PipelineError | BrokenProcessPool) for error in failed):
+                done = wait(others, timeout=PATIENCE).done | done
+            for future in sorted(done, key=lambda one: isinstance(one.exception(), BrokenProcessPool), reverse=True):
+                result(future)
+
+
+def be_rank(work: Callable[[], None], rank: int, *, count: int, threads: int, meeting: str) -> None:
+    """Do `work` as a rank in a process that was started for it; the environment is as torchrun would have it."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ |= {name: str(value) for name, value in (names | {"OMP_NUM_THREADS": threads}).items()}
+    torch.set_num_threads(threads)
+    join_and_do(work, meeting)
+
+
+def join_and_do(work: Callable[[], None], meeting: str) -> None:
+    """Meet the other ranks, then do `work`; only the first shows progress."""
+    if devices := torch.accelerator.device_count():
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)) % devices)
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    distributed.init_process_group(init_method=meeting, rank=number, world_size=count)
+    base.quiet_transformers()
+    if number:
+        progress.silence()
+    work()
+    distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is the rank that writes."""
+    return ranks()[0] == 0
+
+
+def agreed(value: Value) -> Value:
+    """The first rank's value, in all ranks."""
+    if ranks()[1] == 1:
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def gathered(value: Value) -> list[Value]:
+    """The values of all ranks, in all ranks."""
+    count = ranks()[1]
+    if count == 1:
+        return [value]
+    found: list[Any] = [None] * count
+    distributed.all_gather_object(found, value)
+    return found
+
+
+@contextmanager
+def by_first(context: AbstractContextManager[Value]) -> Iterator[Value]:
+    """Enter a context in the first rank alone; all ranks get its value, and go on once it was left."""
+    if is_first():
+        with context as value:
+            yield agreed(value)
+            gathered(None)  # so that all are done with it
+    else:
+        yield agreed(None)
+        gathered(None)
+    gathered(None)
+
+
+def check_share(batch_size: int) -> None:
+    """Check that every rank gets an equal share of a batch.
+
+    Raises:
+        PipelineError: it does not.
+    """
+    count = ranks()[1]
+    if batch_size % count:
+        raise PipelineError(
+            f"train.batch_size: expected a multiple of the {count} processes, which share each batch, found "
+            f"{batch_size}; change it, or compute.processes"
+        )
+
+
+def seed(value: int) -> None:
+    """Have every rank but the first draw random numbers of its own, for example in dropout."""
+    if number := ranks()[0]:
+        torch.manual_seed(int(np.random.SeedSequence([value, number]).generate_state(1)[0]))
+
+
+class AgreedOrder(Sampler):
+    """The order of rows that the first rank draws, in all ranks."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(agreed(list(self.sampler)))
+
+
+class EqualShares(BatchSamplerShard):
+    """This rank's share of each batch. The last batch may be smaller: what it lacks to equal shares are rows of its own
+    again, fewer than there are ranks, where accelerate would fill it up to a whole batch."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batch_sampler:
+            share = math.ceil(len(batch) / self.num_processes)
+            yield np.resize(batch, share * self.num_processes)[share * self.process_index :][:share].tolist()

@@ -1,0 +1,120 @@
+"""Batches that are spread over processes: the same bits, and a clear end whatever happens to a process."""
+
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import LAYERS
+from families import described, labels_of, sentences, unlabelled
+from torch import nn
+
+from stages import encode
+from stages.backbone import base, parallel, store
+from stages.classifier import inference
+from stages.classifier.model import load_base
+from stages.common.errors import PipelineError
+from stages.encoding.template import load_tokenizer
+from stages.serving import answers
+
+BATCH = 3
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)])
+def processes(request, tmp_path_factory):
+    """Some processes, which all tests use: it takes seconds to start them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("processes"))
+        with parallel.Processes(request.param) as spread:
+            yield spread
+
+
+@contextmanager
+def used(spread):
+    """What is computed within the block is spread over these processes."""
+    before = parallel.PROCESSES.set(spread)
+    yield
+    parallel.PROCESSES.reset(before)
+
+
+@pytest.fixture
+def rows():
+    """Rows of unequal lengths."""
+    draw = np.random.default_rng(0)
+    return unlabelled([draw.integers(5, 50, draw.integers(2, 12)) for _ in range(40)], 0)
+
+
+def classifier(folder):
+    """A model that other processes can load."""
+    return parallel.loaded(partial(load_base, folder, labels=labels_of(["bad", "good"], 0), seed=1))
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_logits_features_and_answers_are_those_of_one_process(family, processes, rows, saved_model):
+    model = classifier(saved_model(family))
+    tokenizer = load_tokenizer(saved_model(family), pairs=False, template=None, truncation="head")
+    texts, computed = [text for text, _ in sentences(30)], []
+
+    def compute():
+        options = {"batch_size": BATCH, "progress": "test"}
+        logits, features = inference.logits_and_features(model, rows, after=(1, LAYERS), **options)
+        answered = answers.logits(model, texts, tokenizer=tokenizer, batch_size=BATCH, kept={})
+        return [logits, *features, inference.logits(model, rows, **options), answered]
+
+    expected = compute()
+    with used(processes), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "in_threads", lambda *given: computed.append(given))
+        found = compute()
+    assert not computed, "all was computed in other processes"
+    assert_same(found, expected)
+
+
+def test_states_that_processes_write_to_one_file_are_those_of_one_process(processes, saved_model, tmp_path):
+    folder, how = saved_model("llama"), {"depth": 2, "matmul_precision": "float32"}
+    model = parallel.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
+    draw = np.random.default_rng(0)
+    rows = unlabelled([draw.integers(5, 50, draw.integers(2, 12)) for _ in range(40)], 0)
+    rows.tokens.astype(np.int32).tofile(tmp_path / "tokens.bin")
+    rows = replace(rows, tokens=np.memmap(tmp_path / "tokens.bin", np.int32, mode="r"))
+    made, noted = [], []
+    for name, spread in (("alone", None), ("spread", processes)):
+        (tmp_path / name).mkdir()
+        states = store.create_states(tmp_path / name, tokens=len(rows.tokens), about=described(depth=2))
+        compute = partial(encode.encode_batch, rows=rows, states=states)
+        with used(spread):
+            batches = rows.by_length(BATCH)
+            parallel.each_batch(model, compute, batches, progress="test", note=lambda batch: noted.append(batch[0]))
+        states.flush()
+        made.append((tmp_path / name / store.STATES).read_bytes())
+    assert made[0] == made[1]
+    assert noted == [batch[0] for batch in batches] * 2, "each batch is noted, in order"
+
+
+def test_an_error_in_a_process_is_that_of_one_process(processes, rows, saved_model):
+    damaged = replace(rows, tokens=np.where(rows.tokens == rows.tokens[0], 10**6, rows.tokens))  # no such token
+    model = classifier(saved_model("llama"))
+    with used(processes), pytest.raises(IndexError, match="out of range"):
+        inference.logits(model, damaged, batch_size=BATCH, progress="test")
+
+
+def test_a_process_that_is_killed_ends_the_work_with_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Linear(1, 1)
+    model.load = partial(signal.raise_signal, signal.SIGKILL)
+    killed = "expected all processes to run to the end, found one that was killed.*run the command again"
+    with pytest.raises(PipelineError, match=killed), parallel.processes(2):
+        parallel.each_batch(model, print, [[1], [2]], progress="test")
+    assert not any(tmp_path.glob(".cache/scratch/*")), "nothing is left"
+    assert parallel.PROCESSES.get() is None
+
+
+def test_one_process_is_this_one():
+    with parallel.processes(1):
+        assert parallel.PROCESSES.get() is None
