@@ -39,9 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     with server() as url, sync_playwright() as playwright, playwright.chromium.launch(**chromium()) as browser:
         picture = taken(browser, url, width=options.width, dark=options.dark)
-    small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    small.save(options.output, optimize=True)
-    print(f"{options.output}: {options.output.stat().st_size:,} bytes")
+    save(picture, options.output)
 
 
 @contextmanager
@@ -89,6 +87,13 @@ def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
     box = last.bounding_box()
     clip = {"x": 0, "y": 0, "width": width, "height": box["y"] + box["height"] + MARGIN}
     return page.screenshot(full_page=True, clip=clip)
+
+
+def save(picture: bytes, path: Path) -> None:
+    """Write a PNG as a small file, and print its size."""
+    small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
