@@ -94,9 +94,7 @@ def chunks(path: Path, at: Callable[[int], Any] = int) -> Iterator[bytes]:
 def opened(path: Path) -> "BinaryIO | Unfolding":
     """The content of a file as a stream, decompressed if it is compressed."""
     file = path.open("rb")
-    start = file.read(10)
-    file.seek(0)
-    return Unfolding(file) if compression(start) else file
+    return Unfolding(file) if compression(file.peek(10)) else file
 
 
 def compression(start: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
@@ -117,7 +115,7 @@ def zstd(packed: BinaryIO) -> BinaryIO:
     return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
 
 
-class Unfolding:
+class Unfolding(io.RawIOBase):
     """A compressed file as a stream of what it unfolds to, as `tarfile` takes one.
 
     The budget grows with what is read of the file, and shrinks with what comes out: so an innocent beginning does not
@@ -156,6 +154,10 @@ class Unfolding:
         if self.budget < 0:
             raise ValueError(TOO_MUCH)
 
+    def readable(self) -> bool:
+        """It is: `io.TextIOWrapper` asks."""
+        return True
+
     def close(self) -> None:
         """Close the file."""
         self.packed.close()
@@ -186,8 +188,7 @@ def check_unfolding(unfolded: int, size: int) -> None:
 def with_line_feeds(text: str) -> str:
     """The text of a table whose rows end in line feeds. A carriage return within a row stays, unless the first row and
     most others end in one, as in old files of the Mac."""
-    lone = len(LONE_RETURN.findall(text))
-    if not lone:
+    if not (lone := len(LONE_RETURN.findall(text))):
         return text
     first = re.search(r"\r\n?|\n", text)[0]
     if first == "\r" and lone > text.count("\n"):
@@ -282,9 +283,8 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
         return dialect
     found = {}
     for name, delimiter in DELIMITERS.items():
-        rows = [
-            row for row in itertools.islice(fields(first, {"sep": delimiter}), FIRST_LINES) if any(map(str.strip, row))
-        ]
+        some = itertools.islice(fields(first, {"sep": delimiter}), FIRST_LINES)
+        rows = [row for row in some if any(map(str.strip, row))]
         if len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
             found[name] = len(rows[0])
     if not found:

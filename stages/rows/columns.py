@@ -1,4 +1,4 @@
-"""Columns: their names, and which is the text and which is the label where `data.text` or `data.label` is null.
+"""Columns: their names, their values, and which is the text and which the label where `data` names none.
 
 Text: the column named `text`; else the only one with running text: half of its values have three words or more, and
 half of its values are distinct. Label: the column named `label`; else the only other one whose values could be labels:
@@ -7,15 +7,21 @@ several labels, lists; for numbers, numbers that are not those of the rows. Wher
 is chosen.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+from datasets import ClassLabel, Features, List
 
 from stages.common import texts
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem, label_text
 from stages.rows.params import Data
+
+VALUE_TYPES = None | str | int | float
+"""The types of a text or a label."""
 
 LEAST_WORDS = 3
 """Words of a value, in the middle, from which a column is running text."""
@@ -148,3 +154,49 @@ def trimmed(names: list, wanted: list[str]) -> list:
 def listed(fields: list) -> str:
     """Fields as one line for an error message."""
     return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"
+
+
+def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
+    """Check that the columns hold values that texts and labels may be.
+
+    Args:
+        table: its index is the number of each row before.
+        roles: the role of each column to check.
+        lists: the roles whose values may be lists.
+
+    Raises:
+        PipelineError: a column holds another value.
+    """
+    for column, role in roles.items():
+        kinds = VALUE_TYPES | list if role in lists else VALUE_TYPES
+        odd = table[column][~table[column].map(lambda value, kinds=kinds: isinstance(value, kinds)).astype(bool)]
+        if len(odd):
+            raise PipelineError(
+                f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
+                f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
+            )
+
+
+def as_texts(values: pd.Series) -> pd.Series:
+    """The values in Arrow's memory, which takes a fraction of that of Python's objects, if all are valid texts."""
+    try:
+        return values.astype("str") if pd.api.types.infer_dtype(values, skipna=False) == "string" else values
+    except UnicodeEncodeError:  # a lone surrogate
+        return values
+
+
+def values_of(table: pa.Table) -> dict[str, list]:
+    """Each column's values; class numbers become names if `datasets` wrote these into the schema."""
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    for name, feature in Features.from_arrow_schema(table.schema).items():
+        if isinstance(feature, ClassLabel):
+            columns[name] = class_of(columns[name], feature)
+        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+            columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
+    return columns
+
+
+def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:
+    """The names of the classes; None for -1 and None, which mean a missing label."""
+    name_of = dict(enumerate(feature.names))
+    return [name_of.get(number) for number in numbers]

@@ -1,26 +1,29 @@
 """Read a tsv, csv, jsonl or Parquet file, several of them, or folders of .txt files, as one table.
 
-Files may be compressed. Spaces at the ends of column names do not count.
+Files may be compressed. Spaces at the ends of column names do not count. Tables are read in parts of `AT_ONCE` rows, so
+that few values are Python objects at a time.
 """
 
+import codecs
 import csv
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features, List
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
-from stages.rows.columns import is_row, listed, trimmed
+from stages.rows.columns import as_texts, check_values, is_row, listed, trimmed, values_of
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
@@ -28,8 +31,8 @@ ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".par
 BYTES_OF_ROW = 32
 """The least memory that a row takes."""
 
-VALUE_TYPES = None | str | int | float
-"""The types of a text or a label."""
+AT_ONCE = 10_000
+"""Rows of a part of a table."""
 
 
 def read(
@@ -41,6 +44,7 @@ def read(
     lists: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """One column for each role: text, numbers, booleans or None; dictionaries of these for a role of several columns.
+    A column of texts alone has pandas' type `str`, others `object`.
 
     Args:
         path: a file; or a folder, whose files make one table, in sorted order.
@@ -57,11 +61,11 @@ def read(
     if format == "folders" or (format is None and text_files(path)):
         for role, nothing in (("text_pair", "null"), ("slices", "[]")):
             if role in wanted:
-                raise PipelineError(
-                    f"{path.name}: expected data.{role}: {nothing} with a folder of .txt files, one text each"
-                )
+                line = f"expected data.{role}: {nothing} with a folder of .txt files, one text each"
+                raise PipelineError(f"{path.name}: {line}")
         return read_folders(path)[list(wanted)]
-    return pd.concat([read_file(file, wanted, format, names, lists) for file in files_of(path)], ignore_index=True)
+    found = (part for file in files_of(path) for part in read_file(file, wanted, format, names, lists))
+    return pd.concat(found, ignore_index=True)
 
 
 def read_all(path: Path, *, format: str | None = None, names: list[str] | None = None) -> pd.DataFrame:
@@ -83,8 +87,7 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = files.members(path)
-    if not found:
+    if not (found := files.members(path)):
         raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
     return found
 
@@ -95,50 +98,30 @@ def read_file(
     format: str | None,
     names: list[str] | None,
     lists: tuple[str, ...],
-) -> pd.DataFrame:
+) -> Iterator[pd.DataFrame]:
     """One column for each role, from one file."""
-    roles = {
-        column: role
-        for role, columns in wanted.items()
-        for column in ([columns] if isinstance(columns, str) else columns)
-    }
-    table = read_table(path, list(roles), format, names)
-    for column, role in roles.items():
-        if column not in table.columns:
-            near = texts.nearest(column, list(table.columns))
-            hint = f"did you mean {near!r}? Correct" if near else "correct"
-            raise PipelineError(
-                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
-                f"{hint} data.{role}, or add the column"
-            )
-    check_values(path, table, roles, lists)
-    columns = {
-        role: table[column] if isinstance(column, str) else table[column].to_dict("records")
-        for role, column in wanted.items()
-    }
-    return pd.DataFrame(columns, dtype=object)
-
-
-def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
-    """Check that there are rows, and that the columns hold values that texts and labels may be.
-
-    Args:
-        roles: the role of each column to check.
-        lists: the roles whose values may be lists.
-
-    Raises:
-        PipelineError: there are no rows, or a column holds another value.
-    """
-    if table.empty:
+    columns = {role: [some] if isinstance(some, str) else some for role, some in wanted.items()}
+    roles = {column: role for role, some in columns.items() for column in some}
+    rows = 0
+    for table in parts(path, list(roles), format, names):
+        for column, role in roles.items():
+            if column not in table.columns:
+                near = texts.nearest(column, list(table.columns))
+                hint = f"did you mean {near!r}? Correct" if near else "correct"
+                raise PipelineError(
+                    f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
+                    f"{hint} data.{role}, or add the column"
+                )
+        table.index = range(rows, rows + len(table))
+        check_values(path, table, roles, lists)
+        columns = {
+            role: table[column] if isinstance(column, str) else table[column].to_dict("records")
+            for role, column in wanted.items()
+        }
+        rows += len(table)
+        yield pd.DataFrame(columns, dtype=object).apply(as_texts)
+    if not rows:
         raise PipelineError(f"{path.name}: expected rows, found none")
-    for column, role in roles.items():
-        kinds = VALUE_TYPES | list if role in lists else VALUE_TYPES
-        odd = table[column][~table[column].map(lambda value, kinds=kinds: isinstance(value, kinds))]
-        if len(odd):
-            raise PipelineError(
-                f"{path.name}: expected text, numbers or booleans in column {column!r} (data.{role}), "
-                f"found {type(odd.iloc[0]).__name__} in row {odd.index[0] + 1}"
-            )
 
 
 def read_table(
@@ -149,10 +132,15 @@ def read_table(
     Raises:
         PipelineError: the file is not of the format, or is not in a known encoding.
     """
+    return pd.concat(parts(path, wanted, format, names), ignore_index=True)
+
+
+def parts(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
+    """What `read_table` returns, some rows at a time, without rows if it has none."""
     format = format or format_of(path)
     with reading(path, format):
-        table = READERS[format](path, wanted, names)
-        return table.set_axis(trimmed(list(table.columns), wanted or []), axis=1)
+        for table in READERS[format](path, wanted, names):
+            yield table.set_axis(trimmed(list(table.columns), wanted or []), axis=1)
 
 
 def format_of(path: Path) -> str:
@@ -196,8 +184,7 @@ def read_folders(path: Path) -> pd.DataFrame:
     One file in another encoding is no reason to refuse thousands: its invalid bytes become U+FFFD, and a message says
     so.
     """
-    found = text_files(path)
-    if not found:
+    if not (found := text_files(path)):
         raise PipelineError(f"{path.name}: expected a folder of .txt files for each class, found none")
     rows, odd = [], {}
     for file in found:
@@ -218,7 +205,7 @@ def read_folders(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: Any) -> pd.DataFrame:
+def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: Any) -> Iterator[pd.DataFrame]:
     """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
 
     Args:
@@ -228,36 +215,81 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
         ValueError: the first line is a row, and has more or fewer fields than there are `names`; or a row has more
             fields than the first, or lacks a wanted one.
     """
-    text = content.with_line_feeds(content.read_text(path))
-    dialect = content.with_delimiter(path, text, dialect)
+    whole = None if is_plain(path) else content.with_line_feeds(content.read_text(path))
+    dialect = content.with_delimiter(path, "".join(islice(stream(path, whole), 2 * content.FIRST_LINES)), dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
-    if content.LONE_RETURN.search(text):  # for pandas an end of a row, unless another one is named
+    if whole and content.LONE_RETURN.search(whole):  # for pandas an end of a row, unless another one is named
         options["lineterminator"] = "\n"
-    first = list(pd.read_csv(io.StringIO(text), nrows=0, **options).columns)
+    first = list(pd.read_csv(stream(path, whole), nrows=0, **options).columns)
     headless = is_row(first, wanted, names)
+    options |= {"names": names, "header": None} if headless else {"header": 0}
+    given = pd.read_csv(stream(path, whole), skip_blank_lines=False, chunksize=AT_ONCE, **options)
+    while (table := next_part(given, path, whole, dialect, headless)) is not None:
+        absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
+        least = max(map(list(table).index, absent), default=-1) + 1
+        if absent and (short := content.short_row(stream(path, whole).read(), dialect, headless, least)):
+            raise ValueError(short)
+        yield table.astype(object).where(table.notna(), None)
+
+
+def next_part(
+    given: Iterator[pd.DataFrame], path: Path, whole: str | None, dialect: dict[str, Any], headless: bool
+) -> pd.DataFrame | None:
+    """The next rows of a table that pandas reads; None: there are no more.
+
+    Raises:
+        ValueError: a row has more fields than the first.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas drops the extra fields of a long row
         try:
-            header = {"names": names, "header": None} if headless else {"header": 0}
-            table = pd.read_csv(io.StringIO(text), skip_blank_lines=False, **header, **options)
+            return next(given, None)
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            raise ValueError(content.long_row(text, dialect, headless) or str(error)) from None
-    absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
-    if absent and (short := content.short_row(text, dialect, headless, max(map(list(table).index, absent)) + 1)):
-        raise ValueError(short)
-    return table.astype(object).where(table.notna(), None)
+            long = content.long_row(stream(path, whole).read(), dialect, headless)
+            raise ValueError(long or str(error)) from None
 
 
-def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
+def is_plain(path: Path) -> bool:
+    """Whether a file is UTF-8 whose carriage returns are all part of a line's end, and so can be read in pieces."""
+    decoder, last = codecs.getincrementaldecoder("utf-8")(), b""
+    if files.is_stream(path):  # it can be read only once
+        return False
+    try:
+        for piece in content.short_lines(content.chunks(path)):
+            decoder.decode(piece)
+            if re.search(rb"\r(?!\n|\Z)", last + piece) or (not last and b"\0" in piece[:4096]):  # the latter: UTF-16
+                return False
+            last = piece[-1:]
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return last != b"\r"
+
+
+def stream(path: Path, whole: str | None) -> TextIO:
+    """The text of a file, from its beginning; of a plain one (see `is_plain`), it is never `whole` in memory."""
+    if whole is not None:
+        return io.StringIO(whole)
+    return io.TextIOWrapper(content.opened(path), "utf-8-sig", newline="\n")
+
+
+def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
     """One JSON object per line.
 
     Raises:
         ValueError: a line holds something else.
     """
-    lines = enumerate(content.read_text(path).split("\n"), start=1)
-    rows = [read_object(line, number) for number, line in lines if line.strip()]
-    found = dict.fromkeys(key for row in rows for key in row)
-    return pd.DataFrame({key: [row.get(key) for row in rows] for key in found}, dtype=object)
+    whole = None if is_plain(path) else content.read_text(path)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        lines = enumerate(stream(path, whole), start=1)
+        return (read_object(line.removesuffix("\n"), number) for number, line in lines if line.strip())
+
+    found, read = dict.fromkeys(key for row in rows() for key in row), rows()
+    while some := list(islice(read, AT_ONCE)):
+        yield pd.DataFrame({key: [row.get(key) for row in some] for key in found}, dtype=object)
+    if not found:
+        yield pd.DataFrame()
 
 
 def read_object(line: str, number: int) -> dict[str, Any]:
@@ -277,7 +309,7 @@ def read_object(line: str, number: int) -> dict[str, Any]:
     return found
 
 
-def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> pd.DataFrame:
+def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
     """The wanted columns of a Parquet file."""
     packed = content.is_compressed(path)  # Parquet is read from its end
     given = pa.BufferReader(content.unpacked(path)) if packed else files.readable(path)
@@ -287,32 +319,19 @@ def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) 
     if wanted is not None:
         found = dict(zip(trimmed(names, wanted), names, strict=True))
         if not set(wanted) <= set(found):
-            return pd.DataFrame(columns=names)
+            yield pd.DataFrame(columns=names)
+            return
         names = [found[name] for name in wanted]
-    return pd.DataFrame(values_of(file.read(columns=names)), dtype=object)
-
-
-def values_of(table: pa.Table) -> dict[str, list]:
-    """Each column's values; class numbers become names if `datasets` wrote these into the schema."""
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    for name, feature in Features.from_arrow_schema(table.schema).items():
-        if isinstance(feature, ClassLabel):
-            columns[name] = class_of(columns[name], feature)
-        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
-            columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
-    return columns
+    for batch in file.iter_batches(AT_ONCE, columns=names):
+        yield pd.DataFrame(values_of(pa.Table.from_batches([batch])), dtype=object)
+    if not file.metadata.num_rows:
+        yield pd.DataFrame(columns=names)
 
 
 def unfolded(footer: pq.FileMetaData) -> int:
     """The bytes to which a Parquet file unfolds by its footer; a repeated value is stored once, but takes memory."""
     groups = (footer.row_group(index) for index in range(footer.num_row_groups))
     return max(footer.num_rows * BYTES_OF_ROW, sum(group.total_byte_size for group in groups))
-
-
-def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:
-    """The names of the classes; None for -1 and None, which mean a missing label."""
-    name_of = dict(enumerate(feature.names))
-    return [name_of.get(number) for number in numbers]
 
 
 DIALECTS = {
@@ -322,7 +341,7 @@ DIALECTS = {
 }
 """What separates the fields of a row, and whether quotes, as in most files, join what is between them, also lines."""
 
-READERS: dict[str, Callable[[Path, list[str] | None, list[str] | None], pd.DataFrame]] = {
+READERS: dict[str, Callable[[Path, list[str] | None, list[str] | None], Iterator[pd.DataFrame]]] = {
     **{format: partial(read_lines, **dialect) for format, dialect in DIALECTS.items()},
     "jsonl": read_jsonl,
     "parquet": read_parquet,

@@ -23,6 +23,7 @@ from datasets import ClassLabel, Features, List
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
+from stages.rows.columns import VALUE_TYPES, values_of
 from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
 FIRST, MOST = 64, 1024
@@ -145,7 +146,7 @@ class Tables:
         for column in self.texts:
             if values[column] is None:
                 return f"no text in column {column!r}"
-            if not isinstance(values[column], formats.VALUE_TYPES):
+            if not isinstance(values[column], VALUE_TYPES):
                 found = type(values[column]).__name__
                 return f"{found} in column {column!r}, expected text, a number or a boolean"
         return ""
@@ -299,7 +300,7 @@ class Columnar:
         with formats.reading(self.path, self.format), self.file() as file:
             number = itertools.count(1)
             for batch in file.iter_batches(batch_size=MOST, columns=self.names):
-                for values in zip(*formats.values_of(pa.Table.from_batches([batch])).values(), strict=True):
+                for values in zip(*values_of(pa.Table.from_batches([batch])).values(), strict=True):
                     yield Record(row := next(number), None, list(values))
                     self.share = row / file.metadata.num_rows
 
