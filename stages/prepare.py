@@ -27,8 +27,8 @@ from stages.sources import fetched, presets, tracked
 FEW_ROWS = 10
 """Training rows of a class below which a warning is printed."""
 
-ROWS_AT_ONCE = 100_000
-"""Rows that become a part of an Arrow table, which holds less than 2 GB of text."""
+PART_BYTES = 1 << 30
+"""Size of the parts in which rows become Arrow tables, whose columns hold less than 2 GB of text each."""
 
 
 def main() -> None:
@@ -79,18 +79,23 @@ def dataset(params: Params, data: Data) -> presets.Values:
 
 
 def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
-    """From the rows of the source to those of each split; counts the dropped rows, by reason, in `dropped`."""
+    """From the rows of the source to those of each split; counts the dropped rows, by reason, in `dropped`.
+
+    Each step's tables take the place of those before, and `tables` is emptied: of millions of texts, there are no more
+    than two copies in memory.
+    """
+    places = {split: f" of {split}" if len(tables) > 1 else "" for split in tables}
     if data.classes:
-        tables = {split: cleaning.classify(table, data.classes, dropped) for split, table in tables.items()}
-    tables = {
-        split: cleaning.clean_rows(table, dropped, place=f" of {split}" if len(tables) > 1 else "")
-        for split, table in tables.items()
-    }
-    if len(tables) > 1:
-        cleaning.warn_of_contradictions_between(tables)
-    cut = splits.split(tables, data)
+        tables |= {split: cleaning.classify(tables.pop(split), data.classes, dropped) for split in places}
+    cleaned = {split: cleaning.clean_rows(tables.pop(split), dropped, place=place) for split, place in places.items()}
+    if len(cleaned) > 1:
+        cleaning.warn_of_contradictions_between(cleaned)
+    cut = splits.split(cleaned, data)
+    del cleaned
     splits.check_leak(cut, data)
-    return splits.limit(splits.drop_near_duplicates(cut, data.near_duplicate, dropped), data, dropped)
+    apart = splits.drop_near_duplicates(cut, data.near_duplicate, dropped)
+    del cut
+    return splits.limit(apart, data, dropped)
 
 
 def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
@@ -123,8 +128,8 @@ def save(split: pd.DataFrame, names: list[str], problem: Problem, path: Path) ->
     types = dict.fromkeys(texts.COLUMNS, Value("string")) | {"row": Value("int64"), "label": problem.feature(names)}
     features = Features({name: types[name] for name in split if name in types})
     table = split[list(features)].assign(label=problem.stored(split["label"], names))
-    starts = range(0, len(table), ROWS_AT_ONCE)
-    parts = [table[start : start + ROWS_AT_ONCE] for start in starts]  # a part's texts are less than 2 GB
+    step = len(table) // (1 + table.memory_usage().sum() // PART_BYTES) + 1
+    parts = [table[start : start + step] for start in range(0, len(table), step)]
     whole = concatenate_datasets([Dataset.from_pandas(one, features, preserve_index=False) for one in parts])
     Dataset(whole.data.combine_chunks(), whole.info).to_parquet(path)
 

@@ -21,7 +21,7 @@ MAX_MISSED = 1e-3
 CHUNK = 1_000
 """Texts hashed at once: as many as fit a core's cache."""
 
-KEY_BYTES = 1 << 29
+KEY_BYTES = 1 << 28
 """Memory for the keys of several bands at once; for each further pass all texts are hashed again."""
 
 BITS = 256
@@ -154,12 +154,14 @@ def candidates(keys: np.ndarray, groups: np.ndarray, near: np.ndarray) -> Iterat
     """The indices of texts without a near-duplicate in `near`, and of one text each that shares their key, in an
     earlier group: first the first such text, then, for those that still have none, the second, and so on."""
     order = np.argsort(keys, kind="stable")
-    place = np.arange(len(order))
-    keys, groups = keys[order], groups[order]
-    other_key = np.append(True, keys[1:] != keys[:-1])
-    other_group = other_key | np.append(True, groups[1:] != groups[:-1])
-    first = np.maximum.accumulate(np.where(other_key, place, 0))
-    end = np.maximum.accumulate(np.where(other_group, place, 0))
+    keys = keys[order]
+    new_key = np.append(True, keys[1:] != keys[:-1])
+    shared = ~(new_key & np.append(new_key[1:], True))
+    order, new_key = order[shared], new_key[shared]
+    groups, place = groups[order], np.arange(len(order))
+    new_group = new_key | np.append(True, groups[1:] != groups[:-1])
+    first = np.maximum.accumulate(np.where(new_key, place, 0))
+    end = np.maximum.accumulate(np.where(new_group, place, 0))
     ones = np.flatnonzero(end > first)
     ones, first, end = order[ones], first[ones], end[ones]
     while (left := (near[ones] < 0) & (first < end)).any():

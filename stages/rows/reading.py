@@ -7,6 +7,7 @@ in these columns.
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from stages.common import progress, texts
 from stages.common.errors import PipelineError
 from stages.problems.kinds import PROBLEMS
 from stages.rows import columns, formats
+from stages.rows.cleaning import mapped
 from stages.rows.params import Data
 
 
@@ -59,27 +61,31 @@ def is_empty(rows: pd.DataFrame) -> pd.Series:
         cells = value.values() if isinstance(value, dict) else [value]
         return all(map(columns.is_missing, cells))
 
-    empty = rows["label"].map(is_missing)
+    empty = mapped(rows["label"], is_missing).astype(bool)
     for name in rows.columns.intersection(texts.COLUMNS):
-        empty[empty] = rows.loc[empty, name].map(is_missing)
+        empty[empty] = rows.loc[empty, name].map(is_missing).astype(bool)
     return empty
 
 
-def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> list[str | float]:
+def read_labels(rows: pd.DataFrame, path: Path, data: Data) -> pd.Series:
     """Each row's label.
 
     Raises:
         PipelineError: a row has no label, or one of another kind.
     """
-    labels = []
-    for row, value in zip(rows["row"], rows["label"], strict=True):
+    numbers = iter(rows["row"])
+
+    def read(value: Any) -> str | float | None:
+        row = next(numbers)
         try:
-            labels.append(PROBLEMS[data.problem].read(value, data.label))
+            return PROBLEMS[data.problem].read(value, data.label)
         except ValueError as error:
             raise PipelineError(f"{path.name}: {error} in row {row}; correct it, or remove the row") from None
-    if None in labels:
+
+    labels = mapped(rows["label"], read)
+    if (missing := labels.isna()).any():
         raise PipelineError(
-            f"{path.name}: expected a label in every row, found {labels.count(None)} without one, the first in row "
-            f"{rows['row'].iloc[labels.index(None)]} of column {data.label!r}; label them or remove them"
+            f"{path.name}: expected a label in every row, found {missing.sum()} without one, the first in row "
+            f"{rows['row'][missing].iloc[0]} of column {data.label!r}; label them or remove them"
         )
     return labels
