@@ -337,9 +337,7 @@ def encode_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Row
     store.write_states(states, rows, indices, reuse.run_batch(model, indices, rows=rows))
 
 
-def note_batch(
-    indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates, others: list[np.ndarray]
-) -> None:
+def note_batch(indices: np.ndarray, *, states: UnfinishedStates, known: reuse.KnownStates, others: list) -> None:
     """Count the batch of the rows at `indices` as done if those of its states that were known came out the same. If
     they did not, it is one of the `others`, and does not count as done, so that the next run finds out, too."""
     if known.agrees(states.rows, indices, states.of_rows(indices)):

@@ -241,6 +241,7 @@ def arguments(
         dataloader_pin_memory=torch.accelerator.is_available(),
         accelerator_config={"split_batches": True},  # of the ranks, each gets its share of a batch
         average_tokens_across_devices=False,  # the loss is a mean over rows
+        log_level_replica="error",
     )
     if found.device and found.n_gpu > 1:  # each would get a batch of its own (`nn.DataParallel`)
         found._n_gpu = 1
