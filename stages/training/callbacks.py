@@ -133,9 +133,9 @@ class Curves(TrainerCallback):
 
 
 @contextmanager
-def bar(trainer: Trainer) -> Iterator[None]:
+def bar(trainer: Trainer, label: str = "train") -> Iterator[None]:
     """Shows the steps of the training within."""
-    with progress.bar("train", total=0, unit="step") as shown:
+    with progress.bar(label, total=0, unit="step") as shown:
         steps = Steps(shown)
         trainer.add_callback(steps)
         try:

@@ -80,7 +80,7 @@ def teach(
             train_dataset=trainer.indexed(rows, "train"),
             data_collator=partial(trainer.collate, rows=rows),
         )
-        with callbacks.bar(taught):
+        with callbacks.bar(taught, "train, first token"):
             taught.train()
 
 
