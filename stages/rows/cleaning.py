@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from stages.common import progress, texts
 from stages.common.errors import PipelineError
 from stages.problems.problem import label_text
+from stages.rows.columns import in_one_piece
 from stages.rows.params import Bound
 
 INVISIBLE = {"Cc", "Cf", "Zs"}
@@ -83,6 +83,7 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.D
     blank = pd.Series(False, index=rows.index)
     for name in rows.columns.intersection(texts.COLUMNS):
         rows = rows.assign(**{name: mapped(rows[name], texts.clean)})
+        rows = rows.assign(**{name: in_one_piece(rows[name])})
         blank |= mapped(rows[name], is_blank).astype(bool)
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
@@ -96,8 +97,7 @@ def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.D
         progress.say(f"warning: texts{place} with more than one label are left out, {contradictions(alike, named)}")
     repeated = same_text.duplicated() & ~conflicting
     dropped["duplicate"] += int(repeated.sum())
-    rows = rows[~rows.index.isin(alike.index[conflicting | repeated])]
-    return rows.assign(**{name: in_one_piece(rows[name]) for name in rows.columns.intersection(texts.COLUMNS)})
+    return rows[~rows.index.isin(alike.index[conflicting | repeated])]
 
 
 def warn_of_contradictions_between(tables: dict[str, pd.DataFrame]) -> None:
@@ -147,10 +147,3 @@ def mapped(values: pd.Series, function: Callable[[Any], Any]) -> pd.Series:
     """`function` of each value. Python's objects take many times the memory of a column, so few are made at once."""
     parts = [values.iloc[start : start + AT_ONCE].map(function) for start in range(0, len(values), AT_ONCE)]
     return pd.concat(parts) if parts else values.map(function)
-
-
-def in_one_piece(values: pd.Series) -> pd.Series:
-    """The same values; of the pieces that `mapped` makes, Arrow would make another copy to put them in order."""
-    if values.dtype != "str" or not isinstance(found := pa.array(values), pa.ChunkedArray):
-        return values
-    return pd.Series(pd.array(found.combine_chunks(), dtype="str"), index=values.index)

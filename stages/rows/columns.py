@@ -185,6 +185,13 @@ def as_texts(values: pd.Series) -> pd.Series:
         return values
 
 
+def in_one_piece(values: pd.Series) -> pd.Series:
+    """The same values. Of texts in pieces, as parts leave them, Arrow would make another copy for each choice of rows."""
+    if values.dtype != "str" or not isinstance(found := pa.array(values), pa.ChunkedArray):
+        return values
+    return pd.Series(pd.array(found.combine_chunks(), dtype="str"), index=values.index)
+
+
 def values_of(table: pa.Table) -> dict[str, list]:
     """Each column's values; class numbers become names if `datasets` wrote these into the schema."""
     columns = {name: table[name].to_pylist() for name in table.column_names}

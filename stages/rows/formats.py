@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
-from stages.rows.columns import as_texts, check_values, is_row, listed, trimmed, values_of
+from stages.rows.columns import as_texts, check_values, in_one_piece, is_row, listed, trimmed, values_of
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
@@ -65,7 +65,7 @@ def read(
                 raise PipelineError(f"{path.name}: {line}")
         return read_folders(path)[list(wanted)]
     found = (part for file in files_of(path) for part in read_file(file, wanted, format, names, lists))
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(found, ignore_index=True).apply(in_one_piece)
 
 
 def read_all(path: Path, *, format: str | None = None, names: list[str] | None = None) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def is_empty(rows: pd.DataFrame) -> pd.Series:
 
     empty = mapped(rows["label"], is_missing).astype(bool)
     for name in rows.columns.intersection(texts.COLUMNS):
-        empty[empty] = rows.loc[empty, name].map(is_missing).astype(bool)
+        empty[empty] = rows[name][empty].map(is_missing).astype(bool)
     return empty
 
 
