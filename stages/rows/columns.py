@@ -186,7 +186,7 @@ def as_texts(values: pd.Series) -> pd.Series:
 
 
 def in_one_piece(values: pd.Series) -> pd.Series:
-    """The same values. Of texts in pieces, as parts leave them, Arrow would make another copy for each choice of rows."""
+    """The same values. Of texts in pieces, as parts leave them, Arrow makes another copy for each choice of rows."""
     if values.dtype != "str" or not isinstance(found := pa.array(values), pa.ChunkedArray):
         return values
     return pd.Series(pd.array(found.combine_chunks(), dtype="str"), index=values.index)
