@@ -252,7 +252,15 @@ def shown(chunks: Iterator[Chunk], size: int | None, *, begin: float, hidden: bo
 
 
 def load(models: dict[str, evaluated.Model], options: argparse.Namespace) -> dict[str, Classifier]:
-    """The classifiers, by what comes before the names of their answers."""
+    """The classifiers, by what comes before the names of their answers.
+
+    Raises:
+        PipelineError: a model in ONNX is to answer in several processes.
+    """
+    if options.processes > 1 and any(onnx_model.is_in(model.adapter) for model in models.values()):
+        raise errors.PipelineError(
+            "--processes: expected a model in PyTorch, found one in ONNX, which takes all cores in one; leave it out"
+        )
     found = {}
     for name, tuned, untouched in adapters.loaded(models, untouched=options.compare, batch_size=options.batch_size):
         prefix = f"{name}_" if name else ""

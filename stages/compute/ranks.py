@@ -34,12 +34,15 @@ def run(work: Callable[[], None], *, processes: int) -> None:
     otherwise, in this process.
 
     Raises:
-        PipelineError: a rank was killed; or what `work` raises.
+        PipelineError: there are accelerators, but fewer than ranks; a rank was killed; or what `work` raises.
     """
+    devices = torch.accelerator.device_count()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_and_do(work, "env://")
     elif processes == 1:
         work()
+    elif 0 < devices < processes:
+        raise PipelineError(f"compute.processes: expected at most {devices}, one for each device, found {processes}")
     else:
         os.environ.setdefault(
             "TORCH_CPP_LOG_LEVEL", "ERROR"

@@ -146,6 +146,12 @@ def test_ranks_have_equal_shares_of_every_batch_and_all_of_its_rows(rows, count)
         assert len(together) - len(whole) < count
 
 
+def test_more_processes_than_accelerators_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    with pytest.raises(PipelineError, match=r"compute\.processes: expected at most 2, one for each device, found 3"):
+        ranks.run(print, processes=3)
+
+
 def test_one_process_agrees_with_itself():
     assert (ranks.is_first(), ranks.agreed(3), ranks.gathered(3)) == (True, 3, [3])
     done = []

@@ -261,6 +261,7 @@ SETTINGS = [
     setting("gate.max_p_value", 3, r"gate\.max_p_value: expected less than 1, found 3"),
     setting("checkpoints.minutes", 0, r"checkpoints\.minutes: expected greater than 0, found 0"),
     setting("checkpoints.days", -1, r"checkpoints\.days: expected greater than 0, found -1"),
+    setting("compute.processes", 0, r"compute\.processes: expected greater than or equal to 1, found 0"),
     setting("baseline.regularization", [], r"baseline\.regularization: expected at least 1 item, found"),
     setting("baseline.ngrams", [0], r"baseline\.ngrams: expected greater than or equal to 1, found 0"),
     setting("baseline", None, "baseline: expected dictionary, found None"),
@@ -910,6 +911,11 @@ ARGUMENTS = [
         "no rows at once",
         "predict Good. --batch-size 0",
         r"python -m stages\.predict: error: --batch-size: expected 1 or more, found 0",
+    ),
+    asked(
+        "no process",
+        "predict Good. --processes 0",
+        r"python -m stages\.predict: error: --processes: expected 1 or more, found 0",
     ),
     asked(
         "a number that is none",
