@@ -26,6 +26,7 @@ from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import machine
 from stages.classifier.model import check_head
 from stages.common import errors, files, paths, progress
+from stages.compute import pool
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
@@ -54,13 +55,12 @@ def main() -> None:
         saved = save_tokens(folder, tokenized, tokenizer, about, params.encode.window_stride)
         metrics = what_was_read(lengths, saved, about, params.encode)
         progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
-        if warning := cut_warning(metrics):
-            progress.say(warning)
-        if warning := tokens.unknown_warning(tokenized["train"], tokenizer):
-            progress.say(warning)
+        for warning in (cut_warning(metrics), tokens.unknown_warning(tokenized["train"], tokenizer)):
+            if warning:
+                progress.say(warning)
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
-            with parallel.processes(params.compute.processes):
+            with pool.spread_over(params.compute.processes):
                 encode_states(model, folder, about, params, place)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
@@ -87,7 +87,7 @@ def load_frozen_blocks(
         progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
     how = {"config": config, "depth": depth, "matmul_precision": matmul_precision}
-    model = parallel.loaded(partial(lowest_blocks, paths.BASE_MODEL, **how))
+    model = pool.loaded(partial(lowest_blocks, paths.BASE_MODEL, **how))
     if not prefix.blocks(model):
         progress.say(
             f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "

@@ -40,10 +40,11 @@ import pandas as pd
 import pyarrow as pa
 
 from stages.adapters.run import Run
-from stages.backbone import base, parallel
+from stages.backbone import base
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
+from stages.compute import pool
 from stages.resuming import places
 from stages.rows import formats
 from stages.serving import adapters, evaluated, onnx_model
@@ -69,7 +70,7 @@ def main() -> None:
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
-            parallel.processes(options.processes),
+            pool.spread_over(options.processes),
             place(options, models, given) as home,
             outputs.opened(options.output, home, kinds, **how) as output,
         ):

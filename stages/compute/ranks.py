@@ -6,7 +6,7 @@ share the repository's folder. Without them there is one rank, and nothing here 
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from torch import distributed
+from torch import distributed, nn
 from torch.utils.data import Sampler
 
 from stages.backbone import base
-from stages.backbone.parallel import Processes, ranks, result
+from stages.backbone.parallel import SPREAD, Way, in_threads
 from stages.common import files, progress
 from stages.common.errors import PipelineError
+from stages.compute.pool import Processes, result
 
 PATIENCE = 5.0
 """Seconds within which it is noticed that a rank was killed; another rank may fail first, by the lost connection."""
@@ -76,8 +77,27 @@ def join_and_do(work: Callable[[], None], meeting: str) -> None:
     base.quiet_transformers()
     if number:
         progress.silence()
+    before = SPREAD.set(in_ranks)
     work()
+    SPREAD.reset(before)
     distributed.destroy_process_group()
+
+
+def in_ranks(
+    model: nn.Module, compute: Callable, batches: Sequence[Any], way: Way, kept: dict[Any, Any]
+) -> Iterator[Any]:
+    """The results for the batches, in order, of which each rank of a training computes its share; see `each_batch`."""
+    number, count = ranks()
+    found: list[Any] = [None] * count
+    distributed.all_gather_object(found, list(in_threads(model, compute, batches[number::count], way, kept)))
+    return (found[index % count][index // count] for index in range(len(batches)))
+
+
+def ranks() -> tuple[int, int]:
+    """The number of this process among those of a training, and how many they are."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def is_first() -> bool:

@@ -16,6 +16,7 @@ from stages.backbone import base, parallel, store
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
+from stages.compute import pool
 from stages.encoding.template import load_tokenizer
 from stages.serving import answers
 
@@ -27,16 +28,16 @@ def processes(request, tmp_path_factory):
     """Some processes, which all tests use: it takes seconds to start them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("processes"))
-        with parallel.Processes(request.param) as spread:
+        with pool.Processes(request.param) as spread:
             yield spread
 
 
 @contextmanager
 def used(spread):
     """What is computed within the block is spread over these processes."""
-    before = parallel.PROCESSES.set(spread)
+    before = parallel.SPREAD.set(spread)
     yield
-    parallel.PROCESSES.reset(before)
+    parallel.SPREAD.reset(before)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def rows():
 
 def classifier(folder):
     """A model that other processes can load."""
-    return parallel.loaded(partial(load_base, folder, labels=labels_of(["bad", "good"], 0), seed=1))
+    return pool.loaded(partial(load_base, folder, labels=labels_of(["bad", "good"], 0), seed=1))
 
 
 def assert_same(found, expected):
@@ -78,7 +79,7 @@ def test_logits_features_and_answers_are_those_of_one_process(family, processes,
 
 def test_states_that_processes_write_to_one_file_are_those_of_one_process(processes, saved_model, tmp_path):
     folder, how = saved_model("llama"), {"depth": 2, "matmul_precision": "float32"}
-    model = parallel.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
+    model = pool.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
     draw = np.random.default_rng(0)
     rows = unlabelled([draw.integers(5, 50, draw.integers(2, 12)) for _ in range(40)], 0)
     rows.tokens.astype(np.int32).tofile(tmp_path / "tokens.bin")
@@ -109,12 +110,12 @@ def test_a_process_that_is_killed_ends_the_work_with_one_line(tmp_path, monkeypa
     model = nn.Linear(1, 1)
     model.load = partial(signal.raise_signal, signal.SIGKILL)
     killed = "expected all processes to run to the end, found one that was killed.*run the command again"
-    with pytest.raises(PipelineError, match=killed), parallel.processes(2):
+    with pytest.raises(PipelineError, match=killed), pool.spread_over(2):
         parallel.each_batch(model, print, [[1], [2]], progress="test")
     assert not any(tmp_path.glob(".cache/scratch/*")), "nothing is left"
-    assert parallel.PROCESSES.get() is None
+    assert parallel.SPREAD.get() is None
 
 
 def test_one_process_is_this_one():
-    with parallel.processes(1):
-        assert parallel.PROCESSES.get() is None
+    with pool.spread_over(1):
+        assert parallel.SPREAD.get() is None
