@@ -279,11 +279,11 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
     """The dialect, with another delimiter if the first line has a single field by its own, and the first rows agree on
     two fields or more by the other, which is then named on standard error."""
     first = "".join(itertools.islice(io.StringIO(text, newline=""), 2 * FIRST_LINES))
-    if len(next(fields(first, dialect), [])) != 1:
+    if len(next(fields(io.StringIO(first), dialect), [])) != 1:
         return dialect
     found = {}
     for name, delimiter in DELIMITERS.items():
-        some = itertools.islice(fields(first, {"sep": delimiter}), FIRST_LINES)
+        some = itertools.islice(fields(io.StringIO(first), {"sep": delimiter}), FIRST_LINES)
         rows = [row for row in some if any(map(str.strip, row))]
         if len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
             found[name] = len(rows[0])
@@ -294,17 +294,17 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
     return dialect | {"sep": DELIMITERS[best], "quoting": csv.QUOTE_MINIMAL}
 
 
-def fields(text: str, dialect: dict[str, Any]) -> Iterator[list[str]]:
+def fields(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[list[str]]:
     """The fields of each row, up to the first that the csv module refuses; an empty line has none."""
-    lines = io.StringIO(LONE_RETURN.sub(" ", text), newline="")
+    lines = (LONE_RETURN.sub(" ", line) for line in lines)
     rows = csv.reader(lines, delimiter=dialect["sep"], quoting=dialect.get("quoting", csv.QUOTE_MINIMAL))
     with contextlib.suppress(csv.Error):
         yield from rows
 
 
-def long_row(text: str, dialect: dict[str, Any], headless: bool) -> str | None:
+def long_row(lines: Iterable[str], dialect: dict[str, Any], headless: bool) -> str | None:
     """Which row has more fields than the first line; None: none has."""
-    rows = fields(text, dialect)
+    rows = fields(lines, dialect)
     width = len(next(rows, []))
     for number, row in enumerate(rows, start=2 if headless else 1):
         if len(row) > width:
@@ -312,9 +312,9 @@ def long_row(text: str, dialect: dict[str, Any], headless: bool) -> str | None:
     return None
 
 
-def short_row(text: str, dialect: dict[str, Any], headless: bool, least: int) -> str | None:
+def short_row(lines: Iterable[str], dialect: dict[str, Any], headless: bool, least: int) -> str | None:
     """Which row has some text, and fewer fields than `least`; None: none has."""
-    for number, row in enumerate(fields(text, dialect), start=1 if headless else 0):
+    for number, row in enumerate(fields(lines, dialect), start=1 if headless else 0):
         if number and len(row) < least and any(map(str.strip, row)):
             return f"{len(row)} fields in row {number}, expected {least} or more; correct this row, or quote its text"
     return None

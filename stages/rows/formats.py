@@ -224,12 +224,13 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
     headless = is_row(first, wanted, names)
     options |= {"names": names, "header": None} if headless else {"header": 0}
     given = pd.read_csv(stream(path, whole), skip_blank_lines=False, chunksize=AT_ONCE, **options)
+    least = 0
     while (table := next_part(given, path, whole, dialect, headless)) is not None:
         absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
-        least = max(map(list(table).index, absent), default=-1) + 1
-        if absent and (short := content.short_row(stream(path, whole).read(), dialect, headless, least)):
-            raise ValueError(short)
+        least = max([least, *(list(table).index(column) + 1 for column in absent)])
         yield table.astype(object).where(table.notna(), None)
+    if least and (short := content.short_row(stream(path, whole), dialect, headless, least)):
+        raise ValueError(short)
 
 
 def next_part(
@@ -245,7 +246,7 @@ def next_part(
         try:
             return next(given, None)
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            long = content.long_row(stream(path, whole).read(), dialect, headless)
+            long = content.long_row(stream(path, whole), dialect, headless)
             raise ValueError(long or str(error)) from None
 
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import tracemalloc
 
 import pandas as pd
 import pyarrow as pa
@@ -278,3 +279,65 @@ def test_carriage_returns_alone_end_rows_where_nothing_else_does(tmp_path):
 def test_what_ends_a_line_within_a_quoted_text_stays_as_it_is(tmp_path):
     path = write(tmp_path, "rows.csv", 'review,stars\n"A\r\nfine\rfilm",5\nDull,1\n')
     assert formats.read(path, wanted=WANTED)["text"].tolist() == ["A\r\nfine\rfilm", "Dull"]
+
+
+def many(count):
+    """A table of so many rows, some of whose values are empty."""
+    texts = [f"Text {number}, with\n{'a line break' * (number % 3)} \u00e9" for number in range(count)]
+    return pd.DataFrame({"review": texts, "stars": [str(number % 3) if number % 4 else "" for number in range(count)]})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.jsonl", "rows.parquet"])
+def test_the_rows_are_the_same_whatever_is_read_at_once(tmp_path, monkeypatch, name, encoding):
+    contents = {
+        "csv": many(20).to_csv(index=False).encode(encoding),
+        "jsonl": many(20).to_json(orient="records", lines=True, force_ascii=False).encode(encoding),
+        "parquet": many(20).to_parquet(),
+    }
+    content = contents[name.split(".")[1]]
+    path = write(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
+    for rows in (1, 3, 20, 50):
+        monkeypatch.setattr(formats, "AT_ONCE", rows)
+        assert formats.read(path, wanted=WANTED).rename(columns=WANTED).to_dict("list") == many(20).to_dict("list")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "review,stars\na,1\nb,2\nc,3,4\nd,5\n", "found: 3 fields in row 3, 2 in the first line; correct"),
+        ("a.csv", "review,stars\na,1\nb,2\nc\nd,5\n", "found: 1 fields in row 3, expected 2 or more; correct"),
+        ("a.csv", "stars\na\nb\nc\nd\n", r"a.csv: expected a column 'review' \(data.text\), found stars"),
+        ("a.jsonl", '{"review": "a"}\n{}\n{"review": "b"}\n[]\n', r"found: \[\] in line 4, which is not a JSON object"),
+        ("a.jsonl", '{"review": "a", "stars": 1}\n{}\n{"review": {}}\n', r"\(data.text\), found dict in row 3"),
+        ("a.jsonl", '{"a": 1}\n{"b": 1}\n{"c": 1}\n', r"expected a column 'review' \(data.text\), found a, b, c"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_row_whatever_is_read_at_once(
+    tmp_path, monkeypatch, rows, name, content, message
+):
+    monkeypatch.setattr(formats, "AT_ONCE", rows)
+    with pytest.raises(PipelineError, match=message):
+        formats.read(write(tmp_path, name, content), wanted=WANTED)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.jsonl", "rows.parquet"])
+def test_a_file_takes_less_memory_than_its_text_beside_what_arrow_holds(tmp_path, monkeypatch, name):
+    table = pd.DataFrame({"review": [f"{number} {'word ' * 400}" for number in range(1000)], "stars": "5"})
+    written = {
+        "csv": table.to_csv(index=False).encode(),
+        "jsonl": table.to_json(orient="records", lines=True).encode(),
+        "parquet": table.to_parquet(),
+    }[name.split(".")[1]]
+    path = write(tmp_path, name, gzip.compress(written) if name.endswith(".gz") else written)
+    monkeypatch.setattr(formats, "AT_ONCE", 50)
+    monkeypatch.setattr("stages.common.content.CHUNK", 1 << 14)
+    tracemalloc.start()
+    try:
+        found = formats.read(path, wanted=WANTED)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["text"].dtype == "str"
+    assert peak < table["review"].str.len().sum()

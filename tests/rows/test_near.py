@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from stages.rows import near, splits
 
@@ -29,3 +30,41 @@ def test_pairs_just_above_the_threshold_are_found():
 def test_texts_of_emoji_alone_are_near_only_where_the_emoji_are_the_same():
     texts = np.array(["😀 😀", "😡", "😀 😀", "!?"], dtype=object)
     assert near.near_duplicates_in_earlier_groups(texts, np.array([0, 0, 1, 1]), 0.8).tolist() == [-1, -1, 0, -1]
+
+
+def made_up(count):
+    """Texts of few words, of which many are alike, and some long ones, whose bitmaps say nothing."""
+    generator = np.random.default_rng(5)
+    words = generator.integers(100, 10**6, size=60).astype(str)
+    texts = [" ".join(generator.choice(words, generator.integers(1, 12))) for _ in range(count)]
+    texts += [" ".join(generator.choice(words, 400)) for _ in range(4)]
+    changed = [f"{text}!" if number % 2 else f"{text[3:]} so" for number, text in enumerate(texts)]
+    return np.array(texts + changed, dtype=object)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("memory", [1, near.KEY_BYTES])
+def test_what_is_found_is_what_a_comparison_of_all_texts_that_share_a_key_finds(monkeypatch, threshold, memory):
+    texts, groups = made_up(60), np.repeat([0, 1, 2], [40, 24, 64])
+    sets, expected = [near.shingles(text) for text in texts], np.full(len(texts), -1)
+    for keys in near.Sketches(texts, threshold).band_keys():
+        for one in np.flatnonzero(expected < 0):
+            for other in np.flatnonzero((keys == keys[one]) & (groups < groups[one])):
+                if near.jaccard(sets[one], sets[other]) >= threshold:
+                    expected[one] = other
+                    break
+    monkeypatch.setattr(near, "KEY_BYTES", memory)
+    monkeypatch.setattr(near, "CHUNK", 7)
+    assert near.near_duplicates_in_earlier_groups(texts, groups, threshold).tolist() == expected.tolist()
+    assert (expected >= 0).sum() > 10
+
+
+def test_bitmaps_never_rule_out_a_pair_at_the_threshold():
+    texts = made_up(30)
+    sets = [near.shingles(text) for text in texts]
+    for threshold in (0.1, 0.5, 0.8):
+        sketches = near.Sketches(texts, threshold)
+        next(sketches.band_keys())
+        for one in range(len(texts)):
+            similar = np.array([near.jaccard(sets[one], other) for other in sets]) >= threshold
+            assert sketches.could_be_near(np.full(len(texts), one), np.arange(len(texts)))[similar].all()
