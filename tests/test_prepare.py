@@ -1,5 +1,6 @@
 """The stage as a whole: from files to prepared splits, ready or cut; or one clear line, and nothing left behind."""
 
+import hashlib
 import json
 import subprocess
 
@@ -40,9 +41,9 @@ def run(tmp_path, monkeypatch):
 
 
 def load(name):
-    """A prepared split, with its classes by name."""
+    """A prepared split, with its classes, if it has any, by name."""
     split = Dataset.from_parquet(str(paths.PREPARED / f"{name}.parquet"))
-    return split.to_pandas().assign(label=split.features["label"].int2str(split["label"][:]))
+    return split.to_pandas().assign(label=getattr(split.features["label"], "int2str", list)(split["label"][:]))
 
 
 def rows(start, end):
@@ -319,3 +320,49 @@ def test_bad_data_is_one_clear_line_and_leaves_nothing_behind(run, tmp_path, fil
         run(files, **data)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["params.yaml", "raw"]
+
+
+def odd_rows(count, seed):
+    """Rows of which some are blank, doubled, contradictory or alike, with a label of each kind."""
+    generator = np.random.default_rng(seed)
+    words = np.array([f"{number:x}é好" for number in generator.integers(16, 10**6, size=400)])
+    texts = [" ".join(generator.choice(words, size)) for size in generator.integers(1, 15, size=count)]
+    for every, change in ((11, str.title), (13, lambda text: f"{text} x!"), (17, str), (101, lambda text: " \u200b")):
+        for row in range(0, count, every):
+            texts[row] = change(texts[generator.integers(count)])
+    labels = generator.choice(["good", "bad", "so so"], size=count, p=[0.6, 0.3, 0.1])
+    lists = [
+        json.dumps(sorted({*generator.choice(list("abc"), size)})) for size in generator.integers(0, 3, size=count)
+    ]
+    table = pd.DataFrame({"text": texts, "other": generator.permutation(texts), "label": labels, "labels": lists})
+    return table.assign(number=generator.integers(-99, 99, size=count) / 8)
+
+
+NO_LIMIT = {"limit": dict.fromkeys(paths.SPLITS)}
+WHOLE = {"classes": None, "columns": None}
+
+
+@pytest.mark.parametrize(
+    ("data", "digest"),
+    [
+        (NO_LIMIT, "ff5dd3e7809165fe"),
+        ({"near_duplicate": 0.4, "split": {"validation": 0.1, "test": 0.2, "calibration": 0.2}}, "f4825dfd257f6335"),
+        (NO_LIMIT | {"text_pair": "other"}, "450a73fc553c62f9"),
+        (NO_LIMIT | {"problem": "regression", "label": "number"}, "e29338f86da14543"),
+        (NO_LIMIT | {"label": "number", "classes": {"low": [None, -2], "high": [3.5, None]}}, "8d9e778400764d34"),
+        (NO_LIMIT | {"problem": "multi_label", "label": "labels", "file": "rows.jsonl"}, "d9a3f7313e9e4ebf"),
+        (NO_LIMIT | {"file": READY, "max_leak": 1.0, "slices": ["number", "other"]}, "bb2303a675782803"),
+    ],
+)
+def test_the_rows_of_each_split_are_those_on_record_however_few_are_in_memory(run, monkeypatch, data, digest):
+    """On record is what came of all rows at once, as pandas data frames of Python objects."""
+    for name, size in (("rows.formats.AT_ONCE", 70), ("rows.cleaning.AT_ONCE", 90), ("rows.near.KEY_BYTES", 10**5)):
+        monkeypatch.setattr(f"stages.{name}", size)
+    monkeypatch.setattr(prepare, "PART_BYTES", 10**4)
+    table = odd_rows(1200, 0)
+    jsonl = table.assign(labels=table["labels"].map(json.loads)).to_json(orient="records", lines=True)
+    files = {"rows.csv": table, "rows.jsonl": jsonl, "train.csv": table, "test.csv": odd_rows(300, 1)}
+    run(files, **WHOLE | data)
+    found = {path.stem: Dataset.from_parquet(str(path)).to_list() for path in sorted(paths.PREPARED.glob("*.parquet"))}
+    found |= {"metrics": metrics(), "slices": pd.read_parquet(paths.SLICES).to_dict("list")}
+    assert hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] == digest
