@@ -18,10 +18,13 @@ HASHES = 128
 MAX_MISSED = 1e-3
 """Highest share of the pairs exactly at the threshold that may be missed because they agree in no band."""
 
+NO_WORD = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
+"""ASCII characters that are no part of a word: text of ASCII alone is split three times as fast without a pattern."""
+
 CHUNK = 1_000
 """Texts hashed at once: as many as fit a core's cache."""
 
-KEY_BYTES = 1 << 28
+KEY_BYTES = 1 << 29
 """Memory for the keys of several bands at once; for each further pass all texts are hashed again."""
 
 BITS = 256
@@ -60,7 +63,9 @@ def shingles(text: str) -> frozenset[str]:
 
 def plain(text: str) -> str:
     """The text without case and punctuation; a text of emoji alone is kept."""
-    return " ".join(re.findall(r"\w+", text.casefold())) or text
+    folded = text.casefold()
+    words = folded.translate(NO_WORD).split() if folded.isascii() else re.findall(r"\w+", folded)
+    return " ".join(words) or text
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
