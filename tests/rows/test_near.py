@@ -42,7 +42,7 @@ def made_up(count):
     return np.array(texts + changed, dtype=object)
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize("threshold", [0.2, 0.8, 1.0])
 @pytest.mark.parametrize("memory", [1, near.KEY_BYTES])
 def test_what_is_found_is_what_a_comparison_of_all_texts_that_share_a_key_finds(monkeypatch, threshold, memory):
     texts, groups = made_up(60), np.repeat([0, 1, 2], [40, 24, 64])
@@ -68,3 +68,12 @@ def test_bitmaps_never_rule_out_a_pair_at_the_threshold():
         for one in range(len(texts)):
             similar = np.array([near.jaccard(sets[one], other) for other in sets]) >= threshold
             assert sketches.could_be_near(np.full(len(texts), one), np.arange(len(texts)))[similar].all()
+
+
+def test_texts_that_share_a_key_are_tried_in_their_order_until_one_is_near():
+    keys, groups = np.array([5, 7, 5, 5, 7, 5, 9], dtype=np.uint64), np.array([0, 0, 0, 1, 1, 2, 2])
+    near_ones, tried = np.full(7, -1), []
+    for ones, others in near.candidates(keys, groups, near_ones):
+        tried.append(list(zip(ones.tolist(), others.tolist(), strict=True)))
+        near_ones[3] = 0
+    assert tried == [[(3, 0), (5, 0), (4, 1)], [(5, 2)], [(5, 3)]]
