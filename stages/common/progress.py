@@ -44,14 +44,12 @@ def bar(label: str, *, total: int | None, unit: str, hidden: bool = False) -> It
         unit: what is counted, in the singular.
         hidden: show nothing.
     """
-    shown = sys.stderr.isatty() and not hidden and SILENT not in os.environ
+    if hidden or SILENT in os.environ or not sys.stderr.isatty():
+        yield Lines(label, total=total, unit=unit, hidden=hidden)
+        return
     options = {"desc": label, "total": total, "unit": unit, "unit_scale": unit == "byte"}
-    kind = tqdm(**options, leave=False, dynamic_ncols=True) if shown else None
-    try:
-        yield kind or Lines(label, total=total, unit=unit, hidden=hidden)
-    finally:
-        if kind:
-            kind.close()
+    with tqdm(**options, leave=False, dynamic_ncols=True) as on_terminal:
+        yield on_terminal
 
 
 class Lines:

@@ -57,11 +57,12 @@ def test_what_would_control_the_terminal_is_shown_by_its_number(capsys):
     assert capsys.readouterr().err == "warning: \\x1b[31mred\n"
 
 
-def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(monkeypatch):
+@pytest.mark.parametrize("total", [2, 0, None], ids=["known", "known later", "unknown"])
+def test_on_a_terminal_there_is_a_bar_and_lines_stand_above_it(total, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress.bar("train", total=2, unit="step") as shown:
+    with progress.bar("train", total=total, unit="step") as shown:
         assert isinstance(shown, tqdm)
         shown.update()
         progress.say("train: a line")
