@@ -1,5 +1,6 @@
 # The server of `python -m stages.serve`; docs/serve.md says how to build and run it.
-FROM python:3.12-slim
+# The version of Python for which requirements-cpu.lock has torch.
+FROM python:3.11-slim
 
 WORKDIR /app
 COPY requirements.txt requirements-serve.txt requirements.lock requirements-cpu.lock ./
