@@ -198,9 +198,11 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
         if not model.training:
             return nn.functional.cross_entropy(outputs.logits, labels)
         weight = None if weights is None else weights.to(outputs.logits)
-        return nn.functional.cross_entropy(
+        found = nn.functional.cross_entropy(
             outputs.logits, labels, weight=weight, label_smoothing=options.label_smoothing
         )
+        # a mean over the weights of this rank's rows, of which the mean over ranks is taken
+        return found if weight is None else found * ranks.relative(weight[labels].sum())
 
     return loss
 
