@@ -160,11 +160,13 @@ def candidates(keys: np.ndarray, groups: np.ndarray, near: np.ndarray) -> Iterat
     earlier group: first the first such text, then, for those that still have none, the second, and so on."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    new_key = np.append(True, keys[1:] != keys[:-1])
+    new_key = np.ones(len(keys), dtype=bool)
+    new_key[1:] = keys[1:] != keys[:-1]
     shared = ~(new_key & np.append(new_key[1:], True))
     order, new_key = order[shared], new_key[shared]
     groups, place = groups[order], np.arange(len(order), dtype=np.int32)
-    new_group = new_key | np.append(True, groups[1:] != groups[:-1])
+    new_group = new_key.copy()
+    new_group[1:] |= groups[1:] != groups[:-1]
     first = np.maximum.accumulate(np.where(new_key, place, 0))
     end = np.maximum.accumulate(np.where(new_group, place, 0))
     ones = np.flatnonzero(end > first)

@@ -70,6 +70,10 @@ def test_bitmaps_never_rule_out_a_pair_at_the_threshold():
             assert sketches.could_be_near(np.full(len(texts), one), np.arange(len(texts)))[similar].all()
 
 
+def test_without_texts_none_is_found():
+    assert near.near_duplicates_in_earlier_groups(np.array([], dtype=object), np.array([], dtype=int), 0.8).size == 0
+
+
 def test_texts_that_share_a_key_are_tried_in_their_order_until_one_is_near():
     keys, groups = np.array([5, 7, 5, 5, 7, 5, 9], dtype=np.uint64), np.array([0, 0, 0, 1, 1, 2, 2])
     near_ones, tried = np.full(7, -1), []
