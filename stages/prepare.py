@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets, disable_progress_bars
 
 from stages.common import errors, files, paths, progress, texts
@@ -92,6 +93,7 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
         cleaning.warn_of_contradictions_between(cleaned)
     cut = splits.split(cleaned, data)
     del cleaned
+    pa.default_memory_pool().release_unused()  # Arrow keeps what was freed, and NumPy needs as much
     splits.check_leak(cut, data)
     apart = splits.drop_near_duplicates(cut, data.near_duplicate, dropped)
     del cut
