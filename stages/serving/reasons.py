@@ -24,6 +24,12 @@ MOST = 64
 SHOWN = 5
 """Words that a table shows."""
 
+LEAST = 0.2
+"""The weight from which a word is said to speak for an answer, as a share of the largest one."""
+
+AROUND = re.compile(r"^\W+|\W+$")
+"""Punctuation before and after a word."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
@@ -50,10 +56,12 @@ class Reasons:
         return [(piece.text, round(piece.weight, 3)) for piece in weighty[:SHOWN]]
 
     def speaking(self, direction: float = 1.0) -> list[str]:
-        """The words that speak most for the answer, up to `SHOWN`; with a negative direction, against it."""
-        held = [(direction * piece.weight, piece.text) for text in self.texts for piece in text]
-        held = sorted((weight for weight in held if weight[0] > 0), key=lambda weight: -weight[0])
-        return [word for _, word in held[:SHOWN]]
+        """The words that speak most for the answer, up to `SHOWN`, without the punctuation around them; with a negative
+        direction, against it."""
+        weighty = [(direction * piece.weight, piece.text) for text in self.texts for piece in text]
+        weighty.sort(key=lambda one: -one[0])
+        least = max(weighty[0][0], 0) * LEAST if weighty else 0
+        return [AROUND.sub("", word) or word for weight, word in weighty[:SHOWN] if weight > least]
 
 
 def explained(classifier: Classifier, inputs: Inputs) -> list[Reasons]:
