@@ -38,8 +38,13 @@ LANGUAGE_MODELS = [
     name for name, family in MODELS.items() if family.model.__name__.endswith(("LMHeadModel", "CausalLM"))
 ]
 
+ALIKE = ("mt5", "umt5", "mbart", "mvp", "plbart")
+"""Encoder-decoders that are built as T5 and BART are."""
 
-@pytest.mark.parametrize("family", MODELS)
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.long) if name in ALIKE else name for name in MODELS]
+)
 def test_a_family_encodes_trains_saves_and_loads_elsewhere(family, saved_model, tmp_path, capsys):
     measured = measure(saved_model(family), tmp_path)
     assert measured.depth == (0 if family in WHOLE else LAYERS // 2)

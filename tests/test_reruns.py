@@ -23,14 +23,18 @@ def test_a_second_repro_runs_nothing(project):
         pytest.param("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long),
         ("gate.min_gain=0.1", ["report"]),
         ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
-        ("encode.max_gb=5", ["encode"]),
+        pytest.param("encode.max_gb=5", ["encode"], marks=pytest.mark.long),
         pytest.param(
             "precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long
         ),
         pytest.param(
             "lora.top_layers=1", ["encode", "baseline", "train", "evaluate", "report"], marks=pytest.mark.long
         ),
-        ("data.limit.train=40", ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"]),
+        pytest.param(
+            "data.limit.train=40",
+            ["prepare", "encode", "baseline", "audit", "train", "evaluate", "report"],
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
