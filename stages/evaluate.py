@@ -51,7 +51,7 @@ EXPLAINED = 5
 """Wrong answers whose words are looked for: as many as the report shows."""
 
 CHARACTERS = 4_000
-"""Read for the words of one answer, over all passes: about a second with the default model on 2 cores."""
+"""Read for the words of one answer, over all passes: it bounds the time, however long the texts are."""
 
 FEWEST_PARTS = 8
 """Into which even a long text is split, each of some neighbouring words."""

@@ -17,6 +17,9 @@ from conftest import ONLINE, ROOT
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
+TRIES = 120
+"""How often the server is asked whether it is up, about a second apart."""
+
 STEP = re.compile(r"^([A-Z]+) (.*)$", re.MULTILINE)
 
 
@@ -68,7 +71,9 @@ def test_the_steps_of_the_dockerfile_make_a_server_that_answers(context, tmp_pat
     server = subprocess.Popen([*command, "--port", port], cwd=image, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         healthy = [part.replace("8000", port) for part in json.loads(check)]
-        while subprocess.run(healthy, env=environment, capture_output=True).returncode:
+        for _ in range(TRIES):
+            if not subprocess.run(healthy, env=environment, capture_output=True).returncode:
+                break
             assert server.poll() is None, server.stderr.read()
             time.sleep(1)
         asked = urllib.request.Request(

@@ -45,9 +45,8 @@ def run(work: Callable[[], None], *, processes: int) -> None:
     elif 0 < devices < processes:
         raise PipelineError(f"compute.processes: expected at most {devices}, one for each device, found {processes}")
     else:
-        os.environ.setdefault(
-            "TORCH_CPP_LOG_LEVEL", "ERROR"
-        )  # of the ranks: DDP warns that it looks for unused weights
+        # of the ranks: DDP warns that it looks for unused weights
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         with files.scratch() as scratch, Processes(processes) as started:
             threads = max(1, torch.get_num_threads() // processes)
             given = {"count": processes, "threads": threads, "meeting": f"file://{(scratch / 'ranks').absolute()}"}
@@ -88,8 +87,7 @@ def in_ranks(
 ) -> Iterator[Any]:
     """The results for the batches, in order, of which each rank of a training computes its share; see `each_batch`."""
     number, count = ranks()
-    found: list[Any] = [None] * count
-    distributed.all_gather_object(found, list(in_threads(model, compute, batches[number::count], way, kept)))
+    found = gathered(list(in_threads(model, compute, batches[number::count], way, kept)))
     return (found[index % count][index // count] for index in range(len(batches)))
 
 
