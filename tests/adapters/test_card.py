@@ -124,6 +124,21 @@ def test_the_card_says_from_where_the_folder_loads(folder, base, method, said):
     assert str(folder) in code(text)
 
 
+@pytest.mark.parametrize(
+    ("repository", "lines"),
+    [
+        (None, "pip install onnxruntime tokenizers\npython example.py "),
+        (
+            "org/mine",
+            "pip install onnxruntime tokenizers huggingface_hub\n"
+            "hf download org/mine --local-dir model && cd model\npython example.py ",
+        ),
+    ],
+)
+def test_a_model_in_onnx_is_run_by_its_own_script_where_it_lies_or_once_it_is_downloaded(repository, lines):
+    assert lines in card.model_card(made(), CLASSES, folder=paths.ONNX, repository=repository)
+
+
 def test_one_text_or_a_pair_is_classified():
     assert 'classify("A warm, funny and wise film.", truncation=True)' in code(card.model_card(made(), CLASSES))
     pair = card.model_card(made(data={"text_pair": "answer"}), CLASSES)

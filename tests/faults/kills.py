@@ -213,6 +213,11 @@ def left_running(scratch: Path) -> list[str]:
     return found
 
 
+def tracebacks(errors: str) -> list[str]:
+    """The tracebacks in what a run has said, except for DVC's own: Ctrl-C while it makes a progress bar gives one."""
+    return [text for text in errors.split("Traceback")[1:] if "/site-packages/dvc/" not in text]
+
+
 def wait_for_end(scratch: Path) -> None:
     """Wait, as long as a run may take, for the processes of `left_running`."""
     until = time.monotonic() + SECONDS
