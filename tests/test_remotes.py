@@ -160,6 +160,25 @@ def test_a_remote_that_cannot_be_reached_is_said_and_a_later_push_completes_it(f
     assert other.files("models") == owner_files(owner)
 
 
+def test_a_push_to_a_full_remote_is_said_and_completed_once_there_is_room(folder, owner, member, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", shared], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        folder(owner)
+        ends_clearly(owner.run("dvc", "push", check=False, timeout=SECONDS))
+        subprocess.run(["mount", "-o", "remount,size=64m", shared], check=True)
+        owner.run("dvc", "push")
+        other = member("other")
+        folder(other)
+        other.run("dvc", "pull")
+        assert other.files("models") == owner_files(owner)
+    finally:
+        subprocess.run(["umount", "--lazy", shared], check=True)
+
+
 def test_a_server_that_is_cut_off_during_a_push_is_said_and_the_next_push_completes_it(ssh, owner, member):
     ssh(owner)
     pushing = subprocess.Popen(["dvc", "push"], cwd=owner.folder, stderr=subprocess.PIPE, text=True)
