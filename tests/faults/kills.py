@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -214,8 +215,9 @@ def left_running(scratch: Path) -> list[str]:
 
 
 def tracebacks(errors: str) -> list[str]:
-    """The tracebacks in what a run has said, except for DVC's own: Ctrl-C while it makes a progress bar gives one."""
-    return [text for text in errors.split("Traceback")[1:] if "/site-packages/dvc/" not in text]
+    """The tracebacks in what a run has said, except for DVC's own: Ctrl-C gives one while DVC is imported, or makes a
+    progress bar."""
+    return [text for text in errors.split("Traceback")[1:] if not re.search('/(bin|site-packages)/dvc[/"]', text)]
 
 
 def wait_for_end(scratch: Path) -> None:
