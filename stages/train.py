@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -26,7 +27,7 @@ from stages.backbone import base, precision, prefix, store
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress
-from stages.compute import ranks
+from stages.compute import ranks, shards
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
@@ -63,7 +64,7 @@ def train_seeds(params: Params) -> None:
     main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
     options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
-    settings = recorded(params) | {"ranks": len(ranks.gathered(None))}
+    settings = recorded(params) | {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy}
     kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)
     with ranks.by_first(kept) as place:
         metrics = {seed: trained(task, seed=seed, home=place / f"seed-{seed}") for seed in options.seeds}
@@ -127,9 +128,10 @@ def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> d
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, folder / "curves", **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)
+    weights = shards.whole(model)
     if ranks.is_first():
         (folder / "adapter").mkdir()
-        save(model, about, params, metrics, folder / "adapter")
+        save(model, about, params, metrics, folder / "adapter", weights=weights)
     return metrics
 
 
@@ -211,9 +213,12 @@ def build(
         quantized.quantize(plain, about.depth, params.precision)
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
     fitting = {"batch_size": params.train.batch_size, "precision": params.precision, "seed": seed}
-    starts = head.starts(plain, rows, init=params.lora.head_init, **fitting)
+    sharded = params.compute.strategy == "fsdp" and ranks.ranks()[1] > 1
+    starts = head.starts(plain, rows, init=params.lora.head_init, later=sharded, **fitting)
     sections = {"peft": params.peft, "lora": params.lora, "max_length": about.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
+    if sharded:
+        shards.shard(model, plain, (block for layers in prefix.stacks(plain) for block in layers[about.depth :]))
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
     return model, starts, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}
@@ -225,9 +230,21 @@ def from_pretrained_arguments(about: store.About) -> dict:
     return labels | base.keep_lowest_layers(paths.BASE_MODEL, about.layers)
 
 
-def save(model: PeftModel | PreTrainedModel, about: store.About, params: Params, metrics: dict, folder: Path) -> None:
-    """Write the adapter and all files needed to load it elsewhere; `run.json`, written last, records what made it."""
-    model.save_pretrained(folder)
+def save(
+    model: PeftModel | PreTrainedModel,
+    about: store.About,
+    params: Params,
+    metrics: dict,
+    folder: Path,
+    *,
+    weights: dict[str, torch.Tensor] | None,
+) -> None:
+    """Write the adapter and all files needed to load it elsewhere; `run.json`, written last, records what made it.
+
+    Args:
+        weights: of a sharded model, see `shards.whole`.
+    """
+    model.save_pretrained(folder, state_dict=weights)
     config = folder / "adapter_config.json"
     if config.exists():
         files.write_json(config, ordered(files.read_json(config)))

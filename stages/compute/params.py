@@ -1,5 +1,7 @@
 """The section `compute`."""
 
+from typing import Literal
+
 from stages.common.section import Count, Section
 
 
@@ -7,3 +9,4 @@ class Compute(Section):
     """Where the work runs. No stage of dvc.yaml lists this section, so that a change reruns nothing."""
 
     processes: Count
+    strategy: Literal["ddp", "fsdp"]

@@ -22,6 +22,7 @@ from stages.backbone import base
 from stages.backbone.parallel import SPREAD, Way, in_threads
 from stages.common import files, progress
 from stages.common.errors import PipelineError
+from stages.compute import shards
 from stages.compute.pool import Processes, result
 
 PATIENCE = 5.0
@@ -87,7 +88,12 @@ def in_ranks(
 ) -> Iterator[Any]:
     """The results for the batches, in order, of which each rank of a training computes its share; see `each_batch`."""
     number, count = ranks()
-    found = gathered(list(in_threads(model, compute, batches[number::count], way, kept)))
+    if shards.is_sharded(model):  # some ranks may compute one batch more than they are asked for
+        own = [batches[index % len(batches)] for index in range(number, math.ceil(len(batches) / count) * count, count)]
+        computed = shards.in_turn(model, compute, own, way)
+    else:
+        computed = list(in_threads(model, compute, batches[number::count], way, kept))
+    found = gathered(computed)
     return (found[index % count][index // count] for index in range(len(batches)))
 
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from stages.classifier.weights import put, trained
 from stages.common import files, progress
-from stages.compute import ranks
+from stages.compute import ranks, shards
 from stages.resuming.pace import Pace
 
 STATE = "state.pt"
@@ -39,12 +39,15 @@ class Stateful(Protocol):
 class Checkpoints(TrainerCallback):
     """Saves a training every so many seconds into a folder, in which the newest checkpoint is kept.
 
-    The training may consist of several calls of `Trainer.train`, with something before the first.
+    The training may consist of several calls of `Trainer.train`, with something before the first. Of a sharded model
+    each rank saves what it holds, in a folder of its own within the checkpoint.
     """
 
     def __init__(self, home: Path, *, seconds: float) -> None:
         self.home, self.pace = home, Pace(seconds)
         self.found = ranks.agreed(max(home.glob("checkpoint-*"), default=None))
+        if self.found and (own := self.found / of_rank()).exists():
+            self.found = own
         self.state: dict[str, Any] = torch.load(self.found / STATE, weights_only=True) if self.found else {}
 
     @property
@@ -110,10 +113,15 @@ class Checkpoints(TrainerCallback):
         name = f"checkpoint-{self.current}-{trainer.state.global_step:09}"
         memory = self.memory()
         with self.pace.saving(), ranks.by_first(files.replacing(self.home / name)) as folder:
+            sharded = shards.is_sharded(trainer.model)
+            if sharded:
+                folder /= of_rank()
             trainer._save_rng_state(str(folder))  # of each rank
-            if ranks.is_first():
-                trainer._save_optimizer_and_scheduler(str(folder))
-                trainer._save_scaler(str(folder))
+            if sharded or ranks.is_first():
+                torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER_NAME)
+                torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+                if trainer.accelerator.scaler:
+                    torch.save(trainer.accelerator.scaler.state_dict(), folder / SCALER_NAME)
                 shutil.copytree(self.home / EPOCH, folder / EPOCH)
                 trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
                 torch.save(memory, folder / STATE)
@@ -134,3 +142,8 @@ class Checkpoints(TrainerCallback):
             "logged_step": trainer._globalstep_last_logged,
             "parts": [part.state() for part in self.parts],
         }
+
+
+def of_rank() -> str:
+    """The name of this rank's folder in a checkpoint of a sharded model."""
+    return f"rank-{ranks.ranks()[0]}"

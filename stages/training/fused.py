@@ -14,6 +14,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from stages.backbone.frozen_linear import Frozen
@@ -32,8 +33,9 @@ def fuse(model: PeftModel, example: dict[str, torch.Tensor]) -> Counter[str]:
     """
     layers = [part for part in model.modules() if isinstance(part, Linear)]
     reasons = {layer: reason for layer in layers if (reason := reason_not_fused(layer))}
-    for group in grouped_by_input(model, [layer for layer in layers if layer not in reasons], example):
-        LayersSharingInput(group)
+    if fusible := [layer for layer in layers if layer not in reasons]:
+        for group in grouped_by_input(model, fusible, example):
+            LayersSharingInput(group)
     return Counter(reasons.values())
 
 
@@ -49,6 +51,8 @@ def reason_not_fused(layer: Linear) -> str | None:
         return "dropout"
     if type(base) not in (nn.Linear, Conv1D) or any(parameter.requires_grad for parameter in base.parameters()):
         return "a base layer that is trained or not linear"
+    if isinstance(base.weight, DTensor):
+        return "weights that are spread over processes"
     return None
 
 

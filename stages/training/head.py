@@ -14,6 +14,7 @@ from stages.backbone import parallel, store
 from stages.backbone.precision import check_finite
 from stages.classifier import inference, label_words
 from stages.classifier.saved_head import last_layer
+from stages.compute import shards
 from stages.problems.kinds import of_model
 
 MAX_ROWS = 3_000
@@ -30,7 +31,14 @@ Start = Callable[[PeftModel | PreTrainedModel], None]
 
 
 def starts(
-    model: PreTrainedModel, rows: store.Rows, *, init: str, batch_size: int, precision: str, seed: int
+    model: PreTrainedModel,
+    rows: store.Rows,
+    *,
+    init: str,
+    batch_size: int,
+    precision: str,
+    seed: int,
+    later: bool = False,
 ) -> dict[str, Start]:
     """The heads from which a training may start, by name.
 
@@ -38,6 +46,7 @@ def starts(
         model: with the label words' head where `init` allows it and the model has one, see `load_base`; spliced.
         rows: the training rows.
         init: `lora.head_init`. `auto` tries both the probe and, where the model has one, the label words' head.
+        later: fit the probe only once it is tried, on the model with its adapters, which change nothing yet.
     """
     numeric = of_model(model.config.problem_type).numeric
     if not is_fresh(model) and not numeric:
@@ -47,10 +56,11 @@ def starts(
     words = init in ("auto", "label_words") and label_words.has_label_word_head(model)
     found = {}
     if words or not (probe or mean):
-        found["label_words" if words else "random"] = copied(model)
+        found["label_words" if words else "random"] = partial(put, weights=copied(model))
     if probe:
-        found["probe"] = fitted(model, rows, batch_size=batch_size, precision=precision, seed=seed)
-    return {name: partial(put, weights=weights) for name, weights in found.items()}
+        fit = partial(fitted, rows=rows, batch_size=batch_size, precision=precision, seed=seed)
+        found["probe"] = partial(put_fitted, fit=fit) if later else partial(put, weights=fit(model))
+    return found
 
 
 def copied(model: PreTrainedModel) -> Weights:
@@ -62,9 +72,14 @@ def copied(model: PreTrainedModel) -> Weights:
 def put(model: PeftModel | PreTrainedModel, weights: Weights) -> None:
     """Set the head's last layer to `weights`, in place."""
     last = last_layer(model)
-    last.weight.data.copy_(weights[0])
+    shards.assign(last.weight, weights[0])
     if last.bias is not None:
-        last.bias.data.copy_(weights[1])
+        shards.assign(last.bias, weights[1])
+
+
+def put_fitted(model: PeftModel | PreTrainedModel, fit: Callable[[PeftModel | PreTrainedModel], Weights]) -> None:
+    """Fit the head's last layer, and set it, in place."""
+    put(model, fit(model))
 
 
 def fitted(

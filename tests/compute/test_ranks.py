@@ -42,7 +42,8 @@ def encoded(saved_model, tmp_path, monkeypatch):
 def trained(processes: int, **sections: dict) -> tuple[dict, dict[str, torch.Tensor], dict[str, bytes]]:
     """What `train` finds, saves and draws in so many processes."""
     sections["train"] = TRAIN | sections.get("train", {})
-    YAML().dump(tiny_params(**sections, compute={"processes": processes}), paths.PARAMS)
+    sections["compute"] = sections.get("compute", {}) | {"processes": processes}
+    YAML().dump(tiny_params(**sections), paths.PARAMS)
     train.main()
     (file,) = paths.ADAPTER.glob("*model.safetensors")
     curves = {path.name: path.read_bytes() for path in paths.TRAIN_CURVES.rglob("*.csv")}

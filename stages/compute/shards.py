@@ -1,0 +1,61 @@
+"""A model that is too large for one device: each rank of a training holds its share of every weight.
+
+PyTorch's fully sharded data parallelism (FSDP2; Zhao et al. 2023): the weights of one block at a time are gathered for
+its forward and its backward pass, and gradients and the optimizer's state are shared out as the weights are.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from stages.backbone.device import device
+from stages.backbone.parallel import Way
+from stages.backbone.precision import autocast
+
+
+def shard(model: nn.Module, base: PreTrainedModel, blocks: Iterable[nn.Module]) -> None:
+    """Leave this rank its share of every weight, in place, on the device; every rank calls this with the same model.
+
+    Args:
+        model: `base`, or adapters around it; blocks: its parts whose weights are gathered by themselves.
+    """
+    mesh = init_device_mesh(device().type, (distributed.get_world_size(),))
+    for part in (*blocks, model):
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    base._is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether this rank holds only its share of the weights."""
+    return isinstance(model, FSDPModule)
+
+
+def assign(part: nn.Parameter, values: torch.Tensor) -> None:
+    """Set a parameter, of which this rank may hold a share, to values that all ranks have."""
+    if isinstance(part, DTensor):
+        values = distribute_tensor(values.to(part.device), part.device_mesh, part.placements, src_data_rank=None)
+    part.data.copy_(values)
+
+
+def whole(model: nn.Module) -> dict[str, torch.Tensor] | None:
+    """The trained weights and the buffers by name, whole, in the first rank, and nothing in the others; every rank
+    calls this. None: the model is not sharded."""
+    if not is_sharded(model):
+        return None
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return get_model_state_dict(model, options=options)
+
+
+def in_turn(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Any], way: Way) -> list[Any]:
+    """`compute(model, batch)` for every batch, without gradients; every rank has as many, as it takes all of them to
+    gather the weights."""
+    model.eval()
+    with torch.no_grad(), autocast(way.precision):  # weights cannot be gathered in inference mode
+        return [compute(model, batch) for batch in batches]
