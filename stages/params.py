@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stages.adapters.params import Lora, Peft, without
+from stages.adapters.params import ON_WHOLE_WEIGHTS, Lora, Peft, without
 from stages.common import content, texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
@@ -87,6 +87,7 @@ class Params(Section):
             lines += too_many_top_layers(params)
             lines += unknown_main_score(params) or unreachable_gates(params)
             lines += gate_without_slices(params)
+            lines += not_to_be_sharded(params)
         except ValidationError as error:
             lines = describe(error.errors()) + lines
         if lines:
@@ -198,6 +199,18 @@ def gate_without_slices(params: Params) -> list[str]:
     if drop is None or params.data.slices:
         return []
     return [f"gate.max_slice_drop: expected null with data.slices: [], found {drop}; name a column in data.slices"]
+
+
+def not_to_be_sharded(params: Params) -> list[str]:
+    """Problems of `compute.strategy: fsdp` with the method and the precision."""
+    if params.compute.strategy != "fsdp":
+        return []
+    lines, method = [], params.peft.method
+    if method in ON_WHOLE_WEIGHTS:
+        lines.append(f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp', for lora or full")
+    if params.precision == "float16":
+        lines.append("precision: expected float32 or bfloat16 with compute.strategy: fsdp, found 'float16'")
+    return lines
 
 
 def check_parameter(name: str) -> None:

@@ -9,6 +9,7 @@ from conftest import ROOT, tiny_params
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
+from stages.adapters.params import ON_WHOLE_WEIGHTS
 from stages.common.errors import ParamsError
 from stages.common.texts import override
 from stages.params import Params
@@ -191,6 +192,24 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             "  source: movie",
             "data.source: expected a preset (movies), package:NAME==VERSION, hub:ORG/NAME or path:data/raw/NAME, found "
             "'movie'; did you mean 'movies'?",
+        ),
+        (
+            r"  strategy: ddp",
+            "  strategy: zero",
+            "compute.strategy: expected 'ddp' or 'fsdp', found 'zero'",
+        ),
+        *(
+            (
+                r"(?s)  method: lora\b(.*)  strategy: ddp",
+                rf"  method: {method}\1  strategy: fsdp",
+                f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp', for lora or full",
+            )
+            for method in ON_WHOLE_WEIGHTS
+        ),
+        (
+            r"(?s)precision: float32(.*)  strategy: ddp",
+            r"precision: float16\1  strategy: fsdp",
+            "precision: expected float32 or bfloat16 with compute.strategy: fsdp, found 'float16'",
         ),
         (r"  source: movies", "  source: a.csv", "found 'a.csv'; a file of your own is path:data/raw/NAME"),
         (r"  source: movies", "  source: ftp:vader", "path:data/raw/NAME or a preset, found 'ftp:vader'"),

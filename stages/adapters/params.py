@@ -25,6 +25,10 @@ use none of these."""
 ON_PROJECTIONS = ("lora", "qlora", "adalora", "vera", "ia3", "loha", "lokr", "oft", "boft")
 """The methods that adapt the projections named in `lora.target_modules`."""
 
+ON_WHOLE_WEIGHTS = ("qlora", "adalora", "prompt", "prefix", "p_tuning")
+"""The methods that cannot be used with `compute.strategy: fsdp`: their 4-bit weights are no numbers to share out, they
+compute with whole factors outside a forward pass, or they change the model before training does."""
+
 ASKS_FOR_NOTHING = {
     "lora.target_modules": "all-linear",
     "lora.dropout": 0.0,

@@ -23,7 +23,7 @@ from stages.backbone import store
 from stages.classifier.weights import put
 from stages.common import files, progress
 from stages.common.errors import PipelineError
-from stages.compute import ranks
+from stages.compute import ranks, shards
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
 from stages.resuming.checkpoints import Checkpoints
@@ -261,6 +261,8 @@ class RowTrainer(Trainer):
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
 
     def __init__(self, **settings: Any) -> None:
+        if shards.is_sharded(settings["model"]):  # no rank has room for whole gradients until the last batch of a step
+            settings["args"].accelerator_config.gradient_accumulation_kwargs = {"sync_each_batch": True}
         super().__init__(preprocess_logits_for_metrics=logits_alone, **settings)
         self.remove_callback(PrinterCallback)  # it prints dictionaries
         ranks.seed(self.args.seed)

@@ -50,6 +50,8 @@ def trained(processes: int, **sections: dict) -> tuple[dict, dict[str, torch.Ten
     return Run.load(paths.ADAPTER).metrics, load_file(file), curves
 
 
+FSDP = {"strategy": "fsdp"}
+
 LONG = [
     ("llama", 4, {}),
     ("llama", 2, {"peft": {"method": "adalora", "options": {}}}),
@@ -58,6 +60,12 @@ LONG = [
     ("llama", 2, {"train": {"gradient_accumulation": 2, "activation_checkpointing": True}}),
     ("llama", 2, {"train": {"balance": "sampling", "seeds": [1, 2]}}),
     ("llama", 2, {"train": {"balance": "weights", "lora_plus_ratio": 4, "batch_size": 16}}),
+    ("llama", 4, {"compute": FSDP}),  # two of them have no row of the head, which has two
+    ("llama", 2, {"compute": FSDP, "peft": {"method": "full", "options": {}}, "train": {"lr": 1e-5}}),
+    ("llama", 2, {"compute": FSDP, "precision": "bfloat16"}),
+    ("llama", 2, {"compute": FSDP, "train": {"gradient_accumulation": 2, "activation_checkpointing": True}}),
+    ("llama", 2, {"compute": FSDP, "train": {"seeds": [1, 2], "lora_plus_ratio": 4}}),
+    ("bert", 2, {"compute": FSDP, "lora": {"head_init": "mean_probe"}, "train": {"lr": 1e-5}}),
 ]
 
 
@@ -90,10 +98,12 @@ def test_dropout_changes_a_training_in_processes_as_another_seed_does(family, en
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("launcher", ["python -m stages.train", "torchrun --nproc-per-node 2 -m stages.train"])
-def test_after_a_process_was_killed_the_next_run_ends_as_if_it_had_not(launcher, encoded, tmp_path):
+def test_after_a_process_was_killed_the_next_run_ends_as_if_it_had_not(launcher, strategy, encoded, tmp_path):
     encoded()
     options = {"lora": {"dropout": 0.1}, "train": {"epochs": 20, "batch_size": 4}, "checkpoints": {"minutes": 1e-9}}
+    options["compute"] = {"strategy": strategy}
     expected = trained(2, **options)
     command = [str(Path(sys.executable).parent / launcher.split()[0]), *launcher.split()[1:]]
     running = subprocess.Popen(
