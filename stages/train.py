@@ -11,6 +11,7 @@ models/seeds; metrics/train.json; the scores on the validation rows also to metr
 
 import importlib.metadata
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
 from stages.adapters import card, methods
@@ -111,7 +113,9 @@ def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> d
     problem = PROBLEMS[about.problem]
     unit = problem.unit(task.rows["train"].labels)
     rows = {name: in_units(split, unit) for name, split in task.rows.items()}
-    model, starts, counts = build(params, about, rows["train"], seed)
+    mesh = shards.mesh() if params.compute.strategy == "fsdp" and ranks.ranks()[1] > 1 else None
+    with ranks.in_turn() if mesh else nullcontext():
+        model, starts, counts = build(params, about, rows["train"], seed, mesh)
     progress.say(
         f"train: {params.peft.method}, seed {seed}: {counts['trainable_parameters']:,} of "
         f"{counts['total_parameters']:,} parameters, {options.epochs} epochs of {len(rows['train']):,} rows"
@@ -186,13 +190,14 @@ def in_units(rows: store.Rows, unit: float) -> store.Rows:
 
 
 def build(
-    params: Params, about: store.About, rows: store.Rows, seed: int
+    params: Params, about: store.About, rows: store.Rows, seed: int, mesh: DeviceMesh | None
 ) -> tuple[PeftModel | PreTrainedModel, dict[str, head.Start], dict[str, int]]:
     """The base model with head and adapters, which reads stored states; the heads with which it may start; and the
     parameter counts of the whole model.
 
     Args:
         rows: the training rows; a head that starts as a linear probe is fitted on some of them.
+        mesh: where each device holds its share of the weights, see `shards`.
     """
     plain = load_base(
         paths.BASE_MODEL,
@@ -213,12 +218,12 @@ def build(
         quantized.quantize(plain, about.depth, params.precision)
     removed = before - sum(part.numel() for part in plain.parameters())  # counts 4-bit weights as stored, like `counts`
     fitting = {"batch_size": params.train.batch_size, "precision": params.precision, "seed": seed}
-    sharded = params.compute.strategy == "fsdp" and ranks.ranks()[1] > 1
-    starts = head.starts(plain, rows, init=params.lora.head_init, later=sharded, **fitting)
+    starts = head.starts(plain, rows, init=params.lora.head_init, later=mesh is not None, **fitting)
     sections = {"peft": params.peft, "lora": params.lora, "max_length": about.max_length}
     model = methods.add(plain, **sections, depth=about.depth, base=paths.BASE_MODEL)
-    if sharded:
-        shards.shard(model, plain, (block for layers in prefix.stacks(plain) for block in layers[about.depth :]))
+    if mesh:
+        blocks = [block for layers in prefix.stacks(plain) for block in layers[about.depth :]]
+        shards.shard(model, plain, blocks, mesh)
     counts = {part: part.numel() for part in model.parameters()}
     trainable = sum(count for part, count in counts.items() if part.requires_grad)
     return model, starts, {"trainable_parameters": trainable, "total_parameters": sum(counts.values()) + removed}

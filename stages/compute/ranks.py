@@ -90,7 +90,7 @@ def in_ranks(
     number, count = ranks()
     if shards.is_sharded(model):  # some ranks may compute one batch more than they are asked for
         own = [batches[index % len(batches)] for index in range(number, math.ceil(len(batches) / count) * count, count)]
-        computed = shards.in_turn(model, compute, own, way)
+        computed = shards.in_step(model, compute, own, way)
     else:
         computed = list(in_threads(model, compute, batches[number::count], way, kept))
     found = gathered(computed)
@@ -139,6 +139,18 @@ def by_first(context: AbstractContextManager[Value]) -> Iterator[Value]:
         yield agreed(None)
         gathered(None)
     gathered(None)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Enter one rank of a machine after the other, so that what is done within needs the memory of one."""
+    number, count = (
+        int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    for turn in range(max(gathered(count))):
+        if turn == number:
+            yield
+        gathered(None)
 
 
 def check_share(batch_size: int) -> None:

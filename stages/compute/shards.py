@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
@@ -20,13 +20,18 @@ from stages.backbone.parallel import Way
 from stages.backbone.precision import autocast
 
 
-def shard(model: nn.Module, base: PreTrainedModel, blocks: Iterable[nn.Module]) -> None:
-    """Leave this rank its share of every weight, in place, on the device; every rank calls this with the same model.
+def mesh() -> DeviceMesh:
+    """The devices of all ranks; every rank calls this at the same time."""
+    return init_device_mesh(device().type, (distributed.get_world_size(),))
+
+
+def shard(model: nn.Module, base: PreTrainedModel, blocks: Iterable[nn.Module], mesh: DeviceMesh) -> None:
+    """Leave this rank its share of every weight, in place, on its device; every rank does so with the same model.
 
     Args:
-        model: `base`, or adapters around it; blocks: its parts whose weights are gathered by themselves.
+        model: `base`, or adapters around it; blocks: its parts whose weights are gathered by themselves, those of all
+            others together.
     """
-    mesh = init_device_mesh(device().type, (distributed.get_world_size(),))
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     base._is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
@@ -53,7 +58,7 @@ def whole(model: nn.Module) -> dict[str, torch.Tensor] | None:
     return get_model_state_dict(model, options=options)
 
 
-def in_turn(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Any], way: Way) -> list[Any]:
+def in_step(model: nn.Module, compute: Callable[[nn.Module, Any], Any], batches: Sequence[Any], way: Way) -> list[Any]:
     """`compute(model, batch)` for every batch, without gradients; every rank has as many, as it takes all of them to
     gather the weights."""
     model.eval()

@@ -27,7 +27,7 @@ def hold_shares() -> None:
     expected[1].requires_grad_(False)
     found[1].requires_grad_(False)
     assert shards.whole(found) is None
-    shards.shard(found, found, found)
+    shards.shard(found, found, found, shards.mesh())
 
     held = sum(part.to_local().numel() for part in found.parameters())
     assert ranks.gathered(held) == [4 * 6 + 4 + 7 + 1, 3 * 6 + 3]
