@@ -190,7 +190,7 @@ def in_units(rows: store.Rows, unit: float) -> store.Rows:
 
 
 def build(
-    params: Params, about: store.About, rows: store.Rows, seed: int, mesh: DeviceMesh | None
+    params: Params, about: store.About, rows: store.Rows, seed: int, mesh: DeviceMesh | None = None
 ) -> tuple[PeftModel | PreTrainedModel, dict[str, head.Start], dict[str, int]]:
     """The base model with head and adapters, which reads stored states; the heads with which it may start; and the
     parameter counts of the whole model.

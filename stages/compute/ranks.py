@@ -144,11 +144,8 @@ def by_first(context: AbstractContextManager[Value]) -> Iterator[Value]:
 @contextmanager
 def in_turn() -> Iterator[None]:
     """Enter one rank of a machine after the other, so that what is done within needs the memory of one."""
-    number, count = (
-        int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
-    )
-    for turn in range(max(gathered(count))):
-        if turn == number:
+    for turn in range(max(gathered(int(os.environ["LOCAL_WORLD_SIZE"])))):
+        if turn == int(os.environ["LOCAL_RANK"]):
             yield
         gathered(None)
 
