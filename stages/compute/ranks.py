@@ -144,8 +144,8 @@ def by_first(context: AbstractContextManager[Value]) -> Iterator[Value]:
 @contextmanager
 def in_turn() -> Iterator[None]:
     """Enter one rank of a machine after the other, so that what is done within needs the memory of one."""
-    for turn in range(max(gathered(int(os.environ["LOCAL_WORLD_SIZE"])))):
-        if turn == int(os.environ["LOCAL_RANK"]):
+    for turn in range(max(gathered(int(os.environ.get("LOCAL_WORLD_SIZE", 1))))):
+        if turn == int(os.environ.get("LOCAL_RANK", 0)):
             yield
         gathered(None)
 
