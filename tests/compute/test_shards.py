@@ -1,6 +1,5 @@
 """A model whose weights are shared out over processes."""
 
-from functools import partial
 
 import pytest
 import torch
@@ -48,4 +47,4 @@ def hold_shares() -> None:
 @pytest.mark.long
 def test_each_process_holds_its_share_and_all_compute_what_the_whole_model_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ranks.run(partial(hold_shares), processes=2)
+    ranks.run(hold_shares, processes=2)
