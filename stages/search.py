@@ -6,16 +6,24 @@
 up to `train` in a copy of the project, so nothing is scored on the test rows and the workspace stays unchanged; DVC
 keeps the trial as the experiment NAME-NUMBER. A search continues from the existing experiments of its name. The score
 of a trial is that of `train.select_by` on the validation rows: the loss, or the main score.
+
+    python -m stages.search --trials 20 --storage /shared/search.log lora.r=4,8,16 train.lr=1e-4..3e-3
+
+is one search, whatever the number of processes and machines that run this command at once: docs/scale.md. Each takes
+the next trial until 20 are done.
 """
 
 import argparse
+import re
 import shlex
 import warnings
 from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.samplers import TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from stages.common import content, errors, files, paths
 from stages.common.texts import literal
@@ -26,9 +34,15 @@ from stages.reporting import history
 from stages.reporting.figure import as_png, as_written
 from stages.reporting.history import Experiment
 from stages.reporting.markdown import table
+from stages.trials import journal
+from stages.trials.journal import Journal
 
 SHOWN = 5
 """Trials in the final table."""
+
+BROKEN = 3
+"""After as many trials that fail before one succeeds, a process leaves a shared search: its machine may be the cause,
+and would soon have failed at all trials."""
 
 
 def main() -> None:
@@ -36,14 +50,14 @@ def main() -> None:
     params = Params.load()
     select_by = params.train.select_by
     space = search_space(options.space, params)
-    names = [f"{options.name}-{number}" for number in range(options.trials)]
-    earlier = [experiment for experiment in history.finished(f"{options.name}-") if experiment.name in names]
-    study = new_study(direction(params), seed=len(earlier))  # the seed of an earlier call would repeat its trials
-    for experiment in earlier:
-        add_earlier_trial(study, space, experiment, select_by)
-    for name in names:
-        if name not in {experiment.name for experiment in earlier}:
-            run_next_trial(study, space, name, select_by)
+    if options.storage:
+        identity = journal.identity(params.model_dump(mode="json"), space)
+        shared = Journal(options.storage, options.name, direction=direction(params), identity=identity)
+        run_shared_trials(shared, space, total=options.trials, select_by=select_by)
+        study = shared.study
+    else:
+        study = new_study(direction(params))
+        run_trials(study, space, options.name, total=options.trials, select_by=select_by)
     print(best(study))
     if options.plot:
         files.write_bytes(options.plot, drawing(study))
@@ -58,11 +72,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=20, help="in total, earlier ones included (default: %(default)s)")
     parser.add_argument("--name", default="search", help="how the experiments' names start (default: %(default)s)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the trials as parallel coordinates")
+    parser.add_argument(
+        "--storage", type=Path, metavar="FILE.log", help="share the search with every process that names this file"
+    )
     options = parser.parse_args()
     if options.trials < 1:
         parser.error(f"--trials: expected 1 or more, found {options.trials}")
     if options.plot:
         options.plot = files.destination("--plot", options.plot, endings=(".png",))
+    if options.storage:
+        options.storage = files.destination("--storage", options.storage, endings=(".log",))
     return options
 
 
@@ -113,10 +132,24 @@ def direction(params: Params) -> str:
     return "maximize" if params.train.select_by != LOSS and main_score.sign > 0 else "minimize"
 
 
-def new_study(direction: str, *, seed: int) -> optuna.Study:
+def new_study(direction: str) -> optuna.Study:
     """A study without trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
+    return optuna.create_study(direction=direction)
+
+
+def run_trials(
+    study: optuna.Study, space: dict[str, BaseDistribution], name: str, *, total: int, select_by: str
+) -> None:
+    """Add the experiments of earlier calls to the study, and run those that are missing, one after the other."""
+    names = [f"{name}-{number}" for number in range(total)]
+    earlier = [experiment for experiment in history.finished(f"{name}-") if experiment.name in names]
+    study.sampler = TPESampler(seed=len(earlier))  # the seed of an earlier call would repeat its trials
+    for experiment in earlier:
+        add_earlier_trial(study, space, experiment, select_by)
+    for name in names:
+        if name not in {experiment.name for experiment in earlier}:
+            run_trial(study, study.ask(space), name, select_by)
 
 
 def add_earlier_trial(
@@ -142,16 +175,42 @@ def add_earlier_trial(
     study.add_trial(trial)
 
 
-def run_next_trial(study: optuna.Study, space: dict[str, BaseDistribution], name: str, select_by: str) -> None:
-    """Run the study's next proposal up to `train`, as the experiment `name`, and report its score to the study."""
-    trial = study.ask(space)
+def run_shared_trials(shared: Journal, space: dict[str, BaseDistribution], *, total: int, select_by: str) -> None:
+    """Run trials until `total` are done, here and elsewhere.
+
+    Raises:
+        PipelineError: this clone has an experiment of the search's name that the search has not; or the first `BROKEN`
+            trials failed here.
+    """
+    known = {f"{shared.name}-{trial.number}" for trial in shared.study.trials}
+    for name in history.dvc_output("exp", "list", "--name-only").split():
+        if re.fullmatch(rf"{re.escape(shared.name)}-\d+", name) and name not in known:
+            raise errors.PipelineError(
+                f"{name}: expected an experiment of the search in {shared.path}, found another of this name; choose "
+                f"another --name, or remove it with dvc exp remove"
+            )
+    succeeded: list[bool] = []
+    while trial := shared.next_trial(space, total=total):
+        with shared.running(trial):
+            succeeded.append(run_trial(shared.study, trial, f"{shared.name}-{trial.number}", select_by))
+        if len(succeeded) == BROKEN and not any(succeeded):
+            raise errors.PipelineError(
+                f"expected a trial that succeeds, found that the first {BROKEN} failed here; mend the cause, and call "
+                "again with as many more --trials"
+            )
+
+
+def run_trial(study: optuna.Study, trial: optuna.Trial, name: str, select_by: str) -> bool:
+    """Run a trial up to `train`, as the experiment `name`, and tell the study its score; returns whether it has one."""
     trial.set_user_attr("experiment", name)
-    if history.run_experiment(name, trial.params, "train"):
-        (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
-        trial.set_user_attr("score", score_key(made, select_by))
-        study.tell(trial, score(made, select_by))
-    else:
+    if not history.run_experiment(name, trial.params, "train"):
+        trial.set_user_attr(journal.FAILED, True)
         study.tell(trial, state=TrialState.FAIL)
+        return False
+    (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
+    trial.set_user_attr("score", score_key(made, select_by))
+    study.tell(trial, score(made, select_by))
+    return True
 
 
 def score(experiment: Experiment, select_by: str) -> float:
@@ -165,7 +224,8 @@ def score_key(experiment: Experiment, select_by: str) -> str:
 
 
 def best(study: optuna.Study) -> str:
-    """The best trials as a table, and the command that applies the first.
+    """The best trials as a table, of a shared search all trials, with where each ran; and the command that applies the
+    best.
 
     Raises:
         PipelineError: every trial failed.
@@ -173,19 +233,31 @@ def best(study: optuna.Study) -> str:
     done = study.get_trials(states=[TrialState.COMPLETE])
     if not done:
         raise errors.PipelineError(f"expected at least one successful trial, found {len(study.trials)} that failed")
-    done.sort(key=lambda trial: trial.value, reverse=study.direction == optuna.study.StudyDirection.MAXIMIZE)
+    done.sort(key=lambda trial: trial.value, reverse=study.direction == StudyDirection.MAXIMIZE)
+    shared = journal.WHERE in done[0].user_attrs
+    failed = [trial for trial in study.trials if journal.FAILED in trial.user_attrs]
     lines = [
         (
             literal(trial.user_attrs["experiment"]),
-            f"{trial.value:.4f}",
+            "failed" if trial.value is None else f"{trial.value:.4f}",
             *map(history.shown, trial.params.values()),
+            *([literal(trial.user_attrs[journal.WHERE])] if shared else []),
         )
-        for trial in done[:SHOWN]
+        for trial in (done + failed if shared else done[:SHOWN])
     ]
+    names = [*map(literal, done[0].params), *(["ran in"] if shared else [])]
     return (
-        table(["experiment", f"validation {done[0].user_attrs['score']}", *map(literal, done[0].params)], lines)
-        + f"\n\ndvc exp apply {shlex.quote(done[0].user_attrs['experiment'])} && dvc repro"
+        table(["experiment", f"validation {done[0].user_attrs['score']}", *names], lines) + f"\n\n{to_apply(done[0])}"
     )
+
+
+def to_apply(trial: FrozenTrial) -> str:
+    """The command that applies a trial's experiment, which another clone has if the trial ran there."""
+    name, here = shlex.quote(trial.user_attrs["experiment"]), journal.where()
+    there = trial.user_attrs.get(journal.WHERE, here)
+    machine = here.partition(":")[0]
+    pull = "" if there == here else f"dvc exp pull {shlex.quote(there.removeprefix(f'{machine}:'))} {name} && "
+    return f"{pull}dvc exp apply {name} && dvc repro"
 
 
 @as_written()

@@ -75,6 +75,7 @@ PACKAGES = (
     "scoring",
     "evidence",
     "reporting",
+    "trials",
     "streaming",
     "serving",
     "exporting",

@@ -226,10 +226,12 @@ def run_experiment(name: str, changes: dict[str, object], *targets: str) -> bool
     """Run an experiment in a copy of the project, up to the target stages; returns whether it succeeded.
 
     What DVC prints goes to standard error. An interruption ends DVC and its stage too: in a group of their own, they
-    are all reached by a signal, wherever the first one came from.
+    are all reached by a signal, wherever the first one came from. While another command of DVC has the lock of the
+    repository, this one waits.
     """
     overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *overrides, *targets]
+    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
+    command = [*dvc, "exp", "run", "--temp", "--name", name, *overrides, *targets]
     with subprocess.Popen(command, stdout=sys.__stderr__.fileno(), process_group=0) as running:
         try:
             return not running.wait()
