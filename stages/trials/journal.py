@@ -189,23 +189,39 @@ def where() -> str:
 def identity(params: dict[str, Any], space: dict[str, BaseDistribution]) -> dict[str, Any]:
     """What decides the score of a trial: the commit, files changed since, parameters, and what is tried for some.
 
-    The data belong to the commit: a trial sees what Git or DVC tracks, and no other file. The sections that change no
-    result are left out.
+    A trial sees the files that Git or DVC tracks, as they are now. The sections that change no result are left out.
 
     Raises:
-        PipelineError: this is no Git repository.
+        PipelineError: this is no repository of Git and DVC.
     """
     commit = history.output_of("git", "rev-parse", "HEAD").strip()
-    left_out = [f":(exclude){path}" for path in RESULTS]
-    changed = history.output_of("git", "diff", "--name-only", "--relative", "-z", "HEAD", "--", ".", *left_out)
-    files = {f"the uncommitted {name}": digest(Path(name)) for name in changed.split("\0") if name}
+    files = {f"the uncommitted {name}": digest(Path(name)) for name in (*changed_in_git(), *changed_in_dvc())}
     kept = {section: values for section, values in params.items() if section not in ("checkpoints", "compute")}
     return {"the commit": commit} | files | flat(kept) | {name: str(values) for name, values in space.items()}
 
 
+def changed_in_git() -> list[str]:
+    """The files that Git tracks and that differ from the commit, but for `RESULTS`."""
+    left_out = [f":(exclude){path}" for path in RESULTS]
+    names = history.output_of("git", "diff", "--name-only", "--relative", "-z", "HEAD", "--", ".", *left_out)
+    return list(filter(None, names.split("\0")))
+
+
+def changed_in_dvc() -> list[str]:
+    """The files of the user's data and models that differ from those that `dvc add` has seen."""
+    raw = (str(paths.RAW_DATA), str(paths.RAW_MODELS))
+    found = json.loads(history.dvc_output("data", "status", "--granular", "--json", *raw)).get("uncommitted", {})
+    entries = [entry for entries in found.values() for entry in entries]
+    names = [name for entry in entries for name in (entry.values() if isinstance(entry, dict) else [entry])]
+    return [name for name in names if not name.endswith("/")]
+
+
 def digest(path: Path) -> str:
     """The beginning of the sha256 of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "deleted"
+    if not path.is_file():
+        return "deleted"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

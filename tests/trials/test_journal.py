@@ -1,5 +1,6 @@
 """A search that several processes share: each trial is run once, and what dies is made up for."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -26,6 +27,9 @@ from stages.trials.journal import Journal
 
 SPACE = {"train.lr": FloatDistribution(1e-4, 1e-2, log=True)}
 ARGUMENTS = ("train.lr=1e-4..1e-2", "--storage", "search.log")
+DVC = {"data": "{}", "exp": ""}
+"""What DVC prints, by its command: no data has changed, there are no experiments."""
+
 BEGUN = "begun"
 """The file to which each trial that begins adds its name, its value and its process."""
 
@@ -51,7 +55,7 @@ def home(tmp_path, monkeypatch):
 
     monkeypatch.setattr(history, "run_experiment", run_experiment)
     monkeypatch.setattr(history, "finished", lambda name: (made[key] for key in made if key.startswith(name)))
-    monkeypatch.setattr(history, "dvc_output", lambda *arguments: "")
+    monkeypatch.setattr(history, "dvc_output", lambda *arguments: DVC.get(arguments[0]))
     return tmp_path
 
 
@@ -261,6 +265,18 @@ def test_a_search_that_differs_from_the_one_in_the_journal_is_refused(home, monk
     assert len(begun()) == 1
 
 
+def test_data_that_dvc_tracks_and_that_changed_make_another_search(home, monkeypatch):
+    Path("data").mkdir()
+    Path("data/new.csv").write_text("a")
+    run(opened())
+    changed = {"modified": ["data/folder/"], "added": ["data/new.csv"], "renamed": [{"old": "data/a", "new": "data/b"}]}
+    monkeypatch.setitem(DVC, "data", json.dumps({"uncommitted": changed, "committed": {"added": ["data/raw/c"]}}))
+    with pytest.raises(PipelineError, match=r"expected the uncommitted data/new\.csv None, .* found ca978112ca1b;"):
+        opened()
+    names = ["data/a", "data/b", "data/new.csv"]
+    assert sorted(journal.changed_in_dvc()) == names
+
+
 def test_what_changes_no_trial_is_no_other_search(home, monkeypatch, capsys):
     run(opened())
     write_params(compute={"processes": 2}, checkpoints={"minutes": 1}, train={"lr": 0.1})
@@ -310,10 +326,9 @@ def test_a_journal_has_a_place_and_an_ending_of_its_own(home, monkeypatch, stora
 def test_an_experiment_of_the_same_name_that_is_not_of_the_search_is_refused(home, monkeypatch):
     run(opened())
     monkeypatch.setattr(sys, "argv", ["search", *ARGUMENTS, "--trials", "1"])
-    names = "search-0\nsearch-best\nother-7\nsearch-0-1\n"
-    monkeypatch.setattr(history, "dvc_output", lambda *arguments: names)
+    monkeypatch.setitem(DVC, "exp", "search-0\nsearch-best\nother-7\nsearch-0-1\n")
     search.main()
-    monkeypatch.setattr(history, "dvc_output", lambda *arguments: names + "search-7\n")
+    monkeypatch.setitem(DVC, "exp", "search-0\nsearch-7\n")
     with pytest.raises(PipelineError, match=r"search-7: expected an experiment of the search in .*search\.log, found"):
         search.main()
 
