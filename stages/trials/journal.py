@@ -3,8 +3,9 @@
 Optuna appends each event to the file, under a lock that network file systems have too, and gives each trial a number of
 its own. Its heartbeat works with databases alone, so it is done here: a process adds a beat to its running trial every
 `BEAT` seconds, and gives the trial up if it is interrupted. A process for which no trial is left waits for those that
-run, and gives up one that it has seen without a beat for `SILENCE` seconds, by its own clock, so that the clocks of
-machines need not agree. A trial that is given up does not count: another one, with a number of its own, is run for it.
+run, and gives up one that has no new beat in so many looks as fit into `SILENCE` seconds: clocks of machines need
+not agree, and a disk that hangs for all costs no trial. A trial that is given up does not count: another one, with a
+number of its own, is run for it.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +96,7 @@ class Journal:
         The proposal depends on the journal alone, not on the process that asks. It keeps away from the trials that run
         ("constant liar", Ginsbourger, Le Riche and Carraro 2010, section 4.2).
         """
-        first_seen: dict[tuple[int, int | None], float] = {}
+        looks: Counter[tuple[int, int | None]] = Counter()
         while True:
             with self.alone():  # or two processes would both take the last trial
                 trials = self.study.get_trials(deepcopy=False)
@@ -105,11 +107,12 @@ class Journal:
             running = [trial for trial in counted if trial.state == TrialState.RUNNING]
             if not running:
                 return None
-            if not first_seen:
+            if not looks:
                 progress.say(f"waiting for {', '.join(f'{self.name}-{trial.number}' for trial in running)}")
             for trial in running:
-                beat, now = (trial.number, trial.user_attrs.get(BEATS)), time.monotonic()
-                if now - first_seen.setdefault(beat, now) > SILENCE:
+                beat = trial.number, trial.user_attrs.get(BEATS)
+                looks[beat] += 1
+                if looks[beat] * POLL > SILENCE:
                     progress.say(f"{self.name}-{trial.number} is given up: {SILENCE:g} seconds without a beat")
                     self.give_up(trial.number)
             time.sleep(POLL)
@@ -146,7 +149,7 @@ class Journal:
 
 
 class File(JournalFileBackend):
-    """Optuna's journal file, whose damage is told in one line."""
+    """Optuna's journal file; its loss or damage is told in one line."""
 
     def __init__(self, path: str, lock_obj: JournalFileOpenLock) -> None:
         super().__init__(path, lock_obj)
@@ -155,15 +158,25 @@ class File(JournalFileBackend):
                 raise self.damaged("another file")
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """See Optuna; what is read has no other use than to be applied.
+        """The events from a number on.
 
         Raises:
-            PipelineError: a line is damaged.
+            PipelineError: the file is gone, or a line is damaged, as by a full disk.
         """
         try:
             yield from super().read_logs(log_number_from)
-        except ValueError as error:
-            raise self.damaged(f"it damaged ({error})") from None
+        except (FileNotFoundError, ValueError) as error:
+            raise self.damaged("none" if isinstance(error, FileNotFoundError) else "a damaged one") from error
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add events, and make no new file for them.
+
+        Raises:
+            PipelineError: the file is gone.
+        """
+        if not Path(self._file_path).exists():
+            raise self.damaged("none")
+        super().append_logs(logs)
 
     def damaged(self, found: str) -> PipelineError:
         """The error that says what was found."""

@@ -170,7 +170,6 @@ def test_a_trial_that_beats_is_waited_for_and_one_that_does_not_is_given_up(home
             slow.set_user_attr(journal.BEATS, int(now[0]))
 
     other = opened()
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(journal.time, "sleep", sleep)
     assert other.next_trial(SPACE, total=1).number == 1
     assert 11 * journal.SILENCE - journal.BEAT <= now[0] <= 11 * journal.SILENCE + journal.BEAT
@@ -297,7 +296,7 @@ def test_what_changes_no_trial_is_no_other_search(home, monkeypatch, capsys):
     [
         ("# notes\n", "found another file; choose another --storage"),
         ("seed: 42\ndata: x\n", "found another file"),
-        ('{"op_code":0,"wor\n{"op_code":0}\n', r"found it damaged \(.*\); choose another --storage"),
+        ('{"op_code":0,"wor\n{"op_code":0}\n', "found a damaged one; choose another --storage"),
     ],
 )
 def test_a_file_that_is_no_journal_is_refused_and_stays_as_it_is(home, content, found):
@@ -312,8 +311,17 @@ def test_a_line_that_a_full_disk_cut_is_told_by_the_next_process(home):
     with Path("search.log").open("a") as file:
         file.write('{"op_code":8,"wor')
     late = opened()
-    with pytest.raises(PipelineError, match="expected the journal of a search, found it damaged"):
+    with pytest.raises(PipelineError, match="expected the journal of a search, found a damaged one"):
         run(late)
+
+
+def test_a_journal_that_is_gone_is_told_and_not_begun_anew(home):
+    shared = opened()
+    trial = shared.next_trial(SPACE, total=2)
+    with pytest.raises(PipelineError, match="expected the journal of a search, found none"), shared.running(trial):
+        Path("search.log").unlink()
+        shared.study.tell(trial, 0.5)
+    assert not Path("search.log").exists()
 
 
 @pytest.mark.parametrize("storage", ["dvc.lock", "search.db", "stages/search.log", "."])
