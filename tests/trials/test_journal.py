@@ -215,6 +215,19 @@ def test_which_process_asks_makes_no_difference_to_what_is_tried(home):
     assert len({trial["train.lr"] for trial in first}) == 14
 
 
+def test_no_two_processes_count_the_trials_and_ask_for_one_at_once(home, monkeypatch):
+    shared, lock = opened(), Path("search.log.next.lock")
+    ask = shared.study.ask
+
+    def checked(space: dict) -> optuna.Trial:
+        assert lock.exists()
+        return ask(space)
+
+    monkeypatch.setattr(shared.study, "ask", checked)
+    assert run(shared) == 0
+    assert not lock.exists()
+
+
 def test_trials_that_run_at_once_differ_once_proposals_follow_the_scores(home):
     shared = opened()
     for _ in range(12):
