@@ -15,7 +15,7 @@ ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 ISA_avx512 = ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MKL_ENABLE_INSTRUCTIONS=AVX512
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all costs report test test-long test-cpu faults fuzz remotes lint bench lock clean help
+.PHONY: all costs report test test-long test-cpu faults fuzz cluster remotes lint bench lock clean help
 
 all: costs .venv/installed  ## create the environment, run the pipeline, print the comparison
 	@.ci/mend
@@ -47,6 +47,10 @@ faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); pri
 
 fuzz: .venv/installed-dev  ## 1,000 made-up tables for prepare, 50 for all stages, 1,000 for predict
 	python -m pytest --hypothesis-profile long tests/test_any_table.py
+
+cluster: .venv/installed-dev  ## run the stages on a Ray cluster of two nodes on this machine, and kill one of them
+	$(INSTALL) -r requirements-ray.txt -c requirements.lock
+	python -m pytest -m 'long or not long' tests/compute/test_cluster.py
 
 remotes: .venv/installed-dev  ## push and pull over SSH and S3, with servers on this machine (SSH: as root, with sshd)
 	$(INSTALL) dvc-s3==3.3.0 dvc-ssh==4.3.0 'moto[server]==5.2.5'

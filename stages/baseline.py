@@ -42,7 +42,7 @@ from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress, rivals, texts
-from stages.compute import pool
+from stages.compute import engine, pool
 from stages.evidence import intervals
 from stages.params import Params
 from stages.problems.main_score import MainScore
@@ -174,7 +174,7 @@ def model_rivals(
     every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
     scored, trained = {name: rows[name] for name in ("validation", "test")}, {"train": rows["train"]}
-    with pool.spread_over(params.compute.processes):
+    with engine.spread_over(params.compute):
         model, logits, (features, final) = read_model(scored, about, params, layers=every, after=(used, every))
         # one layer more than is read: transformers returns the last layer's output only after the final norm
         _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))

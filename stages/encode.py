@@ -26,7 +26,7 @@ from stages.backbone import base, parallel, precision, prefix, reuse, store
 from stages.backbone.device import machine
 from stages.classifier.model import check_head
 from stages.common import errors, files, paths, progress
-from stages.compute import pool
+from stages.compute import engine, pool
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
@@ -60,7 +60,7 @@ def main() -> None:
                 progress.say(warning)
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
-            with pool.spread_over(params.compute.processes):
+            with engine.spread_over(params.compute):
                 encode_states(model, folder, about, params, place)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)

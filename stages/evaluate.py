@@ -32,7 +32,7 @@ from stages.backbone import base, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
-from stages.compute import pool
+from stages.compute import engine, pool
 from stages.evidence import abstention, intervals, seeds, significance, slices
 from stages.evidence.abstention import Abstention
 from stages.params import Params
@@ -65,7 +65,7 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
     progress.say(f"evaluate: the tuned model on {len(labels):,} test texts")
-    with pool.spread_over(params.compute.processes):
+    with engine.spread_over(params.compute):
         logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
         others = other_seeds(problem, rows, options.batch_size)
         sure = thresholds(problem, about, options)

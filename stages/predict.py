@@ -44,7 +44,7 @@ from stages.backbone import base
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
-from stages.compute import pool
+from stages.compute import engine
 from stages.resuming import places
 from stages.rows import formats
 from stages.serving import adapters, evaluated, onnx_model
@@ -70,7 +70,7 @@ def main() -> None:
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
-            pool.spread_over(options.processes),
+            engine.spread_over(options),
             place(options, models, given) as home,
             outputs.opened(options.output, home, kinds, **how) as output,
         ):
@@ -114,6 +114,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes that work on a batch each; on GPUs one each"
     )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="where they are (default: %(default)s)"
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (default: the one on this machine)")
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")

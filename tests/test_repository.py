@@ -223,9 +223,9 @@ def test_the_lock_has_every_requirement_at_its_version_and_every_package_has_has
     assert len(entries) == sum(not line.startswith(("#", " ")) for line in lock.splitlines()), "one without hashes"
     assert sum(hashes.count("--hash=") for *_, hashes in entries) == lock.count("--hash=")
     locked = {(canonicalize_name(name), version) for name, version, _ in entries}
-    names = ("requirements.txt", "requirements-serve.txt", "requirements-dev.txt")
+    names = ("requirements.txt", "requirements-serve.txt", "requirements-ray.txt", "requirements-dev.txt")
     wanted = "".join((ROOT / name).read_text() for name in names)
-    pinned = re.findall(r"^(\w[\w.-]*)==([^ \n]+)", wanted, re.MULTILINE)
+    pinned = re.findall(r"^(\w[\w.-]*)(?:\[\w+\])?==([^ \n]+)", wanted, re.MULTILINE)
     assert len(pinned) == len(re.findall(r"^\w", wanted, re.MULTILINE)), "one without a version"
     assert {(canonicalize_name(name), version) for name, version in pinned} <= locked, "make lock"
     build = re.search(r"^torch==(\S+)\+cpu --hash=sha256:", (ROOT / "requirements-cpu.lock").read_text(), re.MULTILINE)

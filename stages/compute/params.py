@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from stages.common.section import Count, Section
+from stages.common.section import Count, Section, Text
 
 
 class Compute(Section):
@@ -10,3 +10,5 @@ class Compute(Section):
 
     processes: Count
     strategy: Literal["ddp", "fsdp"]
+    engine: Literal["local", "ray"]
+    address: Text | None

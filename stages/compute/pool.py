@@ -39,12 +39,18 @@ def spread_over(count: int) -> Iterator[None]:
     if count == 1:
         yield
         return
-    with Processes(count) as spread:
-        before = SPREAD.set(spread)
-        try:
-            yield
-        finally:
-            SPREAD.reset(before)
+    with Processes(count) as spread, spread_by(spread):
+        yield
+
+
+@contextmanager
+def spread_by(spread: Callable[..., Iterator[Any]]) -> Iterator[None]:
+    """Have `spread` compute the batches within the block, see `stages.backbone.parallel.SPREAD`."""
+    before = SPREAD.set(spread)
+    try:
+        yield
+    finally:
+        SPREAD.reset(before)
 
 
 def loaded(load: Callable[[], nn.Module]) -> nn.Module:
@@ -162,7 +168,12 @@ class ByFile(pickle.Pickler):
     """Pickles an array that is mapped into memory as the name of its file."""
 
     def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, np.memmap) or not isinstance(value.base, mmap.mmap) or not value.flags.c_contiguous:
-            return NotImplemented  # a part of an array is copied
+        if not is_mapped(value):
+            return NotImplemented
         mode = "r" if value.mode == "r" else "r+"  # never created again
         return np.memmap, (value.filename, value.dtype, mode, value.offset, value.shape)
+
+
+def is_mapped(value: Any) -> bool:
+    """Whether a value is all of an array that is mapped into memory; a part of one is copied."""
+    return isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap) and value.flags.c_contiguous

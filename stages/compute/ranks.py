@@ -73,7 +73,8 @@ def join_and_do(work: Callable[[], None], meeting: str) -> None:
     if devices := torch.accelerator.device_count():
         torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)) % devices)
     number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    distributed.init_process_group(init_method=meeting, rank=number, world_size=count)
+    if not distributed.is_initialized():  # Ray Train has done so
+        distributed.init_process_group(init_method=meeting, rank=number, world_size=count)
     base.quiet_transformers()
     if number:
         progress.silence()

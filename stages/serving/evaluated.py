@@ -7,6 +7,7 @@ wrote, and DVC's cache has it. What brings dvc.lock back, such as `git checkout`
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -65,8 +66,10 @@ def model(folder: Path | None = None) -> Iterator[Model]:
     if not other:
         yield Model()
         return
-    with tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
-        found = kept.linked(Path(scratch))
+    # in the folder of the repository, if it can be written to: processes on other machines, too, read it there
+    here = os.access(Path(), os.W_OK)
+    with files.scratch() if here else tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
+        found = kept.linked(Path(scratch).absolute())
         why = "is not the evaluated one" if other[0].exists() else "is missing"
         progress.say(f"{other[0]} {why} (see dvc status): using the last evaluated model, {described(found)}")
         yield found

@@ -262,6 +262,7 @@ SETTINGS = [
     setting("checkpoints.minutes", 0, r"checkpoints\.minutes: expected greater than 0, found 0"),
     setting("checkpoints.days", -1, r"checkpoints\.days: expected greater than 0, found -1"),
     setting("compute.processes", 0, r"compute\.processes: expected greater than or equal to 1, found 0"),
+    setting("compute.engine", "spark", r"compute\.engine: expected 'local' or 'ray', found 'spark'"),
     setting("baseline.regularization", [], r"baseline\.regularization: expected at least 1 item, found"),
     setting("baseline.ngrams", [0], r"baseline\.ngrams: expected greater than or equal to 1, found 0"),
     setting("baseline", None, "baseline: expected dictionary, found None"),

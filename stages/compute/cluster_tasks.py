@@ -1,0 +1,175 @@
+"""Batches as the tasks of a Ray cluster.
+
+Ray Data would cut the rows into blocks of its own, while the bytes of a batch depend on the rows in it: tasks take the
+batches as they are.
+"""
+
+import io
+import math
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import ray
+from ray import ObjectRef, cloudpickle
+from ray.exceptions import RayError, RayTaskError
+from torch import nn
+
+from stages.backbone import base
+from stages.backbone.parallel import Way, in_threads
+from stages.compute import pool
+from stages.compute.cluster import PATIENCE, Place, Share, connected, gone
+
+RETRIES = 3
+"""Times that a task is computed again whose process or node is gone."""
+
+WAITING = 2
+"""Tasks for each process that have begun, and whose results are not taken yet: it bounds the memory."""
+
+
+@contextmanager
+def spread_over(options: Any) -> Iterator[None]:
+    """Spread over the cluster the batches that are computed within the block; see `pool.spread_over`.
+
+    Args:
+        options: see `stages.compute.engine`.
+    """
+    with connected(options.address), pool.spread_by(Tasks(options.processes)):
+        yield
+
+
+class Tasks:
+    """Computes batches as tasks of the cluster; each returns what it writes to arrays that are mapped into memory, and
+    it is written here: machines that write to the same block of a shared file overwrite each other's bytes."""
+
+    def __init__(self, count: int) -> None:
+        self.share = Share.of(count)
+        how = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_retries": RETRIES}
+        self.task = ray.remote(in_task).options(**how).remote
+
+    def __call__(
+        self, model: nn.Module, compute: Callable, batches: Sequence[Any], way: Way, kept: dict[Any, Any]
+    ) -> Iterator[Any]:
+        """The results for the batches, in order; see `pool.Processes`."""
+        if len(batches) == 1 or not hasattr(model, "load"):
+            yield from in_threads(model, compute, batches, way, kept)
+            return
+        if not self.share.gpus:
+            way = replace(way, workers=max(1, self.share.cpus // way.cores))
+        size = min(pool.BATCHES_OF_TASK * way.workers, math.ceil(len(batches) / self.share.count))
+        job, place = Job(load=model.load, compute=compute), Place.here()
+        given = [ray.put(job.pickled)]  # in a list: each process gets it once
+        pieces = (batches[begin : begin + size] for begin in range(0, len(batches), size))
+        for found in self.in_order(lambda piece: self.task(place, given, piece, way), pieces):
+            results, written = pickle.loads(found)
+            for number, first, values in written:
+                job.arrays[number][first : first + len(values)] = values
+            yield from results
+
+    def in_order(self, begin: Callable[[Any], ObjectRef], pieces: Iterator[Any]) -> Iterator[bytes]:
+        """What comes of each piece of the work, in order.
+
+        Raises:
+            PipelineError: a process was gone too often; or what the task raises.
+        """
+        begun, running = deque(), []
+        while True:
+            room = min(self.share.count - len(running), WAITING * self.share.count - len(begun))
+            for piece in islice(pieces, max(0, room)):
+                running.append(begin(piece))
+                begun.append(running[-1])
+            if not begun:
+                return
+            done, running = ray.wait(running, timeout=PATIENCE)
+            if not done and not self.share.room:
+                raise gone("with its node, and the nodes that are left have too few CPUs")
+            while begun and begun[0] not in running:
+                yield result(begun.popleft())
+
+
+def result(ref: ObjectRef) -> bytes:
+    """What comes of a task.
+
+    Raises:
+        PipelineError: its process was gone too often; or what the task raises.
+    """
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise gone(f"{RETRIES + 1} times ({type(error).__name__})") from None
+
+
+class Job(cloudpickle.CloudPickler):
+    """What processes need for their tasks: they read an array that is mapped into memory from its file, and one that
+    they write to is a `Written` there."""
+
+    def __init__(self, **parts: Any) -> None:
+        file = io.BytesIO()
+        super().__init__(file)
+        self.arrays: list[np.memmap] = []
+        self.dump(parts)
+        self.pickled = file.getvalue()
+
+    def persistent_id(self, value: Any) -> tuple[int, np.dtype, tuple[int, ...]] | None:
+        if not pool.is_mapped(value) or value.mode == "r":
+            return None
+        self.arrays.append(value)
+        return len(self.arrays) - 1, value.dtype, value.shape
+
+    def reducer_override(self, value: Any) -> Any:
+        found = pool.ByFile.reducer_override(self, value)
+        return super().reducer_override(value) if found is NotImplemented else found
+
+
+class Opened(pickle.Unpickler):
+    """A `Job` in a process of the cluster."""
+
+    def __init__(self, pickled: bytes) -> None:
+        super().__init__(io.BytesIO(pickled))
+        self.noted: list[tuple] = []
+        parts = self.load()
+        self.model, self.kept, self.compute = parts["load"](), {}, parts["compute"]
+
+    def persistent_load(self, which: tuple[int, np.dtype, tuple[int, ...]]) -> "Written":
+        return Written(self.noted, *which)
+
+
+class Written:
+    """Takes the place of an array, or of some of its rows, and notes which rows are written."""
+
+    def __init__(
+        self, noted: list[tuple], number: int, dtype: np.dtype, shape: tuple[int, ...], first: int = 0
+    ) -> None:
+        self.noted, self.number, self.dtype, self.shape, self.first = noted, number, dtype, shape, first
+
+    def __getitem__(self, rows: slice) -> "Written":
+        first, end, _ = rows.indices(self.shape[0])
+        return Written(self.noted, self.number, self.dtype, (end - first, *self.shape[1:]), self.first + first)
+
+    def __setitem__(self, rows: slice, values: Any) -> None:
+        part = self[rows]
+        self.noted.append((self.number, part.first, np.broadcast_to(values, part.shape).astype(self.dtype)))
+
+
+def in_task(place: "Place", given: list[ObjectRef], batches: Sequence[Any], way: Way) -> bytes:
+    """The results for some batches, and what is written meanwhile, pickled."""
+    place.enter()
+    base.quiet_transformers()
+    job = opened(given[0])
+    job.noted.clear()
+    results = list(in_threads(job.model, job.compute, batches, way, job.kept))
+    return pickle.dumps((results, job.noted))
+
+
+@lru_cache(maxsize=1)
+def opened(job: ObjectRef) -> Opened:
+    """A job, which is opened once in each process."""
+    return Opened(ray.get(job))
