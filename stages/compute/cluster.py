@@ -44,6 +44,10 @@ def connected(address: str | None) -> Iterator[None]:
             f"compute.address: expected a Ray cluster at {address} with this machine as a node of it, found none "
             f"({first_line(error)}); start it with `ray start`, or name another one as HOST:PORT"
         ) from None
+    except SystemExit as stopped:
+        if isinstance(stopped, errors.Interrupted):
+            raise
+        raise errors.Interrupted(128 + stopped.code) from None  # SIGTERM, for which Ray has a handler of its own
     finally:
         worker._worker_logs_enabled = False  # what Ray would print on standard output, as of a node that is gone
         if threading.current_thread() is threading.main_thread():

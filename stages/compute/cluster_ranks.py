@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def tried_once(work: Callable[[], None], share: Share, threads: int, scratch: Pa
     for error in found:
         if isinstance(error, WorkError):
             raise error.args[0] from None
-    return first_line(found[0])
+    said = f": {first_line(found[0])}" if type(found[0]) is RuntimeError else ""
+    return f"{type(found[0]).__name__}{said}"
 
 
 def settle(future: Future, work: Callable[[], Any]) -> None:
@@ -98,9 +100,9 @@ def be_rank(given: dict[str, Any]) -> None:
     try:
         given["place"].enter()
         torch.set_num_threads(given["threads"])
-        if train.get_context().get_world_rank() == 0:
-            sys.stderr = given["told"].open("a", buffering=1)
-        ranks.join_and_do(given["work"], "env://")
+        first = train.get_context().get_world_rank() == 0
+        with given["told"].open("a", buffering=1) as told, redirect_stderr(told) if first else nullcontext():
+            ranks.join_and_do(given["work"], "env://")
     except Exception as error:
         # when a rank is gone, the others lose their connection to it
         if isinstance(error, RuntimeError | ConnectionError) and not isinstance(error, torch.OutOfMemoryError):

@@ -9,6 +9,9 @@ from typing import Protocol
 from stages.common.errors import PipelineError
 from stages.compute import pool, ranks
 
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_task_oom_retries": "3"}
+"""Of Ray: nothing is sent anywhere; `print` stays as it is; a task that lacks memory is not tried on and on."""
+
 
 class Options(Protocol):
     """The section `compute`, or what a command has instead."""
@@ -44,8 +47,7 @@ def by_ray() -> Iterator[None]:
     Raises:
         PipelineError: it is not installed.
     """
-    # nothing is sent anywhere, and Ray Train leaves `print` as it is
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+    os.environ |= SETTINGS
     try:
         yield
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_a_node_that_is_killed_in_the_middle_changes_no_byte(stage, out, begun, 
 
 @has_ray
 @pytest.mark.long
-def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_line(copied, cluster, monkeypatch):
+def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_line(copied, cluster, capfd):
     def refuse(*_):
         raise PipelineError("expected one number")
 
@@ -188,6 +189,10 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
     YAML().dump(params, paths.PARAMS)
     with pytest.raises(PipelineError, match=r"train\.batch_size: expected a multiple of the 2 processes"):
         train.main()
+    with pytest.raises(ValueError, match="invalid literal"):
+        engine.run(partial(int, "x"), options)
+    told = capfd.readouterr()
+    assert not told.out and "Traceback" not in told.err and "starting again" not in told.err
     assert parallel.SPREAD.get() is None
     assert not list(Path(".cache/scratch").iterdir()), "nothing is left"
 
@@ -249,3 +254,17 @@ def test_without_ray_the_work_ends_with_what_to_install(monkeypatch):
 def test_nothing_of_ray_is_imported_for_this_machine():
     command = "import sys, stages.train, stages.encode, stages.predict; sys.exit('ray' in sys.modules)"
     assert not subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode
+
+
+@has_ray
+def test_nodes_without_the_folder_or_with_other_packages_are_refused(tmp_path, monkeypatch):
+    from stages.compute.cluster import Place
+
+    monkeypatch.chdir(tmp_path)
+    here = Place.here()
+    with pytest.raises(
+        PipelineError, match=r"expected all nodes to share /nowhere, found one without it, .*; mount it"
+    ):
+        replace(here, folder=Path("/nowhere")).enter()
+    with pytest.raises(PipelineError, match=r"expected torch 1\.0 on all nodes, as on this one, found .*; install the"):
+        replace(here, versions=here.versions | {"torch": "1.0"}).enter()
