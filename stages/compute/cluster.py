@@ -33,7 +33,23 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         PipelineError: there is none.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "auto"
+    try:
+        join(address or os.environ.get("RAY_ADDRESS") or "auto")
+        yield
+    except SystemExit as stopped:
+        if isinstance(stopped, errors.Interrupted):
+            raise
+        raise errors.Interrupted(128 + signal.SIGTERM) from None  # a signal came while Ray was waiting for the cluster
+    finally:
+        ray.shutdown()
+
+
+def join(address: str) -> None:
+    """Connect to the cluster; signals are handled as before.
+
+    Raises:
+        PipelineError: there is none.
+    """
     handlers = {number: signal.getsignal(number) for number in errors.ENDING}
     try:
         host, _, port = services.canonicalize_bootstrap_address_or_die(address).rpartition(":")
@@ -44,19 +60,11 @@ def connected(address: str | None) -> Iterator[None]:
             f"compute.address: expected a Ray cluster at {address} with this machine as a node of it, found none "
             f"({first_line(error)}); start it with `ray start`, or name another one as HOST:PORT"
         ) from None
-    except SystemExit as stopped:
-        if isinstance(stopped, errors.Interrupted):
-            raise
-        raise errors.Interrupted(128 + stopped.code) from None  # SIGTERM, for which Ray has a handler of its own
     finally:
         worker._worker_logs_enabled = False  # what Ray would print on standard output, as of a node that is gone
         if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray has set its own
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass(frozen=True, kw_only=True)

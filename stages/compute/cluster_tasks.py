@@ -9,6 +9,7 @@ import math
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -66,41 +67,42 @@ class Tasks:
         job, place = Job(load=model.load, compute=compute), Place.here()
         given = [ray.put(job.pickled)]  # in a list: each process gets it once
         pieces = (batches[begin : begin + size] for begin in range(0, len(batches), size))
-        for found in self.in_order(lambda piece: self.task(place, given, piece, way), pieces):
+        for found in self.in_order(lambda piece: self.task(place, given, piece, way).future(), pieces):
             results, written = pickle.loads(found)
             for number, first, values in written:
                 job.arrays[number][first : first + len(values)] = values
             yield from results
 
-    def in_order(self, begin: Callable[[Any], ObjectRef], pieces: Iterator[Any]) -> Iterator[bytes]:
+    def in_order(self, begin: Callable[[Any], Future], pieces: Iterator[Any]) -> Iterator[bytes]:
         """What comes of each piece of the work, in order.
 
         Raises:
             PipelineError: a process was gone too often; or what the task raises.
         """
-        begun, running = deque(), []
+        begun, running = deque(), set()
         while True:
             room = min(self.share.count - len(running), WAITING * self.share.count - len(begun))
             for piece in islice(pieces, max(0, room)):
-                running.append(begin(piece))
-                begun.append(running[-1])
+                begun.append(begin(piece))
+                running.add(begun[-1])
             if not begun:
                 return
-            done, running = ray.wait(running, timeout=PATIENCE)
+            # not by `ray.wait`, within which a signal would end this process without a word
+            done, running = wait(running, timeout=PATIENCE, return_when=FIRST_COMPLETED)
             if not done and not self.share.room:
                 raise gone("with its node, and the nodes that are left have too few CPUs")
             while begun and begun[0] not in running:
                 yield result(begun.popleft())
 
 
-def result(ref: ObjectRef) -> bytes:
+def result(task: Future) -> bytes:
     """What comes of a task.
 
     Raises:
         PipelineError: its process was gone too often; or what the task raises.
     """
     try:
-        return ray.get(ref)
+        return task.result()
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:

@@ -119,7 +119,7 @@ def test_every_stage_writes_the_same_bytes_on_a_cluster(copied, cluster, monkeyp
     for out in OUTPUTS:
         shutil.rmtree(out)
     with monkeypatch.context() as patch:
-        patch.setattr(cluster_tasks, "result", lambda ref: tasks.append(stage) or take(ref))
+        patch.setattr(cluster_tasks, "result", lambda task: tasks.append(stage) or take(task))
         for stage in (encode, baseline, train, evaluate):
             stage.main()
         stage = predict
@@ -132,13 +132,28 @@ def test_every_stage_writes_the_same_bytes_on_a_cluster(copied, cluster, monkeyp
     assert "train: lora, seed 42: " in told.err and "(pid=" not in told.err and "Traceback" not in told.err
 
 
-def killed_during(stage: str, cluster, begun: str) -> str:
-    """Run a stage, and kill the second node once a path is there; returns what the stage says."""
+BEGUN = {
+    "encode": (paths.ENCODED, ".cache/checkpoints/encode-*/states/train/done.json"),
+    "train": (paths.ADAPTER, ".cache/checkpoints/train-*/seed-*/checkpoint-*"),
+}
+"""What a stage writes in the end, and what is there once it has begun to compute."""
+
+
+def started_until_begun(stage: str) -> subprocess.Popen:
+    """A stage that has begun to compute, whose former output is gone."""
+    out, begun = BEGUN[stage]
+    shutil.rmtree(out)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", f"stages.{stage}"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while running.poll() is None and not list(Path().glob(begun)):
         time.sleep(0.05)
+    return running
+
+
+def killed_during(stage: str, cluster) -> str:
+    """Run a stage, and kill the second node in the middle; returns what the stage says."""
+    running = started_until_begun(stage)
     killed, cluster.second = cluster.second, cluster.add_node(**NODE)
     cluster.remove_node(killed, allow_graceful=False)
     assert running.poll() is None, "the stage had more to do"
@@ -150,16 +165,9 @@ def killed_during(stage: str, cluster, begun: str) -> str:
 
 @has_ray
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("stage", "out", "begun"),
-    [
-        ("encode", paths.ENCODED, ".cache/checkpoints/encode-*/states/train/done.json"),
-        ("train", paths.ADAPTER, ".cache/checkpoints/train-*/seed-*/checkpoint-*"),
-    ],
-)
-def test_a_node_that_is_killed_in_the_middle_changes_no_byte(stage, out, begun, copied, cluster):
-    shutil.rmtree(out)
-    told = killed_during(stage, cluster, begun)
+@pytest.mark.parametrize("stage", BEGUN)
+def test_a_node_that_is_killed_in_the_middle_changes_no_byte(stage, copied, cluster):
+    told = killed_during(stage, cluster)
     assert content(Path.cwd()) == copied
     if stage == "train":
         assert "starting again from the last checkpoint" in told and "train: goes on after step" in told
@@ -199,21 +207,16 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
 
 @has_ray
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_ranks_too(number, copied, cluster):
-    shutil.rmtree(paths.ADAPTER)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-m", "stages.train"]
-    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not list(Path().glob(".cache/checkpoints/train-*/seed-*/checkpoint-*")):
-        time.sleep(0.1)
+@pytest.mark.parametrize(("stage", "number"), [("train", signal.SIGINT), ("encode", signal.SIGTERM)])
+def test_a_signal_ends_what_runs_on_the_cluster_too(stage, number, copied):
+    running = started_until_begun(stage)
     running.send_signal(number)
     _, told = running.communicate()
     assert running.returncode == 128 + number, told
     assert told.splitlines()[-1].startswith(f"interrupted by {number.name}")
     assert "Traceback" not in told
     deadline = time.monotonic() + 30
-    while workers := [name for name in names() if name.startswith(("ray::Train", "ray::RayTrainWorker"))]:
+    while workers := [name for name in names() if name.startswith(("ray::RayTrainWorker", "ray::in_task"))]:
         assert time.monotonic() < deadline, workers
         time.sleep(0.5)
 
