@@ -1,6 +1,5 @@
 """A model whose weights are shared out over processes."""
 
-
 import pytest
 import torch
 from torch import nn
