@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from stages.backbone.device import device
 from stages.backbone.parallel import Way
 from stages.backbone.precision import autocast
+from stages.common.errors import PipelineError
+from stages.common.texts import shortened
 
 
 def mesh() -> DeviceMesh:
@@ -31,9 +33,16 @@ def shard(model: nn.Module, base: PreTrainedModel, blocks: Iterable[nn.Module], 
     Args:
         model: `base`, or adapters around it; blocks: its parts whose weights are gathered by themselves, those of all
             others together.
+
+    Raises:
+        PipelineError: PyTorch cannot share out the weights, for example one that blocks have in common.
     """
-    for part in (*blocks, model):
-        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    try:
+        for part in (*blocks, model):
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        reason = shortened(" ".join(str(error).split()), 200)
+        raise PipelineError(f"compute.strategy: expected ddp, as fsdp cannot share out this model: {reason}") from error
     base._is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 
 

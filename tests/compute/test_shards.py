@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from stages.backbone.parallel import each_batch
+from stages.common.errors import PipelineError
 from stages.compute import ranks, shards
 
 BATCHES = [torch.randn(rows, 6, generator=torch.manual_seed(rows)) for rows in (1, 2, 3)]
@@ -41,6 +42,11 @@ def hold_shares() -> None:
         assert torch.equal(trained["0.weight"], 2 * expected[0].weight)
     else:
         assert trained == {}
+
+    single = nn.Sequential(nn.PReLU())
+    single[0].weight = nn.Parameter(torch.tensor(0.5))
+    with pytest.raises(PipelineError, match=r"compute\.strategy: expected ddp, as fsdp cannot share out .* scalar"):
+        shards.shard(single, single, [], shards.mesh())
 
 
 @pytest.mark.long
