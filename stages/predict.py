@@ -127,6 +127,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("expected --adapter or --model, found both")
     if options.compare and options.model:
         parser.error("--compare: expected the model in models/adapter, whose base is beside it, found --model")
+    if options.address and options.engine != "ray":
+        parser.error("--address: expected --engine ray with it, whose cluster that is")
     for option in ("batch_size", "processes"):
         if (found := getattr(options, option)) < 1:
             parser.error(f"--{option.replace('_', '-')}: expected 1 or more, found {found}")
@@ -262,9 +264,11 @@ def load(models: dict[str, evaluated.Model], options: argparse.Namespace) -> dic
     Raises:
         PipelineError: a model in ONNX is to answer in several processes.
     """
-    if options.processes > 1 and any(onnx_model.is_in(model.adapter) for model in models.values()):
+    elsewhere = options.processes > 1 or options.engine == "ray"
+    if elsewhere and any(onnx_model.is_in(model.adapter) for model in models.values()):
         raise errors.PipelineError(
-            "--processes: expected a model in PyTorch, found one in ONNX, which takes all cores in one; leave it out"
+            "--processes, --engine: expected a model in PyTorch, found one in ONNX, which takes all cores in one; "
+            "leave them out"
         )
     found = {}
     for name, tuned, untouched in adapters.loaded(models, untouched=options.compare, batch_size=options.batch_size):
