@@ -47,7 +47,7 @@ def tried_once(work: Callable[[], None], share: Share, threads: int, scratch: Pa
     """Do `work` in ranks, and show what the first of them prints; returns why one is gone, None: all came to the end.
 
     Raises:
-        PipelineError: a node is on another place or has other packages; or what `work` raises.
+        PipelineError: a node lacks the folder or has other packages; or what `work` raises.
     """
     told, fitted = scratch / "told.txt", Future()
     told.touch()
