@@ -28,8 +28,8 @@ from stages.sources import fetched, presets, tracked
 FEW_ROWS = 10
 """Training rows of a class below which a warning is printed."""
 
-PART_BYTES = 1 << 30
-"""Size of the parts in which rows become Arrow tables, whose columns hold less than 2 GB of text each."""
+PART_BYTES = 1 << 27
+"""Size of the parts in which rows become Arrow tables; each is a group of rows in the file."""
 
 
 def main() -> None:
@@ -91,9 +91,10 @@ def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> di
     cleaned = {split: cleaning.clean_rows(tables.pop(split), dropped, place=place) for split, place in places.items()}
     if len(cleaned) > 1:
         cleaning.warn_of_contradictions_between(cleaned)
+    pa.default_memory_pool().release_unused()  # Arrow keeps what was freed, and NumPy needs as much
     cut = splits.split(cleaned, data)
     del cleaned
-    pa.default_memory_pool().release_unused()  # Arrow keeps what was freed, and NumPy needs as much
+    pa.default_memory_pool().release_unused()
     splits.check_leak(cut, data)
     apart = splits.drop_near_duplicates(cut, data.near_duplicate, dropped)
     del cut
@@ -133,7 +134,7 @@ def save(split: pd.DataFrame, names: list[str], problem: Problem, path: Path) ->
     step = len(table) // (1 + table.memory_usage().sum() // PART_BYTES) + 1
     parts = [table[start : start + step] for start in range(0, len(table), step)]
     whole = concatenate_datasets([Dataset.from_pandas(one, features, preserve_index=False) for one in parts])
-    Dataset(whole.data.combine_chunks(), whole.info).to_parquet(path)
+    whole.to_parquet(path, batch_size=step)
 
 
 def counts(
