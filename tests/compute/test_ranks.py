@@ -65,7 +65,6 @@ LONG = [
     ("llama", 2, {"compute": FSDP, "precision": "bfloat16"}),
     ("llama", 2, {"compute": FSDP, "train": {"gradient_accumulation": 2, "activation_checkpointing": True}}),
     ("llama", 2, {"compute": FSDP, "train": {"seeds": [1, 2], "lora_plus_ratio": 4}}),
-    ("bert", 2, {"compute": FSDP, "lora": {"head_init": "mean_probe"}, "train": {"lr": 1e-5}}),
 ]
 
 
@@ -86,10 +85,10 @@ def test_processes_that_share_each_batch_train_as_one_does(family, processes, se
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["llama", "bert"])  # BERT has dropout of its own, and another start
-def test_dropout_changes_a_training_in_processes_as_another_seed_does(family, encoded):
-    encoded(family)
-    options = {"lora": {"dropout": 0.2}, "train": {"epochs": 6, "lr": 5e-3}}
+@pytest.mark.parametrize(("family", "strategy"), [("llama", "ddp"), ("bert", "ddp"), ("bert", "fsdp")])
+def test_dropout_changes_a_training_in_processes_as_another_seed_does(family, strategy, encoded):
+    encoded(family)  # BERT has dropout of its own, and another start
+    options = {"lora": {"dropout": 0.2}, "train": {"epochs": 6, "lr": 5e-3}, "compute": {"strategy": strategy}}
     one, two, again = (trained(processes, **options) for processes in (1, 2, 2))
     main = one[0]["main"]
     assert two[0]["validation"][main] == pytest.approx(one[0]["validation"][main], abs=0.15)
