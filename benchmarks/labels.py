@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from stages import audit, baseline
+from stages.backbone import states, store
 from stages.common import paths
 from stages.evidence import suspects
 from stages.params import Params
@@ -158,7 +159,9 @@ def write_encoded(source: Path, target: Path, *, labels: np.ndarray, kept: np.nd
     np.save(target / "offsets.npy", np.concatenate([[0], np.cumsum(np.diff(offsets)[kept])]))
     np.save(target / "labels.npy", labels[kept])
     np.save(target / "rows.npy", np.load(source / "rows.npy")[kept])
-    np.save(target / "states.npy", np.load(source / "states.npy", mmap_mode="r")[tokens])
+    rows = store.load_rows(source, store.About.load(paths.ENCODED))
+    ordered = kept[np.argsort(rows.source_rows[kept], kind="stable")]
+    np.save(target / states.file_name(0), np.concatenate([rows.states[index] for index in ordered]))
 
 
 if __name__ == "__main__":

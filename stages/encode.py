@@ -12,6 +12,7 @@ an earlier run encoded are reused; a run that was interrupted goes on with the b
 import math
 import shutil
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.backbone import base, parallel, precision, prefix, reuse, store
+from stages.backbone import base, parallel, precision, prefix, store
 from stages.backbone.device import machine
+from stages.backbone.states import FILES, States, size
 from stages.classifier.model import check_head
 from stages.common import errors, files, paths, progress
 from stages.compute import engine, pool
@@ -31,7 +33,7 @@ from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.resuming import places
+from stages.resuming import places, reuse
 from stages.resuming.states import UnfinishedStates, publish_states
 
 MAX_SHARE_CUT = 0.05
@@ -145,7 +147,7 @@ def choose_length(lengths: length.Lengths, params: Params, depth: int) -> int:
     if options.window_stride is not None:
         return lengths.choose(math.inf)
     hidden_size = base.load_config(paths.BASE_MODEL).hidden_size
-    storable = options.max_gb * 1e9 / store.size(1, hidden_size=hidden_size, dtype=options.dtype)
+    storable = options.max_gb * 1e9 / size(1, hidden_size=hidden_size, dtype=options.dtype)
     return lengths.choose(min(length.BUDGET, storable) if depth else length.BUDGET)
 
 
@@ -203,7 +205,7 @@ def choices(lengths: length.Lengths, about: store.About, options: Encode) -> dic
     window = lengths.choose(math.inf)
     if not lengths.pairs and options.stride < window - lengths.template:
         to_run["windows"] = lengths.in_windows(window, options.stride)
-    stored = store.size(1, hidden_size=about.hidden_size, dtype=about.dtype) / 1e9 if about.depth else 0.0
+    stored = size(1, hidden_size=about.hidden_size, dtype=about.dtype) / 1e9 if about.depth else 0.0
     return {
         name: {"share_read": min(count / lengths.read(), 1.0), "tokens": count, "gigabytes": count * stored}
         for name, count in to_run.items()
@@ -248,8 +250,8 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
         PipelineError: the states would take more than `encode.max_gb`, or are not finite.
     """
     options = computing(params)
-    splits = store.load_splits(folder, about, params.precision)
-    kept = sum(path.stat().st_size for path in place.rglob(store.STATES))
+    splits = store.load_splits(folder, replace(about, depth=0), params.precision)
+    kept = sum(path.stat().st_size for path in place.rglob(FILES))
     check_size(sum(len(rows.tokens) for rows in splits.values()), about, params.encode.max_gb, kept=kept)
     made_by = reuse.fingerprint(paths.BASE_MODEL, about, **options)
     anew = place / "anew"
@@ -257,9 +259,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
     with reuse.earlier(paths.ENCODED, made_by) as earlier:
         usable = reuse.row_by_row(model) and home != anew
         known = reuse.KnownStates(earlier if usable else None, about, **options)
-        same = reuse.reproduces(model, known, splits, **options) and fill_states(
-            model, home, splits, known, about, params
-        )
+        same = known.reproduced_by(model) and fill_states(model, home, splits, known, about, params)
     if not same:
         progress.say("encode: the stored states were computed on a different machine; computing all of them again")
         anew.mkdir()
@@ -272,7 +272,7 @@ def encode_states(model: PreTrainedModel, folder: Path, about: store.About, para
 
 
 def computing(params: Params) -> dict[str, Any]:
-    """How the states are computed, as `stages.backbone.reuse` needs to know."""
+    """How the states are computed, as `stages.resuming.reuse` needs to know."""
     return {"precision": params.precision, "batch_size": params.encode.batch_size}
 
 
@@ -294,11 +294,11 @@ def fill_states(
     others, computed, kept = [], [], {}
     for name, rows in splits.items():
         states = found[name]
-        batches = [known.fill(states.array, rows, batch) for batch in states.left(params.encode.batch_size)]
+        batches = [known.fill(states.stored, rows, batch) for batch in states.left(params.encode.batch_size)]
         left = [batch for batch in batches if len(batch)]
         parallel.each_batch(
             model,
-            partial(encode_batch, rows=rows, states=states.array),
+            partial(encode_batch, rows=rows, states=states.stored),
             left,
             progress=f"encode, {name} rows",
             precision=params.precision,
@@ -321,7 +321,7 @@ def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0)
     Raises:
         PipelineError: they do not.
     """
-    needed = store.size(tokens, hidden_size=about.hidden_size, dtype=about.dtype)
+    needed = size(tokens, hidden_size=about.hidden_size, dtype=about.dtype)
     gigabytes = needed / 1e9
     if gigabytes > max_gb:
         raise errors.PipelineError(
@@ -332,7 +332,7 @@ def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0)
     files.check_space(paths.ENCODED, needed - kept, advice=", or halve it with encode.dtype: bfloat16")
 
 
-def encode_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows, states: np.memmap) -> None:
+def encode_batch(model: PreTrainedModel, indices: np.ndarray, *, rows: store.Rows, states: States) -> None:
     """Compute the states of the rows at `indices` and write them into `states`."""
     store.write_states(states, rows, indices, reuse.run_batch(model, indices, rows=rows))
 

@@ -261,7 +261,7 @@ def copy_project(folder: Path) -> Project:
 def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
     """A tiny project after its first `dvc repro`, committed. Tests leave its workspace as they found it.
 
-    Its model has layers as wide as states have to be that are taken over, see tests/backbone/test_reuse.py.
+    Its model has layers as wide as states have to be that are taken over, see tests/resuming/test_reuse.py.
 
     The first of pytest's processes that asks for it makes it; each gets a copy.
     """

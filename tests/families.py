@@ -290,6 +290,12 @@ def adapted(model: PreTrainedModel, params: Params, *, depth: int, base: Path) -
     return methods.add(model, **sections, depth=depth, base=base)
 
 
+def stored(folder: Path) -> np.ndarray:
+    """The states in the folder of a split, in the order of its rows."""
+    rows = store.load_rows(folder, described())
+    return np.concatenate([rows.states[index] for index in range(len(rows))])
+
+
 def unlabelled(tokens: list, pad_token_id: int) -> store.Rows:
     """Rows of these tokens, all of the first class, nothing stored."""
     return store.Rows(

@@ -48,7 +48,7 @@ CASES = [
     (audit, "data/features/test.parquet", GARBAGE),
     (audit, "metrics/baseline.json", CONFLICT),
     (train, "data/encoded/validation/rows.npy", GARBAGE),
-    (train, "data/encoded/train/states.npy", HALF),
+    (train, "data/encoded/train/states-00000.npy", HALF),
     (train, "models/base/model.safetensors", EMPTY),
     (evaluate, "models/adapter/run.json", CONFLICT),
     (evaluate, "models/adapter/labels.json", b"[]"),

@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_params
-from families import chunk_of, described
+from families import chunk_of, described, stored
 
 from stages import encode
-from stages.backbone import reuse, store
+from stages.backbone import states as files_of_states
+from stages.backbone import store
 from stages.backbone.base import quiet_transformers
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.params import Params
-from stages.resuming import pace, states
+from stages.resuming import pace, reuse, states
 
 COUNTS = {"train": 40, "validation": 10, "test": 14}
 BATCH = 4
 
 
 class KilledError(Exception):
-    """The process ends here."""
+    """The process ends here, having computed so many rows."""
 
 
 @pytest.fixture
@@ -47,8 +48,11 @@ def chunks(*, seed, windows, types):
         yield name, replace(chunk, token_types=draw.integers(0, 2, len(chunk.tokens)) if types else None)
 
 
-def encoded(monkeypatch, *, killed_at=(None, 0), seed=0, windows=False, types=False, dtype="float32", **sections):
-    """The states of each split; killed_at: a batch, and how many of its rows are written when the run ends."""
+def encoded(
+    monkeypatch, *, killed_at=(None, 0), seed=0, windows=False, types=False, dtype="float32", bound=2**28, **sections
+):
+    """The states of each split; killed_at: a batch, and how many of its rows are written when the run ends; bound: the
+    most bytes of a file."""
     batch, written = killed_at
     params = tiny_params(encode={"batch_size": BATCH}, checkpoints={"minutes": 1e-9}, **sections)
     params = Params.model_validate(params)
@@ -59,16 +63,17 @@ def encoded(monkeypatch, *, killed_at=(None, 0), seed=0, windows=False, types=Fa
         computed.append(len(indices))
         if batch and len(computed) >= batch:  # another thread may begin one more
             write(array, rows, indices[:written], hidden[:written])
-            raise KilledError
+            raise KilledError(sum(computed[: batch - 1]))
         write(array, rows, indices, hidden)
 
     with monkeypatch.context() as patch, files.replacing(paths.ENCODED) as folder:
         patch.setattr(store, "write_states", write_states)
+        patch.setattr(files_of_states, "MOST_BYTES", bound)
         for name, chunk in chunks(seed=seed, windows=windows, types=types):
             store.save_tokens(folder / name, [chunk])
         with encode.place_of_states(folder, about, params) as place:
             encode.encode_states(model, folder, about, params, place)
-    return {name: np.load(paths.ENCODED / name / "states.npy") for name in COUNTS}, sum(computed)
+    return {name: stored(paths.ENCODED / name) for name in COUNTS}, sum(computed)
 
 
 def left():
@@ -78,17 +83,17 @@ def left():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"windows": True}, {"types": True}, {"dtype": "bfloat16"}, {"precision": "bfloat16"}],
-    ids=["plain", "windows", "token types", "stored in 16 bits", "computed in 16 bits"],
+    [{}, {"windows": True}, {"types": True}, {"dtype": "bfloat16"}, {"precision": "bfloat16"}, {"bound": 4_000}],
+    ids=["plain", "windows", "token types", "stored in 16 bits", "computed in 16 bits", "several files"],
 )
 @pytest.mark.parametrize("kills", [[(1, 2)], [(4, 0), (5, 3)], [(12, 4)]], ids=["first", "twice", "next split"])
 def test_an_interrupted_encoding_ends_as_one_that_was_not(options, kills, base, monkeypatch, capsys):
     expected, every = encoded(monkeypatch, **options)
     done = 0
     for batch, written in kills:
-        with pytest.raises(KilledError):
+        with pytest.raises(KilledError) as killed:
             encoded(monkeypatch, killed_at=(batch, written), **options)
-        done += BATCH * (batch - 1)
+        done += killed.value.args[0]
     capsys.readouterr()
     found, computed = encoded(monkeypatch, **options)
     assert_equal(found, expected)
@@ -120,27 +125,29 @@ def cut(file):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: cut(folder / store.STATES),
-        lambda folder: (folder / store.STATES).unlink(),
+        lambda folder: cut(folder / files_of_states.file_name(0)),
+        lambda folder: (folder / files_of_states.file_name(0)).unlink(),
+        lambda folder: (folder / files_of_states.file_name(1)).unlink(),
         lambda folder: cut(folder / states.DONE),
     ],
 )
 def test_what_was_left_damaged_is_computed_again(damage, base, monkeypatch):
-    expected, _ = encoded(monkeypatch)
+    expected, _ = encoded(monkeypatch, bound=4_000)
     with pytest.raises(KilledError):
-        encoded(monkeypatch, killed_at=(8, 0))
+        encoded(monkeypatch, killed_at=(8, 0), bound=4_000)
     damage(left()[0] / "states/train")
-    found, computed = encoded(monkeypatch)
+    found, computed = encoded(monkeypatch, bound=4_000)
     assert computed == sum(COUNTS.values())
     assert_equal(found, expected)
 
 
 def test_states_are_on_the_disk_before_their_batch_counts_as_done(tmp_path, monkeypatch):
     store.save_tokens(tmp_path / "train", [chunk_of([[[5, 6]], [[7]], [[8]]], [0, 0, 0])])
-    rows = store.load_rows(tmp_path / "train", described())
+    rows = store.load_rows(tmp_path / "train", described(depth=0))
     unfinished = states.UnfinishedStates(tmp_path / "place", rows, described(), seconds=1e9)
     written, write = [], files.write_json
-    monkeypatch.setattr(unfinished, "array", type("", (), {"flush": lambda self: written.append("states")})())
+    array = type("", (), {"flush": lambda self: written.append("states")})()
+    monkeypatch.setattr(unfinished, "stored", replace(unfinished.stored, arrays=[array]))
     monkeypatch.setattr(files, "write_json", lambda path, value: (written.append(path.name), write(path, value)))
     unfinished.note(np.array([0, 1]))
     assert written == []
@@ -165,10 +172,10 @@ def test_known_states_that_do_not_come_out_again_are_given_up_even_if_that_is_in
     monkeypatch.setattr(reuse, "row_by_row", lambda model: True)
     monkeypatch.setattr(reuse, "fingerprint", lambda *given, **options: {"base_model": "known"})
     expected, every = encoded(monkeypatch)
-    tampered = np.load(paths.ENCODED / "test/states.npy", mmap_mode="r+")
+    tampered = np.load(paths.ENCODED / "test" / files_of_states.file_name(0), mmap_mode="r+")
     tampered += 1
     tampered.flush()
-    monkeypatch.setattr(reuse.KnownStates, "probe", lambda *given: None)
+    monkeypatch.setattr(reuse.KnownStates, "reproduced_by", lambda *given: True)
     monkeypatch.setattr(reuse.KnownStates, "fill", lambda known, array, rows, batch: batch)  # all are computed again
     for killed_at in (10, 20):
         with pytest.raises(KilledError):

@@ -122,7 +122,7 @@ def test_each_stage_writes_exactly_its_files(project):
     arrays = {
         f"{split}/{name}"
         for split in ("train", "validation", "test")
-        for name in ("labels.npy", "offsets.npy", "rows.npy", "states.npy", "tokens.bin")
+        for name in ("labels.npy", "offsets.npy", "rows.npy", "states-00000.npy", "tokens.bin")
     }
     assert set(project.files("data/encoded")) == arrays | {
         "about.json",

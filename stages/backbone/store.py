@@ -9,12 +9,13 @@ A split is a folder of arrays. All rows' tokens lie end to end, and `offsets` sa
                  or (rows,) float32, numbers
     rows.npy     (texts,) int64, the number of each text's row in its source
     windows.npy  (texts + 1,) int64; text i is the rows windows[i] to windows[i + 1]; absent where each text is one row
-    states.npy   (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0
+    states-*.npy (tokens, hidden) float32, or int16 that holds the bits of bfloat16; absent at depth 0: see
+                 stages/backbone/states.py
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -22,15 +23,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from stages.backbone.device import to_cpu
 from stages.backbone.precision import check_finite, multiple_of_tokens
+from stages.backbone.states import States, as_computed, as_stored, create_files, file_sizes, open_files, size
 from stages.common import files, paths
 from stages.common.errors import PipelineError
-
-STATES = "states.npy"
-
-STORED_AS = {"float32": np.float32, "bfloat16": np.int16}
-"""How NumPy, which has no bfloat16, holds each dtype's bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,7 @@ class Rows:
     offsets: np.ndarray
     labels: np.ndarray
     source_rows: np.ndarray
-    states: np.ndarray | None
+    states: States | None
     pad_token_id: int
     windows: np.ndarray | None = None
     token_types: np.ndarray | None = None
@@ -102,7 +98,7 @@ class Rows:
         Raises:
             ValueError: one is shorter or longer than the others say.
         """
-        tokens = [len(part) for part in (self.tokens, self.token_types, self.states) if part is not None]
+        tokens = [len(part) for part in (self.tokens, self.token_types) if part is not None]
         texts = len(self) if self.windows is None else len(self.windows) - 1
         if (tokens, len(self.offsets), len(self.source_rows)) != (
             [self.offsets[-1]] * len(tokens),
@@ -110,6 +106,11 @@ class Rows:
             texts,
         ):
             raise ValueError("its arrays have different lengths")
+
+    @property
+    def in_source(self) -> np.ndarray:
+        """The rows in the order of their source, (rows,)."""
+        return np.argsort(self.source_rows_of(np.arange(len(self))), kind="stable")
 
     def source_rows_of(self, indices: list[int] | np.ndarray) -> np.ndarray:
         """The number, in its source, of the text to which each of these rows belongs."""
@@ -134,6 +135,14 @@ class Rows:
     def by_length(self, batch_size: int) -> list[np.ndarray]:
         """All rows in batches, see `by_length` below."""
         return by_length(self.lengths, batch_size)
+
+    def to_encode(self, states: States, batch_size: int) -> list[np.ndarray]:
+        """All rows in the batches in which `states` are computed: as `by_length`, but each within a file and, where
+        there are several, in its order. So the width of a batch, on which last bits depend, changes with no row of
+        another file."""
+        parts = states.rows_by_file() if len(states.arrays) > 1 else [np.arange(len(self))]
+        batches = [part[batch] for part in parts for batch in by_length(self.lengths[part], batch_size)]
+        return sorted(batches, key=lambda batch: -self.lengths[batch[0]])
 
     def width(self, indices: list[int] | np.ndarray) -> int:
         """Tokens to which a batch of these rows is padded."""
@@ -161,7 +170,7 @@ class Rows:
         if self.token_types is not None:
             batch["token_type_ids"] = np.zeros(shape, dtype=np.int64)
         if self.states is not None:
-            batch["states"] = np.zeros((*shape, self.states.shape[1]), dtype=self.states.dtype)
+            batch["states"] = np.zeros((*shape, self.states.hidden_size), dtype=self.states.dtype)
         for place, (index, length) in enumerate(zip(indices, lengths, strict=True)):
             span = slice(self.offsets[index], self.offsets[index + 1])
             batch["input_ids"][place, :length] = self.tokens[span]
@@ -169,11 +178,9 @@ class Rows:
             if self.token_types is not None:
                 batch["token_type_ids"][place, :length] = self.token_types[span]
             if self.states is not None:
-                batch["states"][place, :length] = self.states[span]
-        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-        if self.states is not None and self.states.dtype == np.int16:
-            tensors["states"] = tensors["states"].view(torch.bfloat16)
-        return tensors
+                batch["states"][place, :length] = self.states[index]
+        stored = {"states": as_computed(batch.pop("states"))} if self.states is not None else {}
+        return {name: torch.from_numpy(values) for name, values in batch.items()} | stored
 
 
 def by_length(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -228,35 +235,39 @@ def pooled(values: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, windows[:-1]) / np.diff(windows)[:, None].astype(values.dtype)
 
 
-def size(tokens: int, *, hidden_size: int, dtype: str) -> int:
-    """Bytes on disk of the states of that number of tokens."""
-    return tokens * hidden_size * np.dtype(STORED_AS[dtype]).itemsize
+def create_states(folder: Path, rows: Rows, about: About) -> States:
+    """New files for the states of a split, to be filled with `write_states`."""
+    how, order = {"hidden_size": about.hidden_size, "dtype": about.dtype}, rows.in_source
+    sizes = file_sizes(
+        rows.lengths[order], token_bytes=size(1, **how), content=lambda place: rows.bytes_of(order[place])
+    )
+    return States.of(create_files(folder, sizes, **how), lengths=rows.lengths, order=order)
 
 
-def create_states(folder: Path, *, tokens: int, about: About) -> np.memmap:
-    """A new (tokens, hidden) array on disk, to be filled with `write_states`."""
-    path, shape = folder / STATES, (tokens, about.hidden_size)
-    states = np.lib.format.open_memmap(path, "w+", STORED_AS[about.dtype], shape)
-    files.reserve(path)
-    return states
+def open_states(folder: Path, rows: Rows, mode: str = "r") -> States:
+    """The states of a split, which stay on disk.
+
+    Args:
+        mode: as in `np.load`.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a file is damaged or missing, or is not of these rows.
+    """
+    return States.of(open_files(folder, mode), lengths=rows.lengths, order=rows.in_source)
 
 
-def write_states(states: np.memmap, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
+def write_states(states: States, rows: Rows, indices: np.ndarray, hidden: torch.Tensor) -> None:
     """Write the padded hidden states (batch, tokens, hidden) of the rows at `indices` to `states`, without padding.
 
     Raises:
-        PipelineError: some are not finite.
+        PipelineError: some are not finite, or not in the dtype in which they are stored.
     """
-    hidden, numbers = to_cpu(hidden), rows.source_rows_of(indices)
-    read = (row[:length] for row, length in zip(hidden.float().numpy(), rows.lengths[indices], strict=True))
-    check_finite(read, numbers, what="encode: states of the frozen layers")
-    for index, row in zip(indices, as_stored(hidden, states.dtype), strict=True):
-        states[rows.offsets[index] : rows.offsets[index + 1]] = row[: rows.lengths[index]]
-
-
-def as_stored(hidden: torch.Tensor, dtype: np.dtype) -> np.ndarray:
-    """The states in the dtype in which they are stored."""
-    return to_cpu(hidden if dtype == np.float32 else hidden.bfloat16().view(torch.int16)).numpy()
+    stored, lengths = as_stored(hidden, states.dtype), rows.lengths[indices]
+    read = (row[:length] for row, length in zip(as_computed(stored).float().numpy(), lengths, strict=True))
+    check_finite(read, rows.source_rows_of(indices), what="encode: states of the frozen layers")
+    for index, row, length in zip(indices, stored, lengths, strict=True):
+        states[index][:] = row[:length]
 
 
 def load_splits(folder: Path, about: About, precision: str = "float32") -> dict[str, Rows]:
@@ -268,6 +279,7 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     """A split's arrays; tokens and states stay on disk and are read as they are used.
 
     Args:
+        about: with depth 0, states are not read, nor need they be there.
         precision: of the matrix products on the batches, see `stages.backbone.precision`.
 
     Raises:
@@ -276,18 +288,18 @@ def load_rows(folder: Path, about: About, precision: str = "float32") -> Rows:
     with files.reading(folder):
         rows = read_rows(folder, about, precision)
         rows.check_sizes()
-    return rows
+        return replace(rows, states=open_states(folder, rows)) if about.depth else rows
 
 
 def read_rows(folder: Path, about: About, precision: str) -> Rows:
-    """A split's arrays, as they are."""
-    states, windows, types = folder / STATES, folder / "windows.npy", folder / "types.bin"
+    """A split's arrays, as they are, without states."""
+    windows, types = folder / "windows.npy", folder / "types.bin"
     return Rows(
         tokens=np.memmap(folder / "tokens.bin", np.int32, mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         labels=np.load(folder / "labels.npy"),
         source_rows=np.load(folder / "rows.npy"),
-        states=np.load(states, mmap_mode="r") if states.exists() else None,
+        states=None,
         pad_token_id=about.pad_token_id,
         windows=np.load(windows) if windows.exists() else None,
         token_types=np.memmap(types, np.int8, mode="r") if types.exists() else None,

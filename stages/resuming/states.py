@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.backbone import store
+from stages.backbone.states import FILES
 from stages.common import files
 from stages.resuming.pace import Pace
 
@@ -31,11 +32,11 @@ class UnfinishedStates:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.rows, self.pace = folder, rows, Pace(seconds)
-        self.done = found_done(folder)
+        self.done = found_done(folder, rows)
         if self.done:
-            self.array = np.load(folder / store.STATES, mmap_mode="r+")
+            self.stored = store.open_states(folder, rows, "r+")
         else:
-            self.array = store.create_states(folder, tokens=len(rows.tokens), about=about)
+            self.stored = store.create_states(folder, rows, about)
 
     def rows_done(self, batch_size: int) -> int:
         """The number of rows in the batches that are done."""
@@ -43,11 +44,11 @@ class UnfinishedStates:
 
     def left(self, batch_size: int) -> list[np.ndarray]:
         """The batches that are not done; always of the same size."""
-        return [batch for batch in self.rows.by_length(batch_size) if int(batch[0]) not in self.done]
+        return [batch for batch in self.rows.to_encode(self.stored, batch_size) if int(batch[0]) not in self.done]
 
     def of_rows(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """The states of each of these rows, (tokens, hidden), as they are stored."""
-        return (self.array[self.rows.offsets[index] : self.rows.offsets[index + 1]] for index in indices)
+        return (self.stored[index] for index in indices)
 
     def note(self, batch: np.ndarray) -> None:
         """Count a batch as done, and write it down if it is time."""
@@ -58,23 +59,25 @@ class UnfinishedStates:
     def save(self) -> None:
         """Bring the states to the disk, then write down what is done."""
         with self.pace.saving():
-            self.array.flush()
+            for array in self.stored.arrays:
+                array.flush()
             files.write_json(self.folder / DONE, sorted(self.done))
 
 
 def publish_states(home: Path, folder: Path) -> None:
-    """Put the states in `home`, which are whole, into `folder`: as a second name of the file, or else by moving it."""
-    try:
-        os.link(home / store.STATES, folder / store.STATES)
-    except OSError:  # file systems without hard links, and other disks
-        (home / DONE).unlink()
-        shutil.move(home / store.STATES, folder / store.STATES)
+    """Put the states in `home`, which are whole, into `folder`: as second names of the files, or by moving them."""
+    for path in home.glob(FILES):
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # file systems without hard links, and other disks
+            (home / DONE).unlink(missing_ok=True)
+            shutil.move(path, folder / path.name)
 
 
-def found_done(folder: Path) -> set[int]:
+def found_done(folder: Path, rows: store.Rows) -> set[int]:
     """The first rows of the batches whose states a folder has; none if one of its files is missing or damaged."""
     try:
-        np.load(folder / store.STATES, mmap_mode="r")  # of a file that was cut, "r+" would fill up the rest with zeros
+        store.open_states(folder, rows)  # of a file that was cut, "r+" would fill up the rest with zeros
         return set(json.loads((folder / DONE).read_text()))
     except (OSError, ValueError):
         return set()

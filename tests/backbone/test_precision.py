@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 from conftest import FAMILIES, tiny_params
-from families import chunk_of, described, labels_of
+from families import chunk_of, described, labels_of, stored
 from transformers import AutoModelForSequenceClassification
 
 from stages import encode
@@ -41,7 +41,7 @@ def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, sav
         about = described(depth=depth)
         params = Params.model_validate(tiny_params(precision=products))
         encode.encode_states(model, folder, about, params, folder / f"place-{products}")
-        found[products] = store.load_rows(folder / "train", about).states.copy()
+        found[products] = stored(folder / "train")
     assert found["bfloat16"].dtype == np.float32
     assert not np.array_equal(found["bfloat16"], found["float32"])
     np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0.05, atol=0.05)

@@ -8,6 +8,7 @@ import torch
 from families import chunk_of, described
 
 from stages.backbone import store
+from stages.backbone.states import size
 from stages.common.errors import PipelineError
 
 TOKENS = [[5, 6, 7], [8], [9, 10]]
@@ -22,12 +23,13 @@ def about(**changes):
 def written(folder, description):
     """A split of three rows; the states of token t are t, t, t, t."""
     store.save_tokens(folder, [chunk_of(ROWS[:2], [0, 1], [7, 9]), chunk_of(ROWS[2:], [1], [8])])
-    rows = store.load_rows(folder, description)
-    states = store.create_states(folder, tokens=6, about=description)
+    rows = store.load_rows(folder, replace(description, depth=0))
+    states = store.create_states(folder, rows, description)
     for numbers in rows.by_length(2):
         hidden = rows.batch(numbers)["input_ids"][..., None].expand(-1, -1, 4).float()
         store.write_states(states, rows, numbers, hidden)
-    states.flush()
+    for array in states.arrays:
+        array.flush()
     return store.load_rows(folder, description)
 
 
@@ -46,7 +48,7 @@ def test_a_batch_holds_the_types_of_its_tokens_where_there_are_any(tmp_path):
     chunks = [chunk_of(ROWS[:2], [0, 1]), chunk_of(ROWS[2:], [1])]
     typed = [replace(chunks[0], token_types=np.array([0, 0, 1, 1])), replace(chunks[1], token_types=np.array([0, 1]))]
     store.save_tokens(tmp_path / "typed", typed)
-    rows = store.load_rows(tmp_path / "typed", about())
+    rows = store.load_rows(tmp_path / "typed", about(depth=0))
     assert rows.batch([2, 0])["token_type_ids"].tolist() == [[0, 1, 0], [0, 0, 1]]
     assert rows.batch([2, 0])["token_type_ids"].dtype == torch.int64
     assert len({rows.bytes_of(0), replace(rows, token_types=1 - rows.token_types).bytes_of(0)}) == 2
@@ -64,11 +66,11 @@ def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):
 
 
 def test_bfloat16_halves_the_disk(tmp_path):
-    whole, half = (store.size(1000, hidden_size=4, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    whole, half = (size(1000, hidden_size=4, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert whole == 1000 * 4 * 4 == 2 * half
-    states = written(tmp_path / "train", about()).states
-    assert states.nbytes == store.size(6, hidden_size=4, dtype="float32")
-    assert isinstance(states, np.memmap)
+    (array,) = written(tmp_path / "train", about()).states.arrays
+    assert array.nbytes == size(6, hidden_size=4, dtype="float32")
+    assert isinstance(array, np.memmap)
 
 
 def test_batches_by_length_hold_every_row_once_longest_first(tmp_path):
@@ -119,7 +121,7 @@ def test_the_width_of_a_batch_is_that_of_its_tensors(tmp_path):
 
 def test_a_text_of_several_rows_has_their_mean_and_one_label(tmp_path):
     store.save_tokens(tmp_path / "train", [chunk_of([[TOKENS[0]], TOKENS[1:]], [0, 1]), chunk_of([[[11]]], [0])])
-    rows = store.load_rows(tmp_path / "train", about())
+    rows = store.load_rows(tmp_path / "train", about(depth=0))
     assert rows.labels.tolist() == [0, 1, 1, 0]
     assert rows.text_labels.tolist() == [0, 1, 0]
     assert rows.text_lengths.tolist() == [3, 3, 1]
@@ -128,7 +130,7 @@ def test_a_text_of_several_rows_has_their_mean_and_one_label(tmp_path):
 
 def test_texts_of_one_row_each_are_their_rows(tmp_path):
     store.save_tokens(tmp_path / "train", [chunk_of(ROWS, [0, 1, 1])])
-    rows, values = store.load_rows(tmp_path / "train", about()), np.ones((3, 2))
+    rows, values = store.load_rows(tmp_path / "train", about(depth=0)), np.ones((3, 2))
     assert not (tmp_path / "train/windows.npy").exists()
     assert rows.pooled(values) is values
     assert rows.text_labels is rows.labels

@@ -10,6 +10,7 @@ from families import labels_of, unlabelled
 from transformers import AutoModel
 
 from stages.backbone import prefix
+from stages.backbone.states import States
 from stages.classifier import inference
 from stages.classifier.model import is_causal, load_base
 from stages.common.errors import PipelineError
@@ -71,7 +72,8 @@ def test_a_spliced_model_answers_from_stored_states(family, saved_model, rows):
         states = [lower(**inference.inputs(rows, [index]))[0].cpu().numpy() for index in range(len(rows))]
     options = {"batch_size": 2, "progress": "test"}
     expected = inference.logits(whole, rows, **options)
-    found = inference.logits(spliced, replace(rows, states=np.concatenate(states)), **options)
+    stored = States.of([np.concatenate(states)], lengths=rows.lengths, order=rows.in_source)
+    found = inference.logits(spliced, replace(rows, states=stored), **options)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -89,7 +91,8 @@ def test_states_that_are_no_numbers_end_it_with_the_texts_row(saved_model, rows,
     states = np.ones((len(rows.tokens), 32), dtype=np.float32)
     states[rows.offsets[3] + 1] = value
     options = {"batch_size": 2, "progress": "evaluate"}
-    damaged = replace(rows, states=states, source_rows=np.arange(11, 16))
+    stored = States.of([states], lengths=rows.lengths, order=rows.in_source)
+    damaged = replace(rows, states=stored, source_rows=np.arange(11, 16))
     for given, row in ((damaged, 14), (replace(damaged, windows=np.array([0, 2, 4, 5])), 12)):
         line = (
             rf"evaluate: logits: expected finite numbers, found NaN or infinity in row {row}; .* dvc checkout --force"

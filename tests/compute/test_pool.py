@@ -12,7 +12,7 @@ from families import described, labels_of, sentences, unlabelled
 from torch import nn
 
 from stages import encode
-from stages.backbone import base, parallel, store
+from stages.backbone import base, parallel, states, store
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
@@ -77,7 +77,10 @@ def test_logits_features_and_answers_are_those_of_one_process(family, processes,
     assert_same(found, expected)
 
 
-def test_states_that_processes_write_to_one_file_are_those_of_one_process(processes, saved_model, tmp_path):
+def test_states_that_processes_write_to_the_same_files_are_those_of_one_process(
+    processes, saved_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(states, "MOST_BYTES", 10_000)
     folder, how = saved_model("llama"), {"depth": 2, "matmul_precision": "float32"}
     model = pool.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
     draw = np.random.default_rng(0)
@@ -87,14 +90,16 @@ def test_states_that_processes_write_to_one_file_are_those_of_one_process(proces
     made, noted = [], []
     for name, spread in (("alone", None), ("spread", processes)):
         (tmp_path / name).mkdir()
-        states = store.create_states(tmp_path / name, tokens=len(rows.tokens), about=described(depth=2))
-        compute = partial(encode.encode_batch, rows=rows, states=states)
+        into = store.create_states(tmp_path / name, rows, described(depth=2))
+        compute = partial(encode.encode_batch, rows=rows, states=into)
         with used(spread):
-            batches = rows.by_length(BATCH)
+            batches = rows.to_encode(into, BATCH)
             parallel.each_batch(model, compute, batches, progress="test", note=lambda batch: noted.append(batch[0]))
-        states.flush()
-        made.append((tmp_path / name / store.STATES).read_bytes())
+        for array in into.arrays:
+            array.flush()
+        made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert made[0] == made[1]
+    assert len(made[0]) > 1
     assert noted == [batch[0] for batch in batches] * 2, "each batch is noted, in order"
 
 

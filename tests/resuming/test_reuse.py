@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import LAYERS, tiny_params
-from families import chunk_of, described, save_model
+from families import chunk_of, described, save_model, stored
 
 from stages import encode
-from stages.backbone import frozen_linear, reuse, store
+from stages.backbone import frozen_linear, store
 from stages.backbone.device import device
+from stages.backbone.states import STORED_AS, file_name
 from stages.common import files, paths
 from stages.params import Params
+from stages.resuming import reuse
 
 SIZES = {"llama": {"intermediate_size": 64}, "bert": {"intermediate_size": 64}, "gpt2": {}}
 """Activations are computed 32 numbers at a time, and what is left over by other code, whose last bits differ: rows are
@@ -83,7 +85,7 @@ def encoded(splits, *, top_layers=2, precision="float32", **about):
 
 
 def states(folder):
-    return {name: np.load(folder / name / "states.npy") for name in paths.SPLITS}
+    return {name: stored(folder / name) for name in paths.SPLITS}
 
 
 def from_nothing(splits, where, monkeypatch, **options):
@@ -135,7 +137,7 @@ def test_states_after_a_change_of_rows_are_those_of_an_encoding_from_nothing_and
     capsys.readouterr()
     found = encoded(splits, dtype=dtype)
     assert_equal(found, expected)
-    assert expected["train"].dtype == store.STORED_AS[dtype]
+    assert expected["train"].dtype == STORED_AS[dtype]
     last = sum(computed) - 200 - 197
     assert 12 <= last < 150
     counts = rows_computed(capsys.readouterr().err)
@@ -245,7 +247,7 @@ def test_a_model_of_unknown_origin_takes_nothing_over(base, computed, tmp_path, 
 
 def test_states_that_this_machine_would_not_compute_are_all_computed_again(base, computed, capsys):
     expected = encoded(first())
-    tampered = np.load(paths.ENCODED / "train/states.npy", mmap_mode="r+")
+    tampered = np.load(paths.ENCODED / "train" / file_name(0), mmap_mode="r+")
     rows = store.load_rows(paths.ENCODED / "train", described())
     row = rows.by_length(BATCH)[0][3]
     tampered[rows.offsets[row], 0] = np.nextafter(tampered[rows.offsets[row], 0], np.float32(np.inf))
@@ -265,7 +267,7 @@ def test_known_states_that_come_out_otherwise_beside_new_ones_are_all_computed_a
 ):
     splits = first()
     encoded(splits)
-    tampered = np.load(paths.ENCODED / "test/states.npy", mmap_mode="r+")  # far from the batch that is probed
+    tampered = np.load(paths.ENCODED / "test" / file_name(0), mmap_mode="r+")  # far from the batch that is probed
     tampered += 1
     tampered.flush()
     del tampered
@@ -309,7 +311,8 @@ def test_the_longest_and_the_shortest_row_go_along_with_a_new_one_and_keep_the_b
     known = reuse.KnownStates(earlier, described(), precision="float32", batch_size=BATCH)
     rows = store.load_rows(paths.ENCODED / "train", described())
     (batch,) = rows.by_length(BATCH)
-    left = known.fill(np.zeros_like(rows.states), rows, batch)
+    (array,) = rows.states.arrays
+    left = known.fill(replace(rows.states, arrays=[np.zeros_like(array)]), rows, batch)
     assert left.tolist() == [0, 2, 3]
     assert rows.width(left) == rows.width(batch)
 

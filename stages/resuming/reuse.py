@@ -10,7 +10,7 @@ bits are compared: if they differ, as on another machine, nothing is reused. On 
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from transformers.pytorch_utils import Conv1D
 
 from stages.backbone import parallel, store
 from stages.backbone.device import device, to_device
+from stages.backbone.states import STORED_AS, States, as_stored
 from stages.common import files
 
 PREFIX = "prefix.json"
 """The file that holds the `fingerprint` of a folder's states."""
 
-CODE = Path(__file__).parent
+CODE = Path(store.__file__).parent
 """The package that computes the states."""
 
 FEW = 4
@@ -90,37 +91,42 @@ class KnownStates:
     """The states of an earlier encoding, by tokens, width and padding."""
 
     def __init__(self, folder: Path | None, about: store.About, *, precision: str, batch_size: int) -> None:
-        self.places: dict[bytes, tuple[np.ndarray, slice]] = {}
-        self.dtype = np.dtype(store.STORED_AS[about.dtype])
-        splits = store.load_splits(folder, about, precision) if folder else {}
-        for rows in splits.values():
-            for batch in rows.by_length(batch_size):
-                for key, index in zip(keys(rows, batch), batch, strict=True):
-                    self.places[key] = rows.states, slice(rows.offsets[index], rows.offsets[index + 1])
+        self.places: dict[bytes, tuple[States, int]] = {}
+        self.dtype = np.dtype(STORED_AS[about.dtype])
+        self.splits = store.load_splits(folder, about, precision) if folder else {}
+        self.precision, self.batch_size = precision, batch_size
+        for rows in self.splits.values():
+            for batch in rows.to_encode(rows.states, batch_size):
+                self.places |= {key: (rows.states, index) for key, index in zip(keys(rows, batch), batch, strict=True)}
 
-    def fill(self, states: np.memmap, rows: store.Rows, batch: np.ndarray) -> np.ndarray:
-        """Copy known states to their places in `states`; returns the rows of the batch that are left to compute.
+    def fill(self, into: States, rows: store.Rows, batch: np.ndarray) -> np.ndarray:
+        """Copy known states to their places in `into`; returns the rows of the batch that are left to compute.
 
         If any are left, the longest and the shortest row are among them: these two decide the batch's width and whether
         it is padded.
         """
+        if not self.places:
+            return batch
         missing = []
         for key, index in zip(keys(rows, batch), batch, strict=True):
             if key in self.places:
                 stored, place = self.places[key]
-                states[rows.offsets[index] : rows.offsets[index + 1]] = stored[place]
+                into[index][:] = stored[place]
             else:
                 missing.append(index)
         left = sorted({*missing, batch[0], batch[-1]}, key=list(batch).index) if missing else []
         return batch if 0 < len(left) * rows.width(batch) < FEW else np.array(left, dtype=int)
 
-    def probe(self, rows: Sequence[store.Rows], batch_size: int) -> tuple[store.Rows, np.ndarray] | None:
-        """The first batch that holds a known row, and its split; None: there is none."""
-        for split in rows:
-            for batch in split.by_length(batch_size):
-                if any(key in self.places for key in keys(split, batch)):
-                    return split, batch
-        return None
+    def reproduced_by(self, model: nn.Module) -> bool:
+        """Whether the model computes the known states on this machine, bit for bit; checked on one batch."""
+        if not self.splits:
+            return True
+        rows = next(iter(self.splits.values()))
+        batch = rows.to_encode(rows.states, self.batch_size)[0]
+        how = {"progress": "", "precision": self.precision, "as_one_of_many": True}
+        (hidden,) = parallel.each_batch(model, partial(run_batch, rows=rows), [batch], **how)
+        stored = zip(as_stored(hidden, self.dtype), rows.lengths[batch], strict=True)
+        return self.agrees(rows, batch, (row[:length] for row, length in stored))
 
     def agrees(self, rows: store.Rows, batch: np.ndarray, computed: Iterable[np.ndarray]) -> bool:
         """Whether the known states of a batch are, bit for bit, those just computed.
@@ -144,20 +150,6 @@ def keys(rows: store.Rows, batch: np.ndarray) -> list[bytes]:
     padded = bool((rows.lengths[batch] < width).any())
     head = np.array([width, padded, min(len(batch) * width, FEW)], dtype=np.int32).tobytes()
     return [hashlib.sha256(head + rows.bytes_of(index)).digest() for index in batch]
-
-
-def reproduces(
-    model: nn.Module, known: KnownStates, splits: dict[str, store.Rows], *, precision: str, batch_size: int
-) -> bool:
-    """Whether this machine reproduces the known states, bit for bit; checked on one batch."""
-    probe = known.probe(list(splits.values()), batch_size)
-    if not probe:
-        return True
-    rows, batch = probe
-    compute = partial(run_batch, rows=rows)
-    (hidden,) = parallel.each_batch(model, compute, [batch], progress="", precision=precision, as_one_of_many=True)
-    stored = store.as_stored(hidden, known.dtype)
-    return known.agrees(rows, batch, (row[:length] for row, length in zip(stored, rows.lengths[batch], strict=True)))
 
 
 def run_batch(model: nn.Module, indices: np.ndarray, *, rows: store.Rows) -> torch.Tensor:
