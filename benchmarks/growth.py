@@ -128,21 +128,21 @@ def anonymous_memory(process: int) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
 
 
-def prepare_file(file: Path) -> None:
-    """Prepare `file` as `stages.prepare` does, in the current folder."""
-    params = Params.load()
+def prepare_files(by_split: dict[str, Path]) -> None:
+    """Prepare the file of each split as `stages.prepare` does, in the current folder."""
+    params, dropped = Params.load(), Counter()
     data = params.filled().data
-    dropped = Counter()
-    prepared = prepare.prepare({"train": reading.read(file, data, dropped)}, data, dropped)
+    tables = {name: reading.read(file, data, dropped) for name, file in by_split.items()}
+    prepared = prepare.prepare(tables, data, dropped)
     files.write_json(paths.DATASET, prepare.dataset(params, data))
     names = splits.class_names(prepared, data)
     for name, split in prepared.items():
         prepare.save(split, names, PROBLEMS[data.problem], paths.PREPARED / f"{name}.parquet")
 
 
-def write_made_up(file: Path, count: int, words: int) -> None:
+def write_made_up(file: Path, count: int, words: int, seed: int = 0) -> None:
     """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935), in the default format."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlu"))
     vocabulary = np.array(["".join(generator.choice(letters, size)) for size in generator.integers(2, 9, 30_000)])
     frequencies = 1 / np.arange(1, len(vocabulary) + 1)
@@ -156,4 +156,4 @@ def write_made_up(file: Path, count: int, words: int) -> None:
 
 
 if __name__ == "__main__":
-    prepare_file(Path(sys.argv[1])) if sys.argv[1:] else main()
+    prepare_files({"train": Path(sys.argv[1])}) if sys.argv[1:] else main()

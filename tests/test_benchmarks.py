@@ -21,7 +21,7 @@ def test_the_committed_results_are_those_that_were_measured():
 def test_made_up_rows_are_prepared_as_the_growth_of_costs_is_measured(saved_model, tmp_path, monkeypatch):
     folder = growth.workspace(tmp_path / "rows", saved_model("llama"), 200, 8)
     monkeypatch.chdir(folder)
-    growth.prepare_file(folder / growth.ROWS)
+    growth.prepare_files({"train": folder / growth.ROWS})
     assert {path.name for path in paths.PREPARED.iterdir()} >= {f"{name}.parquet" for name in paths.SPLITS}
 
 
