@@ -1,12 +1,14 @@
 """What prepare and encode cost as rows grow in number and in length.
 
     python -m benchmarks.growth
+    python -m benchmarks.growth --prepare 1000000 10000000     prepare alone, with so many rows
 
 Bookkeeping alone: prepare's table work, and encode with a stub of two tiny layers, on made-up rows. The real model:
 encode on made-up rows, and on fewer but longer ones. Each measurement is a process of its own, in a scratch folder.
 Prints one line of JSON.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ LENGTHS = {8: 2_000, 32: 500, 128: 125}
 """Number of rows by words per row; the total number of words is the same."""
 
 ROWS = "rows.tsv"
+PREPARE = ("-m", "benchmarks.growth", "--file", ROWS)
 REAL_LAYERS = 6
 """How many of the default model's 30 layers encode runs here: time grows with the rows in the same way."""
 
@@ -43,28 +46,47 @@ WORDS = 19
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="What growth costs.")
+    parser.add_argument("--prepare", nargs="+", type=int, metavar="ROWS", help="prepare alone, with so many rows")
+    parser.add_argument("--file", type=Path, help="prepare this file here, which is one of the measurements")
+    options = parser.parse_args()
+    if options.file:
+        prepare_files({"train": options.file})
+        return
     real = Path.cwd() / paths.BASE_MODEL
     with tempfile.TemporaryDirectory() as scratch:
-        stub = make_stub(real, Path(scratch, "stub"))
-        tables = {"prepare, rows": [], "encode with a stub model, rows": []}
-        for count in BOOKKEEPING:
-            folder = workspace(Path(scratch, str(count)), stub, count, WORDS)
-            tables["prepare, rows"].append({"rows": count} | measure(folder, "-m", "benchmarks.growth", ROWS))
-            encoded = measure(folder, "-m", "stages.encode")
-            tables["encode with a stub model, rows"].append({"rows": count} | encoded)
-        tables[f"encode with {REAL_LAYERS} of 30 layers, rows"] = [
-            real_encode(Path(scratch), real, count, WORDS) for count in REAL
-        ]
-        tables[f"encode with {REAL_LAYERS} of 30 layers, words a row"] = [
-            {"words a row": words} | real_encode(Path(scratch), real, count, words) for words, count in LENGTHS.items()
-        ]
+        if options.prepare:
+            tables = {"prepare, rows": [prepared(Path(scratch), real, count) for count in options.prepare]}
+        else:
+            tables = every_measurement(Path(scratch), real)
     print(json.dumps(tables))
+
+
+def every_measurement(scratch: Path, real: Path) -> dict[str, list[dict]]:
+    """The cost of prepare, of encode with a stub, and of encode with the real model."""
+    stub = make_stub(real, scratch / "stub")
+    return {
+        "prepare, rows": [prepared(scratch, stub, count) for count in BOOKKEEPING],
+        "encode with a stub model, rows": [
+            {"rows": count} | measure(scratch / str(count), "-m", "stages.encode") for count in BOOKKEEPING
+        ],
+        f"encode with {REAL_LAYERS} of 30 layers, rows": [real_encode(scratch, real, count, WORDS) for count in REAL],
+        f"encode with {REAL_LAYERS} of 30 layers, words a row": [
+            {"words a row": words} | real_encode(scratch, real, count, words) for words, count in LENGTHS.items()
+        ],
+    }
+
+
+def prepared(scratch: Path, model: Path, count: int) -> dict:
+    """The cost of prepare, on `count` rows in a folder of this name."""
+    folder = workspace(scratch / str(count), model, count, WORDS)
+    return {"rows": count} | measure(folder, *PREPARE)
 
 
 def real_encode(scratch: Path, model: Path, count: int, words: int) -> dict:
     """The cost of encode with the real model, on `count` rows of `words` words."""
     folder = workspace(scratch / f"real-{count}-{words}", model, count, words)
-    measure(folder, "-m", "benchmarks.growth", ROWS)
+    measure(folder, *PREPARE)
     return {"rows": count} | measure(folder, "-m", "stages.encode")
 
 
@@ -156,4 +178,4 @@ def write_made_up(file: Path, count: int, words: int, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    prepare_files({"train": Path(sys.argv[1])}) if sys.argv[1:] else main()
+    main()
