@@ -67,8 +67,9 @@ class States:
 
     @cached_property
     def views(self) -> list[np.ndarray]:
-        """The arrays without what `np.memmap` adds, which makes taking a part of one slow."""
-        return [np.asarray(array) for array in self.arrays]
+        """The arrays without what `np.memmap` adds, which makes taking a part of one slow. On a Ray cluster other objects
+        may stand for them (stages/compute/cluster_tasks.py)."""
+        return [np.asarray(array) if isinstance(array, np.memmap) else array for array in self.arrays]
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: other processes open the arrays by their names (stages/compute/pool.py), and copy views."""
