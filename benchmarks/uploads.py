@@ -1,7 +1,7 @@
 """What of data/encoded `dvc push` uploads again after a row has changed.
 
-    python -m benchmarks.uploads                  states in files of the size that stages/backbone/states.py has: one
-    python -m benchmarks.uploads --kilobytes 32  in smaller ones, as many as a million rows have
+    python -m benchmarks.uploads                   states in files of the default size: one for each split
+    python -m benchmarks.uploads --kilobytes 32    in smaller ones, as many as a million rows have
 
 Made-up rows and a stub model whose states are 72 times smaller than the default model's; a remote in a scratch folder.
 The rows are one file, from which `prepare` cuts the splits, or ready splits in files of their own. Prints a table.

@@ -207,7 +207,7 @@ def not_to_be_sharded(params: Params) -> list[str]:
         return []
     lines, method = [], params.peft.method
     if method in ON_WHOLE_WEIGHTS:
-        lines.append(f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp', for lora or full")
+        lines.append(f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp'; use ddp, or lora")
     if params.precision == "float16":
         lines.append("precision: expected float32 or bfloat16 with compute.strategy: fsdp, found 'float16'")
     return lines

@@ -117,7 +117,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="where they are (default: %(default)s)"
     )
-    parser.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (default: the one on this machine)")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of the Ray cluster (default: RAY_ADDRESS, or else this machine's)"
+    )
     options = parser.parse_args()
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")

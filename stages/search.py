@@ -209,7 +209,7 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, name: str, select_by: st
         return False
     (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
     trial.set_user_attr("score", score_key(made, select_by))
-    study.tell(trial, score(made, select_by))
+    study.tell(trial, score(made, select_by), skip_if_finished=True)  # others may have given it up at this moment
     return True
 
 
@@ -232,7 +232,8 @@ def best(study: optuna.Study) -> str:
     """
     done = study.get_trials(states=[TrialState.COMPLETE])
     if not done:
-        raise errors.PipelineError(f"expected at least one successful trial, found {len(study.trials)} that failed")
+        failed = [trial for trial in study.trials if not journal.given_up(trial)]
+        raise errors.PipelineError(f"expected at least one successful trial, found {len(failed)} that failed")
     done.sort(key=lambda trial: trial.value, reverse=study.direction == StudyDirection.MAXIMIZE)
     shared = journal.WHERE in done[0].user_attrs
     failed = [trial for trial in study.trials if journal.FAILED in trial.user_attrs]

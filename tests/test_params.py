@@ -202,7 +202,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
             (
                 r"(?s)  method: lora\b(.*)  strategy: ddp",
                 rf"  method: {method}\1  strategy: fsdp",
-                f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp', for lora or full",
+                f"compute.strategy: expected ddp with peft.method: {method}, found 'fsdp'; use ddp, or lora",
             )
             for method in ON_WHOLE_WEIGHTS
         ),

@@ -26,8 +26,8 @@ ON_PROJECTIONS = ("lora", "qlora", "adalora", "vera", "ia3", "loha", "lokr", "of
 """The methods that adapt the projections named in `lora.target_modules`."""
 
 ON_WHOLE_WEIGHTS = ("qlora", "adalora", "prompt", "prefix", "p_tuning")
-"""The methods that cannot be used with `compute.strategy: fsdp`: their 4-bit weights are no numbers to share out, they
-compute with whole factors outside a forward pass, or they change the model before training does."""
+"""The methods that cannot be used with `compute.strategy: fsdp`: packed 4-bit weights cannot be cut into shares,
+AdaLoRA computes with whole factors after each step, and prompts change the model before training does."""
 
 ASKS_FOR_NOTHING = {
     "lora.target_modules": "all-linear",

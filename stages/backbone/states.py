@@ -67,8 +67,8 @@ class States:
 
     @cached_property
     def views(self) -> list[np.ndarray]:
-        """The arrays without what `np.memmap` adds, which makes taking a part of one slow. On a Ray cluster other objects
-        may stand for them (stages/compute/cluster_tasks.py)."""
+        """The arrays without what `np.memmap` adds, which makes taking a part of one slow; what stands for one on a Ray
+        cluster (stages/compute/cluster_tasks.py) stays as it is."""
         return [np.asarray(array) if isinstance(array, np.memmap) else array for array in self.arrays]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,8 +144,9 @@ def file_name(number: int) -> str:
 def allow_open_files(more: int) -> None:
     """Raise the number of files that this process may have open, as far as it is allowed: each memory map is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or soft + more <= hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft + more, hard))
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def as_stored(hidden: torch.Tensor, dtype: np.dtype) -> np.ndarray:

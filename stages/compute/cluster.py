@@ -22,8 +22,8 @@ from stages.common.errors import PipelineError
 PATIENCE = 10.0
 """Seconds after which it is noticed that no cluster is there, or that the nodes which are left cannot do the work."""
 
-PACKAGES = ("numpy", "torch", "transformers", "tokenizers")
-"""Packages whose version can change a batch's bytes."""
+PACKAGES = ("numpy", "torch", "transformers", "tokenizers", "peft", "accelerate")
+"""Packages whose version can change the bytes of a batch or of a training."""
 
 
 @contextmanager

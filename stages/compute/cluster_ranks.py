@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from ray import train
 from ray.train.torch import TorchTrainer
+from torch import distributed
 
 from stages.common import files, progress
 from stages.compute import ranks
@@ -105,6 +106,6 @@ def be_rank(given: dict[str, Any]) -> None:
             ranks.join_and_do(given["work"], "env://")
     except Exception as error:
         # when a rank is gone, the others lose their connection to it
-        if isinstance(error, RuntimeError | ConnectionError) and not isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, distributed.DistError | ConnectionError) or "/gloo/" in str(error):
             raise
         raise WorkError(error) from None

@@ -24,6 +24,7 @@ from torch import nn
 
 from stages.backbone import base
 from stages.backbone.parallel import Way, in_threads
+from stages.common.errors import PipelineError
 from stages.compute import pool
 from stages.compute.cluster import PATIENCE, Place, Share, connected, gone
 
@@ -64,7 +65,7 @@ class Tasks:
         if not self.share.gpus:
             way = replace(way, workers=max(1, self.share.cpus // way.cores))
         size = min(pool.BATCHES_OF_TASK * way.workers, math.ceil(len(batches) / self.share.count))
-        job, place = Job(load=model.load, compute=compute), Place.here()
+        job, place = Job(load=cloudpickle.dumps(model.load), compute=compute), Place.here()
         given = [ray.put(job.pickled)]  # in a list: each process gets it once
         pieces = (batches[begin : begin + size] for begin in range(0, len(batches), size))
         for found in self.in_order(lambda piece: self.task(place, given, piece, way).future(), pieces):
@@ -99,11 +100,16 @@ def result(task: Future) -> bytes:
     """What comes of a task.
 
     Raises:
-        PipelineError: its process was gone too often; or what the task raises.
+        PipelineError: its process was gone too often, or could not import this module; or what the task raises.
     """
     try:
         return task.result()
     except RayTaskError as error:
+        if "failed to import on the worker" in str(error.cause):
+            raise PipelineError(
+                "expected all nodes to share the folder of the repository and to have its packages, found one that "
+                "cannot import them; mount it there at the same path, and install the packages there"
+            ) from None
         raise error.cause from None
     except RayError as error:
         raise gone(f"{RETRIES + 1} times ({type(error).__name__})") from None
@@ -138,7 +144,7 @@ class Opened(pickle.Unpickler):
         super().__init__(io.BytesIO(pickled))
         self.noted: list[tuple] = []
         parts = self.load()
-        self.model, self.kept, self.compute = parts["load"](), {}, parts["compute"]
+        (self.model, self.kept), self.compute = pool.model_by(parts["load"]), parts["compute"]
 
     def persistent_load(self, which: tuple[int, np.dtype, tuple[int, ...]]) -> "Written":
         return Written(self.noted, *which)
@@ -161,7 +167,7 @@ class Written:
         self.noted.append((self.number, part.first, np.broadcast_to(values, part.shape).astype(self.dtype)))
 
 
-def in_task(place: "Place", given: list[ObjectRef], batches: Sequence[Any], way: Way) -> bytes:
+def in_task(place: Place, given: list[ObjectRef], batches: Sequence[Any], way: Way) -> bytes:
     """The results for some batches, and what is written meanwhile, pickled."""
     place.enter()
     base.quiet_transformers()

@@ -25,7 +25,7 @@ def spread_over(options: Options) -> AbstractContextManager[None]:
     """Spread the batches within the block, see `pool.spread_over`; on a cluster even those of a single process."""
     if options.engine == "local":
         return pool.spread_over(options.processes)
-    with by_ray():
+    with importing_ray():
         from stages.compute import cluster_tasks
     return cluster_tasks.spread_over(options)
 
@@ -35,19 +35,19 @@ def run(work: Callable[[], None], options: Options) -> None:
     if options.engine == "local" or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         ranks.run(work, processes=options.processes)
         return
-    with by_ray():
+    with importing_ray():
         from stages.compute import cluster_ranks
     cluster_ranks.run(work, options)
 
 
 @contextmanager
-def by_ray() -> Iterator[None]:
+def importing_ray() -> Iterator[None]:
     """Around what imports Ray.
 
     Raises:
         PipelineError: it is not installed.
     """
-    os.environ |= SETTINGS
+    os.environ |= {name: value for name, value in SETTINGS.items() if name not in os.environ}
     try:
         yield
     except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ PREFIX = "prefix.json"
 """The file that holds the `fingerprint` of a folder's states."""
 
 CODE = Path(store.__file__).parent
-"""The package that computes the states."""
+"""The package whose code, with this module, computes the states."""
 
 FEW = 4
 """Tokens: a product of fewer has other last bits (MKL always, oneDNN for a single one)."""
@@ -41,14 +41,14 @@ VECTOR = 32
 
 def fingerprint(base: Path, about: store.About, *, precision: str, batch_size: int) -> dict:
     """All that the states of a row depend on, besides its tokens and its batch."""
-    source = base / "source.json"
+    source, code = base / "source.json", (*sorted(CODE.glob("*.py")), Path(__file__))
     return {
         "base_model": files.read_json(source).get("sha256") if source.exists() else None,
         "depth": about.depth,
         "dtype": about.dtype,
         "precision": precision,
         "batch_size": batch_size,
-        "code": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(CODE.glob("*.py"))},
+        "code": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in code},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 

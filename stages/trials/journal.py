@@ -202,7 +202,8 @@ def where() -> str:
 def identity(params: dict[str, Any], space: dict[str, BaseDistribution]) -> dict[str, Any]:
     """What decides the score of a trial: the commit, files changed since, parameters, and what is tried for some.
 
-    A trial sees the files that Git or DVC tracks, as they are now. The sections that change no result are left out.
+    A trial sees the files that Git or DVC tracks, as they are now. `checkpoints` and `compute`, which may
+    differ from machine to machine, are left out.
 
     Raises:
         PipelineError: this is no repository of Git and DVC.

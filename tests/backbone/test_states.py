@@ -170,3 +170,21 @@ def one_row(folder, *, dtype):
 
 def split_of(folder, *, dtype):
     return store.load_rows(folder / "train", described(hidden_size=8, dtype=dtype))
+
+
+def test_what_stands_for_an_array_elsewhere_gets_what_is_written_to_a_row():
+    written = {}
+
+    class Part:
+        def __init__(self, place: slice) -> None:
+            self.place = place
+
+        def __getitem__(self, place: slice) -> "Part":
+            return Part(place)
+
+        def __setitem__(self, _: slice, values: np.ndarray) -> None:
+            written[self.place.start, self.place.stop] = values.tolist()
+
+    found = states.States(arrays=[Part(slice(0, 5))], places=np.array([[0, 3, 5]]))
+    found[0][:] = np.ones((2, 1))
+    assert written == {(3, 5): [[1], [1]]}
