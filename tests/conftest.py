@@ -306,7 +306,8 @@ def finished(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path
     for name in ("data", "metrics", "models", "presets", "params.yaml", "dvc.yaml", "dvc.lock", ".git", ".dvc"):
         there = project.folder / name
         if there.is_dir():
-            shutil.copytree(there, folder / name, ignore=shutil.ignore_patterns("cache", "tmp"))
+            left_out = shutil.ignore_patterns("cache", "tmp", "merged", "published", "onnx")  # what tests export
+            shutil.copytree(there, folder / name, ignore=left_out)
         else:
             shutil.copy(there, folder / name)
     return folder

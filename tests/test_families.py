@@ -28,6 +28,7 @@ from transformers import (
 
 from stages.backbone import prefix
 from stages.backbone.base import keep_lowest_layers, load_config
+from stages.backbone.states import States
 from stages.classifier import inference
 from stages.classifier.label_words import label_word_rows
 from stages.classifier.model import load_base
@@ -227,8 +228,9 @@ def test_states_between_layers_are_the_same_in_a_spliced_model_and_in_one_of_few
     )
     prefix.splice(spliced, 1)
     options = {"batch_size": 3, "progress": "test"}
+    states = States.of([np.concatenate(stored)], lengths=rows.lengths, order=np.arange(len(rows)))
     _, (between, final) = inference.logits_and_features(
-        spliced, replace(rows, states=np.concatenate(stored)), after=(LAYERS - 2, LAYERS), **options
+        spliced, replace(rows, states=states), after=(LAYERS - 2, LAYERS), **options
     )
     _, (expected,) = inference.logits_and_features(kept, rows, after=(LAYERS - 2,), **options)
     assert between.std() > 1e-3
