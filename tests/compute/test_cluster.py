@@ -213,9 +213,6 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
 @pytest.mark.long
 @pytest.mark.parametrize(("stage", "number"), [("train", signal.SIGINT), ("encode", signal.SIGTERM)])
 def test_a_signal_ends_what_runs_on_the_cluster_too(stage, number, copied):
-    params = YAML(typ="safe").load(paths.PARAMS)
-    params["train"]["epochs"] = 10_000  # more than are done before the signal comes
-    YAML().dump(params, paths.PARAMS)
     running = started_until_begun(stage)
     running.send_signal(number)
     _, told = running.communicate()
