@@ -293,8 +293,9 @@ def own_sources(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def restored(project: Project):
-    """The project, put back to its last commit after the test."""
+    """The project, put back to its last commit after the test, without the test's experiments."""
     yield project
+    project.run("dvc", "exp", "remove", "--all-commits", "--quiet")
     project.run("git", "reset", "--hard", "--quiet")
     project.run("dvc", "checkout", "--quiet", "--force")
 

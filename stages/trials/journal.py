@@ -130,7 +130,8 @@ class Journal:
                 with contextlib.suppress(Exception):  # the disk may come back; the main thread meets the error, too
                     trial.set_user_attr(BEATS, number)
 
-        threading.Thread(target=beat, daemon=True).start()
+        beats = threading.Thread(target=beat, daemon=True)
+        beats.start()
         try:
             trial.set_user_attr(WHERE, where())
             yield
@@ -141,6 +142,7 @@ class Journal:
             raise
         finally:
             ended.set()
+            beats.join()
 
     def give_up(self, number: int) -> None:
         """End a trial that will come to no result, unless it has ended."""

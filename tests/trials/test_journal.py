@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,10 +184,11 @@ def test_a_running_trial_beats_until_its_end(home, monkeypatch):
     def beats() -> int:
         return other.study.trials[0].user_attrs.get(journal.BEATS, 0)
 
-    trial = shared.next_trial(SPACE, total=1)
+    trial, threads = shared.next_trial(SPACE, total=1), threading.active_count()
     with shared.running(trial):
         wait_for(lambda: beats() >= 2)
         shared.study.tell(trial, 0.5)
+    assert threading.active_count() == threads
     assert other.study.trials[0].value == 0.5
 
 
