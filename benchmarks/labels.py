@@ -82,9 +82,9 @@ class Data:
         features["train"] = features["train"][kept]
         given = {name: rows.labels for name, rows in self.splits.items()} | {"train": labels[kept]}
         strength, outputs = baseline.linear_probe(
-            problem, features=features, labels=given, options=self.params.baseline
+            problem, self.names, features=features, labels=given, options=self.params.baseline
         )
-        return strength, float(problem.row_scores(given["test"], outputs["test"]).mean())
+        return strength, float(1 - problem.row_errors(given["test"], outputs["test"]).mean())
 
     def audit(self, labels: np.ndarray, strength: float) -> np.ndarray:
         """The positions of the suspect training rows, the most suspect first."""
@@ -136,7 +136,7 @@ def tune(labels: np.ndarray, kept: np.ndarray) -> float:
     """The test accuracy of the model that `train` makes of the training rows at `kept`, with these labels."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for path in (paths.PARAMS, paths.BASE_MODEL, paths.PREPARED, paths.BASELINE_PREDICTIONS):
+        for path in (paths.PARAMS, paths.BASE_MODEL, paths.PREPARED, paths.SLICES, paths.BASELINE_PREDICTIONS):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(path.resolve())
         (folder / paths.ENCODED).mkdir()

@@ -76,8 +76,8 @@ def all_rows(name: str) -> Tables:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "params.yaml")
         write_params(path, TASKS[name].changes | {f"data.limit.{split}": None for split in paths.SPLITS})
-        data, tables = prepare.read(Params.load(path).filled().data)
-    splits = prepare.prepare(tables, data, Counter())
+        data, tables = prepare.read(Params.load(path).filled().data, dropped := Counter())
+    splits = prepare.prepare(tables, data, dropped)
     return {split: rows.drop(columns="row") for split, rows in splits.items()}
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from benchmarks import gpu, gpu_results, growth, results, scale
+from benchmarks import gpu, gpu_results, growth, labels, results, scale
 from stages.common import paths
 
 
@@ -23,6 +23,18 @@ def test_made_up_rows_are_prepared_as_the_growth_of_costs_is_measured(saved_mode
     monkeypatch.chdir(folder)
     growth.prepare_files({"train": folder / growth.ROWS})
     assert {path.name for path in paths.PREPARED.iterdir()} >= {f"{name}.parquet" for name in paths.SPLITS}
+
+
+@pytest.mark.parametrize("options", [(), pytest.param(("--tuned",), marks=pytest.mark.long)])
+def test_wrong_labels_are_measured_beside_the_labels_as_they_are(finished, monkeypatch, capsys, options):
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "argv", ["labels", *options])
+    labels.main()
+    found, probe = json.loads(capsys.readouterr().out), json.loads(paths.BASELINE_METRICS.read_text())["linear_probe"]
+    assert found["clean"] == pytest.approx(probe["accuracy"])
+    assert [share["flipped"] for share in found["shares"].values()] == [3, 6]
+    if options:
+        assert found["tuned"]["clean"] == json.loads(paths.EVALUATE_METRICS.read_text())["accuracy"]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,17 @@ def test_shuffled_labels_have_the_same_counts_and_other_texts_for_each_seed(spli
     assert (one["label"].to_numpy() == truth.groupby(level=0).first()[one["text"]]).mean() < 0.6
 
 
+def test_a_built_task_draws_from_all_rows_of_another(project, own_sources, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    data = Params.load(project.folder / "params.yaml").data.model_dump(mode="json")
+    changes = {f"data.{key}": data[key] for key in data.keys() - {"limit", "split"}}
+    monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(changes))
+    found = tasks.all_rows("tiny")
+    metrics = json.loads((project.folder / "metrics/data.json").read_text())
+    over_limit = sum(metrics["dropped"][f"over_limit_{split}"] for split in found)
+    assert sum(map(len, found.values())) == over_limit + sum(metrics["rows"][split] for split in found)
+
+
 def test_a_key_that_params_lack_is_refused(tmp_path):
     with pytest.raises(KeyError, match=r"data\.colour"):
         tasks.write_params(tmp_path / "params.yaml", {"data.colour": "red"})
