@@ -3,12 +3,13 @@
     python -m benchmarks.gauntlet prepare     fetch the models, and prepare the rows of every task
     python -m benchmarks.gauntlet run         run every task with both models
     python -m benchmarks.gauntlet shuffled    run ten sets of rows whose labels mean nothing, with the small model
-    python -m benchmarks.gauntlet report      write RESULTS.md and gauntlet.png from the results
+    python -m benchmarks.gauntlet report      add the results to RESULTS.md and gauntlet.png
     python -m benchmarks.gauntlet run --tasks tweets news --models all-MiniLM-L6-v2 --jobs 2
 
 Nothing but source, columns and template differs between tasks (benchmarks/tasks.py). What exists is not made again, so
-a stopped command can be repeated; remove a file or folder to make it anew. After `prepare`, the others need no network
-and no DVC: with these folders they run on another machine too. Run from the root of the repository.
+a stopped command can be repeated; remove a file or folder to make it anew. `report` keeps what it has of other tasks;
+remove benchmarks/results/gauntlet.json where params.yaml has changed. After `prepare`, the others need no network and
+no DVC: with these folders they run on another machine too. Run from the root of the repository.
 
     .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
                                    task changes in params.yaml, by dotted keys
@@ -204,7 +205,7 @@ def read(path: Path) -> dict:
 
 
 def report(folder: Path) -> None:
-    """Write benchmarks/results/gauntlet.json from the results, and RESULTS.md and the pictures.
+    """Add the results to benchmarks/results/gauntlet.json, and write RESULTS.md and the pictures.
 
     Raises:
         PipelineError: there are no results, or they were measured with different settings.
@@ -212,15 +213,22 @@ def report(folder: Path) -> None:
     found = [read(path) for path in sorted(folder.glob("*--*.json"))]
     if not found:
         raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
-    hardware = sorted({result["conditions"]["hardware"] for result in found})
-    settings = {json.dumps(result["conditions"]["settings"]): result["task"] for result in found}
+    earlier = results.measured().get("gauntlet")
+    measured = {result["task"]: result["conditions"] for result in found}
+    measured |= {"gauntlet.json": earlier} if earlier else {}
+    settings = {json.dumps(conditions["settings"]): name for name, conditions in measured.items()}
     if len(settings) > 1:
-        different = " and ".join(f"{task} with {setting}" for setting, task in settings.items())
+        different = " and ".join(f"{name} with {setting}" for setting, name in settings.items())
         raise errors.PipelineError(
             f"{folder}: expected results of one params.yaml, found {different}; remove the old ones and run these again"
         )
-    conditions = {"hardware": " and ".join(hardware), "settings": found[0]["conditions"]["settings"]}
-    results.save("gauntlet", standings.summarized(found, tasks=TASKS, models=MODELS), conditions)
+    order = {"tasks": TASKS, "models": MODELS}
+    values = standings.summarized(found, **order)
+    if earlier:
+        values = standings.joined(earlier["values"], values, **order)
+    hardware = dict.fromkeys(part for one in measured.values() for part in one["hardware"].split(" and "))
+    conditions = {"hardware": " and ".join(sorted(hardware)), "settings": found[0]["conditions"]["settings"]}
+    results.save("gauntlet", values, conditions)
     results.report()
 
 

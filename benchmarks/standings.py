@@ -61,6 +61,17 @@ def summarized(found: Iterable[dict], *, tasks: Iterable[str], models: Iterable[
     }
 
 
+def joined(earlier: dict, found: dict, *, tasks: Iterable[str], models: Iterable[str]) -> dict[str, list[dict]]:
+    """`found`, and of `earlier` what it lacks; both, and what is returned, are as `summarized` returns them."""
+    settings = {(one["task"], one["model"]): one for one in (*earlier["settings"], *found["settings"])}
+    shuffled = {one["task"]: one for one in (*earlier["shuffled"], *found["shuffled"])}
+    order = [(task, model) for task in tasks for model in models]
+    return {
+        "settings": [settings[key] for key in order if key in settings],
+        "shuffled": [shuffled[task] for task in sorted(shuffled)],
+    }
+
+
 def setting(result: dict) -> dict[str, Any]:
     """One task with one model. Scores and gains are lists: value, low and high end of the 95 % interval."""
     return {

@@ -117,7 +117,9 @@ def tiny(tmp_path, monkeypatch, saved_model) -> gauntlet.Folders:
     return gauntlet.Folders(tmp_path / "data", tmp_path / "bases", tmp_path / "results")
 
 
-def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again(tiny, tmp_path, monkeypatch, capsys):
+def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_kept(
+    tiny, tmp_path, monkeypatch, capsys
+):
     gauntlet.run_all(tiny, [("tiny", "tiny")], seeds=(1, 2), jobs=1)
     path = gauntlet.result_file(tiny.results, "tiny", "tiny")
     result, written = json.loads(path.read_text()), path.read_bytes()
@@ -141,6 +143,19 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again(tiny
     gauntlet.report(tiny.results)
     assert "| tiny | tiny | accuracy: " in (tmp_path / "HERE/RESULTS.md").read_text()
     assert (tmp_path / "HERE/gauntlet.png").stat().st_size
+
+    monkeypatch.setitem(tasks.TASKS, "other", tasks.TASKS["tiny"])
+    gauntlet.result_file(tiny.results, "other", "tiny").write_text(
+        json.dumps(other | {"conditions": result["conditions"]})
+    )
+    path.unlink()
+    gauntlet.report(tiny.results)
+    page = (tmp_path / "HERE/RESULTS.md").read_text()
+    assert [f"| {task} | tiny | accuracy: " in page for task in ("tiny", "other")] == [True, True]
+
+    gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
+    with pytest.raises(PipelineError, match=r"found other with .* and gauntlet\.json with"):
+        gauntlet.report(tiny.results)
 
 
 def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(tiny, monkeypatch, capsys):
