@@ -172,6 +172,8 @@ def test_predict_runs_every_form_that_export_writes(option, inside, monkeypatch,
     [
         (["--model", "models/base", "text"], "--model: expected a folder that `python -m stages.export` wrote, found"),
         (["--model", "models/onnx", "--compare", "text"], "--compare: expected the model in models/adapter"),
+        (["--model", "models/onnx", "--processes", "2", "text"], "--processes, --engine: expected a model in PyTorch"),
+        (["--address", "node:6379", "text"], "--address: expected --engine ray with it"),
     ],
 )
 def test_what_predict_cannot_run_is_one_clear_line(arguments, message, inside, monkeypatch, capsys):
