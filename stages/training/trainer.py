@@ -1,5 +1,6 @@
 """One training run: transformers' `Trainer`, extended for this pipeline."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -232,7 +233,7 @@ def arguments(
         activation_checkpointing=options.activation_checkpointing,
         train_sampling_strategy="group_by_length",
         eval_strategy="steps",
-        eval_steps=1 / evaluations,  # below 1: a share of all steps
+        eval_steps=math.ceil(steps / evaluations),
         save_strategy="no",
         logging_steps=min(options.logging_steps, max(steps // FEWEST_LOGGED, 1)),
         logging_nan_inf_filter=False,

@@ -1,5 +1,6 @@
 """The training's settings beside the method: weights, smoothing, balanced sampling and LoRA+."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import torch
 from conftest import tiny_params
 from families import adapted, labels_of
+from transformers import TrainerState
 
 from stages.classifier.model import load_base
 from stages.params import Params
-from stages.training import trainer
+from stages.training import recipe, trainer
 
 LABELS = labels_of(["bad", "good"])
 
@@ -66,3 +68,15 @@ def test_a_batch_has_as_many_rows_however_many_gpus_are_visible(tmp_path, monkey
     rows = dict.fromkeys(("train", "validation"), range(8))
     settings = trainer.arguments(options, rows, seed=0, precision="float32", scratch=str(tmp_path))
     assert (settings.n_gpu, settings.train_batch_size) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "validation", "epochs"), [(100, 500, 20), (3_000, 500, 2), (100, 10, 20), (8, 500, 1)]
+)
+def test_the_validation_rows_are_scored_as_often_as_was_chosen(tmp_path, rows, validation, epochs):
+    options = Params.model_validate(tiny_params(train={"batch_size": 16, "epochs": epochs})).train
+    sizes = {"train": range(rows), "validation": range(validation)}
+    settings = trainer.arguments(options, sizes, seed=0, precision="float32", scratch=str(tmp_path))
+    state, steps = TrainerState(), epochs * math.ceil(rows / 16)
+    state.compute_steps(settings, steps)
+    assert math.ceil(steps / state.eval_steps) == recipe.evaluations(epochs, rows=rows, validation_rows=validation)
