@@ -23,6 +23,7 @@ from stages.common import errors, progress
 from stages.common.errors import PipelineError
 from stages.serving import adapters
 from stages.web import models
+from stages.web.batching import CAPACITY
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -68,6 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("texts", "characters", "megabytes"):
         if (value := getattr(options, f"max_{name}")) < 1:
             parser.error(f"--max-{name}: expected 1 or more, found {value}")
+    if options.max_texts > CAPACITY:
+        parser.error(f"--max-texts: expected at most {CAPACITY}, which may wait at once, found {options.max_texts}")
     return options
 
 

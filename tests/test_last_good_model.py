@@ -8,6 +8,7 @@ import pytest
 
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.exporting import equivalence
 from stages.serving import evaluated
 
 
@@ -98,6 +99,15 @@ def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(restored,
     ):
         evaluated.metrics(paths.BASELINE_METRICS)
     assert "accuracy" in evaluated.metrics(paths.EVALUATE_METRICS)
+
+
+def test_an_export_is_tested_on_the_rows_of_the_evaluation(restored, monkeypatch):
+    monkeypatch.chdir(restored.folder)
+    before, path = equivalence.rows("test"), paths.PREPARED / "test.parquet"
+    train = equivalence.rows("train")
+    path.unlink()  # a link to the cache
+    train.to_parquet(path)
+    assert equivalence.rows("test").equals(before)
 
 
 def test_while_a_new_base_model_is_fetched_commands_answer_and_export_as_before(restored):

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from web.made_models import made
 
 from stages import serve
+from stages.adapters.run import FILE
 from stages.common import errors, files, paths
 from stages.evidence.abstention import fingerprint
 from stages.serving import adapters, evaluated
@@ -147,12 +148,12 @@ def places(classifier: Classifier) -> dict[int, int]:
     return {weight.data_ptr(): weight.nbytes for weight in classifier.network.parameters()}
 
 
-def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(inside, monkeypatch):
+def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(inside, monkeypatch, tmp_path):
     other = changed(paths.ADAPTER, weights="adapter_model.safetensors", factor=0.5)
     served = called(monkeypatch, "--adapter", "one=models/adapter", "--adapter", f"two={other}")
     texts = ["A fine film.", "Dull.", "Neither here nor there, and long."]
     for name, folder in (("one", paths.ADAPTER), ("two", Path(other))):
-        alone = Classifier.tuned(adapters.of_folder(name, folder))
+        alone = Classifier.tuned(adapters.of_folder(name, folder, tmp_path))
         assert np.array_equal(served[name].tuned.logits(texts), alone.logits(texts))
     assert not np.allclose(served["one"].tuned.logits(texts), served["two"].tuned.logits(texts))
     one, two, untouched = places(served["one"].tuned), places(served["two"].tuned), places(served["two"].untouched)
@@ -166,6 +167,30 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
     assert sum((one | two).values()) - sum(one.values()) <= 2.1 * sum(layers), "more than the two layers that differ"
 
 
+OTHER = {"model.safetensors": "0" * 64}
+"""The hashes of another base model."""
+
+
+def test_an_adapter_of_another_project_answers_on_that_projects_base_model(inside, monkeypatch):
+    texts, there = ["A fine film.", "Dull."], Path("other/models")
+    expected = Classifier.tuned(evaluated.Model()).logits(texts)
+    shutil.copytree("models", there, copy_function=shutil.copyfile)
+    files.write_json(paths.BASE_MODEL / "source.json", {"sha256": OTHER})
+    served = called(monkeypatch, "--adapter", f"one={there / 'adapter'}")
+    assert np.array_equal(served["one"].tuned.logits(texts), expected)
+    with pytest.raises(errors.PipelineError, match=r"expected its base model, .* in models/base, found none"):
+        called(monkeypatch, "--adapter", f"one={paths.ADAPTER}")
+
+
+def test_an_exported_adapter_whose_base_is_on_a_hub_answers_with_the_one_that_is_here(inside, monkeypatch):
+    texts, published = ["A fine film.", "Dull."], Path("models/published")
+    expected = Classifier.tuned(evaluated.Model()).logits(texts)
+    shutil.copytree(paths.ADAPTER, published, copy_function=shutil.copyfile)
+    evaluated.name_base(published, Path("openai-community/gpt2"))
+    served = called(monkeypatch, "--model", str(published))["default"]
+    assert np.array_equal(served.tuned.logits(texts), expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,10 +200,15 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
         ),
         (["--adapter", "one=nowhere"], "--adapter one: expected a folder with run.json, like models/adapter, found"),
         (["--adapter", "one=models/adapter", "--adapter", "two={far}"], "two: expected an adapter of the same base"),
-        (["--adapter", "one={lost}"], "--adapter one: expected its base model in models/lost, found none; put it"),
+        (
+            ["--adapter", "one={lost}"],
+            "--adapter one: expected its base model, package:tiny-model==1.0 with the weights of its training, in "
+            "models/lost or base or models/base, found none; put it",
+        ),
         (["--adapter", "models/adapter"], None),
         (["--adapter", "a=models/adapter", "--adapter", "a=models/adapter"], None),
         (["--max-texts", "0"], None),
+        (["--max-texts", "4097"], None),
         (["--port", "{taken}"], "expected a free address, found: Address already in use; name one"),
         (["--port", "70000"], None),
         (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 0: expected a free address, found"),
@@ -194,6 +224,8 @@ def test_what_cannot_be_served_is_refused_in_one_line(inside, monkeypatch, argum
     if "{lost}" in arguments[-1]:
         config = {"weights": "adapter_model.safetensors", "base_model_name_or_path": "models/lost"}
         names["lost"] = changed(paths.ADAPTER, factor=1.0, **config)
+        run = files.read_json(Path(names["lost"], FILE))
+        files.write_json(Path(names["lost"], FILE), run | {"base_model": run["base_model"] | {"sha256": OTHER}})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         names["taken"] = taken.getsockname()[1]
         with pytest.raises(errors.PipelineError if message else SystemExit) as refused:

@@ -17,6 +17,7 @@ from stages.evidence import significance
 from stages.evidence.intervals import RESAMPLES, main_interval
 from stages.problems.main_score import MainScore
 from stages.reporting.markdown import paragraphs, table
+from stages.serving import evaluated
 from stages.serving.answers import Classifier, Inputs
 
 FILE = "check.json"
@@ -134,8 +135,9 @@ REMEDIES = {
 
 
 def rows(split: str) -> pd.DataFrame:
-    """The texts and labels of a split of data/prepared."""
-    return files.load(paths.PREPARED / f"{split}.parquet", pd.read_parquet)
+    """The texts and labels of a split of data/prepared; of the test split, those on which the model was evaluated."""
+    path = paths.PREPARED / f"{split}.parquet"
+    return files.load(evaluated.belonging(path) if split == "test" else path, pd.read_parquet)
 
 
 def calibration(count: int = 64) -> Inputs:

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftConfig
 from torch import nn
 
 from stages.adapters.run import FILE
 from stages.backbone.device import device
-from stages.common import files, paths
+from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.serving import evaluated
 from stages.serving.answers import BATCH_SIZE, Classifier
@@ -54,7 +53,8 @@ def chosen(adapters: Mapping[str, Path], exported: Path | None) -> Iterator[dict
         PipelineError: a part of one is missing.
     """
     if adapters:
-        yield {name: of_folder(name, folder) for name, folder in adapters.items()}
+        with evaluated.place() as scratch:
+            yield {name: of_folder(name, folder, scratch) for name, folder in adapters.items()}
     else:
         with evaluated.model(exported) as model:
             yield {"": model}
@@ -103,20 +103,15 @@ class Memory:
         return known / total
 
 
-def of_folder(name: str, folder: Path) -> evaluated.Model:
-    """The parts of a model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
+def of_folder(name: str, folder: Path, scratch: Path) -> evaluated.Model:
+    """The model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
+
+    Args:
+        scratch: see `evaluated.saved`.
 
     Raises:
-        PipelineError: one is missing.
+        PipelineError: a part of it is missing.
     """
     if not (folder / FILE).is_file():
         raise PipelineError(f"--adapter {name}: expected a folder with {FILE}, like {paths.ADAPTER}, found {folder}")
-    own = folder / paths.ABSTENTION.name
-    thresholds = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else own
-    if not (folder / "adapter_config.json").exists():
-        return evaluated.Model(adapter=folder, abstention=thresholds)
-    with files.reading(folder):
-        base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    if not (base / "config.json").is_file():
-        raise PipelineError(f"--adapter {name}: expected its base model in {base}, found none; put it there")
-    return evaluated.Model(adapter=folder, base=base, abstention=thresholds)
+    return evaluated.saved(f"--adapter {name}", folder, scratch)

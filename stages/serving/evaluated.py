@@ -25,6 +25,9 @@ from stages.common.errors import PipelineError
 
 LOCK = Path("dvc.lock")
 
+CONFIG, SOURCE = "adapter_config.json", "source.json"
+"""PEFT's file in an adapter's folder, and the file in a base model's that says where it came from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -38,7 +41,7 @@ class Model:
     def marks(self) -> tuple[Path, ...]:
         """The files that tell a model from all others: run.json records what made the adapter, source.json the base
         model's hashes."""
-        return self.adapter / FILE, self.base / "source.json", self.abstention
+        return self.adapter / FILE, self.base / SOURCE, self.abstention
 
 
 @contextmanager
@@ -59,24 +62,84 @@ def model(folder: Path | None = None) -> Iterator[Model]:
                 f"--model: expected a folder that `python -m stages.export` wrote, found {folder} without {FILE}; "
                 "write one with that command"
             )
-        yield Model(adapter=folder, abstention=folder / paths.ABSTENTION.name)
+        with place() as scratch:
+            yield saved("--model", folder, scratch)
         return
     kept = Evaluated.load()
     other = [path for path in Model().marks if not kept.has(path)] if kept else []
     if not other:
         yield Model()
         return
-    # in the folder of the repository, if it can be written to: processes on other machines, too, read it there
-    here = os.access(Path(), os.W_OK)
-    with files.scratch() if here else tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
-        found = kept.linked(Path(scratch).absolute())
+    with place() as scratch:
+        found = kept.linked(scratch)
         why = "is not the evaluated one" if other[0].exists() else "is missing"
         progress.say(f"{other[0]} {why} (see dvc status): using the last evaluated model, {described(found)}")
         yield found
 
 
+@contextmanager
+def place() -> Iterator[Path]:
+    """A folder for links to parts of models, which is gone afterwards: in the repository, if that can be written to,
+    since processes on other machines, too, read it there."""
+    here = os.access(Path(), os.W_OK)
+    with files.scratch() if here else tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
+        yield Path(scratch).absolute()
+
+
+def saved(option: str, folder: Path, scratch: Path) -> Model:
+    """The model that a folder with run.json holds, or whose adapter it holds.
+
+    An adapter's base model is the first of these that has the weights of its training: the one that it names, the one
+    beside it, models/base.
+
+    Args:
+        option: that named the folder, for an error; scratch: for links, where an adapter names another base model.
+
+    Raises:
+        PipelineError: none of them has these weights.
+    """
+    abstention = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else folder / paths.ABSTENTION.name
+    config = folder / CONFIG
+    if not config.exists():
+        return Model(adapter=folder, abstention=abstention)
+    named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
+    known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
+    base = next((one for one in known if (one / SOURCE).is_file() and weights(one) == weights_of(wanted)), None)
+    if base is None:
+        raise PipelineError(
+            f"{option}: expected its base model, {wanted['source']} with the weights of its training, in "
+            f"{' or '.join(map(str, known))}, found none; put it there"
+        )
+    if base == named:
+        return Model(adapter=folder, base=base, abstention=abstention)
+    adapter = Path(tempfile.mkdtemp(dir=scratch))
+    for path in folder.iterdir():
+        (adapter / path.name).symlink_to(path.absolute())
+    name_base(adapter, base)
+    return Model(adapter=adapter, base=base, abstention=abstention)
+
+
+def weights(base: Path) -> dict[str, str]:
+    """The sha256 of each file of a base model's weights."""
+    return weights_of(files.read_json(base / SOURCE))
+
+
+def weights_of(source: dict[str, Any]) -> dict[str, str]:
+    """The same, of the content of its source.json."""
+    return {name: digest for name, digest in source.get("sha256", {}).items() if name.endswith(".safetensors")}
+
+
 def metrics(path: Path) -> dict[str, Any]:
     """The content of metrics/evaluate.json or metrics/baseline.json that belongs to the model of `model`.
+
+    Raises:
+        PipelineError: it is lost.
+    """
+    return files.read_json(belonging(path))
+
+
+def belonging(path: Path) -> Path:
+    """Where the file is that `evaluate` read or wrote at a path for the model of `model`.
 
     Raises:
         PipelineError: it is lost.
@@ -87,7 +150,7 @@ def metrics(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path}: expected that of the last evaluated model, found another; make it with: dvc repro"
         )
-    return files.read_json(place)
+    return place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +238,6 @@ def described(model: Model) -> str:
 
 def name_base(adapter: Path, base: Path) -> None:
     """Have PEFT load the base model of an adapter from a folder; a whole model, which is no adapter, has none."""
-    path = adapter / "adapter_config.json"
+    path = adapter / CONFIG
     if path.exists():
         files.write_json(path, files.read_json(path) | {"base_model_name_or_path": str(base)})

@@ -91,12 +91,20 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_own(host, self.hosts):
             return 400, f"expected the server's address or a name given by --name, found {shown(host)}"
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and netloc(origin) != host:
             return 403, f"expected a request from the server's own page, found one from {shown(origin)}"
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
             return 413, too_large(most)
         return None
+
+
+def netloc(origin: str) -> str:
+    """The host and port of an Origin header; empty where it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def is_own(host: str, names: tuple[str, ...]) -> bool:

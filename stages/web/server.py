@@ -72,7 +72,7 @@ def create(models: Mapping[str, Served], *, limits: Limits = DEFAULT_LIMITS, hos
         await asyncio.to_thread(service.batcher.close)
 
     app = FastAPI(title="Text classifier", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, limits=limits, hosts=("localhost", *hosts), measures=service.measures)
+    app.add_middleware(Guard, limits=limits, hosts=("localhost", *map(str.lower, hosts)), measures=service.measures)
     for error, answer in ANSWERS.items():
         app.add_exception_handler(error, answer)
     app.get("/health")(service.health)

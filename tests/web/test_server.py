@@ -210,6 +210,7 @@ def test_health_tells_the_models_and_limits_and_metrics_count(ours):
         ("[::1]:8000", 200),
         ("10.1.2.3:8000", 200),
         ("known.example", 200),
+        ("Known.Example:80", 200),
         ("evil.example:8000", 400),
         ("localhost.evil.example", 400),
         ("", 400),
@@ -218,12 +219,17 @@ def test_health_tells_the_models_and_limits_and_metrics_count(ours):
     ],
 )
 def test_a_request_names_the_server_by_an_address_or_a_known_name(host, status):
-    with client(hosts=("known.example",)) as opened:
+    with client(hosts=("Known.example",)) as opened:
         assert opened.get("/health", headers={"Host": host}).status_code == status
 
 
 def test_no_other_sites_page_may_ask_and_the_page_runs_its_own_script_alone(ours):
-    for origin, status in (("http://127.0.0.1:8000", 200), ("http://evil.example", 403), ("null", 403)):
+    for origin, status in (
+        ("http://127.0.0.1:8000", 200),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ):
         found = ours.post("/predict", json={"text": "a"}, headers={"Origin": origin})
         assert found.status_code == status, origin
         assert not any(name.startswith("access-control") for name in found.headers)
