@@ -5,15 +5,19 @@ under a temporary name.
 """
 
 import csv
+import json
+import math
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,8 +62,22 @@ def as_csv(table: pd.DataFrame, delimiter: str = ",", *, header: bool = True) ->
 
 
 def as_jsonl(table: pd.DataFrame, *, header: bool = True) -> bytes:
-    """The table as an object a line."""
-    return table.to_json(orient="records", lines=True, force_ascii=False, date_format="iso").encode()
+    """The table as an object a line; numbers keep all their digits."""
+    lines = (json.dumps(plain(row), ensure_ascii=False, default=str) for row in table.to_dict("records"))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def plain(value: object) -> object:
+    """A value as JSON has it: null where there is none or no finite number; dates as texts."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(part) for part in value]
+    if isinstance(value, np.datetime64 | date):
+        return None if pd.isna(value) else pd.Timestamp(value).isoformat()
+    value = value.item() if isinstance(value, np.generic) else value
+    missing = value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value))
+    return None if missing else value
 
 
 WRITERS = {".csv": as_csv, ".tsv": partial(as_csv, delimiter="\t"), ".jsonl": as_jsonl}

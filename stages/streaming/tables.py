@@ -204,7 +204,7 @@ class Delimited:
             for line, text, fields in rows(self.text.lines(), self.dialect):
                 if width is None:
                     width = len(fields or []) or None  # of the header, before which there may be blank lines
-                else:
+                elif fields != [] or width == 1:  # spreadsheets leave blank lines at the end
                     yield self.record(line, text, fields, width)
 
     def record(self, line: int, text: str, fields: list[str] | None, width: int) -> Record:
@@ -213,7 +213,7 @@ class Delimited:
             reason = "a quote that is not closed"
         elif is_foreign(text):
             reason = FOREIGN_BYTES
-        elif len(fields) != width and not (width == 1 and fields == []):
+        elif len(fields or [""]) != width:
             reason = f"{len(fields)} fields, {width} in the first line"
         else:
             return Record(line, text, fields or [""])

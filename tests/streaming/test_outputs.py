@@ -1,8 +1,10 @@
 """What `predict` writes: whole or not at all, and harmless where it is opened."""
 
 import csv
+import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +37,28 @@ def test_the_parts_of_a_file_make_one_as_one_part_does(ending, tmp_path, monkeyp
         assert found["label"].tolist() == [f"label {number}" for number in range(start, 6) for _ in range(2)]
         assert found["n"].astype(float).tolist() == [1.5, -2] * (6 - start)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_line_of_json_has_all_digits_and_null_for_what_is_missing():
+    table = pd.DataFrame(
+        {
+            "n": [1e-12, float("nan")],
+            "whole": pd.array([2**53 + 1, None], dtype="Int64"),
+            "nested": [{"x": [0.1234567890123456, float("inf")]}, np.array([1, 2])],
+            "day": [pd.Timestamp("2026-01-02 03:04:05"), pd.NaT],
+            "text": ["\u00e9\n", None],
+        }
+    )
+    assert [json.loads(line) for line in outputs.as_jsonl(table).decode().splitlines()] == [
+        {
+            "n": 1e-12,
+            "whole": 2**53 + 1,
+            "nested": {"x": [0.1234567890123456, None]},
+            "day": "2026-01-02T03:04:05",
+            "text": "\u00e9\n",
+        },
+        {"n": None, "whole": None, "nested": [1, 2], "day": None, "text": None},
+    ]
 
 
 def test_a_parquet_file_has_the_types_that_it_was_given_whatever_a_part_holds(tmp_path):

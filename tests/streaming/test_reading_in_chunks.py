@@ -127,7 +127,6 @@ REJECTED = {
         [
             (3, "3 fields, 2 in the first line", "2,b,c"),
             (4, "1 fields, 2 in the first line", "3"),
-            (5, "0 fields, 2 in the first line", ""),
         ],
     ),
     "rows of several lines": (
