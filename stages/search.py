@@ -57,7 +57,7 @@ def main() -> None:
         study = shared.study
     else:
         study = new_study(direction(params))
-        run_trials(study, space, options.name, total=options.trials, select_by=select_by)
+        run_trials(study, space, options.name, total=options.trials, params=params)
     print(best(study))
     if options.plot:
         files.write_bytes(options.plot, drawing(study))
@@ -139,27 +139,36 @@ def new_study(direction: str) -> optuna.Study:
 
 
 def run_trials(
-    study: optuna.Study, space: dict[str, BaseDistribution], name: str, *, total: int, select_by: str
+    study: optuna.Study, space: dict[str, BaseDistribution], name: str, *, total: int, params: Params
 ) -> None:
     """Add the experiments of earlier calls to the study, and run those that are missing, one after the other."""
     names = [f"{name}-{number}" for number in range(total)]
     earlier = [experiment for experiment in history.finished(f"{name}-") if experiment.name in names]
     study.sampler = TPESampler(seed=len(earlier))  # the seed of an earlier call would repeat its trials
     for experiment in earlier:
-        add_earlier_trial(study, space, experiment, select_by)
+        add_earlier_trial(study, space, experiment, params)
     for name in names:
         if name not in {experiment.name for experiment in earlier}:
-            run_trial(study, study.ask(space), name, select_by)
+            run_trial(study, study.ask(space), name, params.train.select_by)
 
 
 def add_earlier_trial(
-    study: optuna.Study, space: dict[str, BaseDistribution], experiment: Experiment, select_by: str
+    study: optuna.Study, space: dict[str, BaseDistribution], experiment: Experiment, params: Params
 ) -> None:
     """Add an experiment of an earlier call to the study, as a finished trial.
 
     Raises:
-        PipelineError: its parameters are outside `space`.
+        PipelineError: its parameters are outside `space`, or others than those of `params`.
     """
+    select_by = params.train.select_by
+    both = (params, Params.model_validate(experiment.params))
+    now, then = (journal.compared(one.model_dump(mode="json")) for one in both)
+    if changed := [key for key in now if key not in space and now[key] != then[key]]:
+        key = changed[0]
+        raise errors.PipelineError(
+            f"{experiment.name}: expected an earlier trial of this search, found one with {key} {then[key]} instead of "
+            f"{now[key]}; set that, choose another --name, or remove it with dvc exp remove"
+        )
     try:
         trial = optuna.trial.create_trial(
             params={name: history.parameter(experiment.params, name) for name in space},
@@ -207,7 +216,11 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, name: str, select_by: st
         trial.set_user_attr(journal.FAILED, True)
         study.tell(trial, state=TrialState.FAIL)
         return False
-    (made,) = (experiment for experiment in history.finished(name) if experiment.name == name)
+    made = next((experiment for experiment in history.finished(name) if experiment.name == name), None)
+    if made is None:
+        raise errors.PipelineError(
+            f"{name}: expected the search's commit to stay checked out, found another; check it out, and call again"
+        )
     trial.set_user_attr("score", score_key(made, select_by))
     study.tell(trial, score(made, select_by), skip_if_finished=True)  # others may have given it up at this moment
     return True

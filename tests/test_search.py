@@ -83,23 +83,43 @@ def test_a_wrong_space_starts_no_experiment(tmp_path, monkeypatch):
     ],
 )
 def test_the_best_trial_comes_first(select_by, main, title, first):
-    params = Params.model_validate(tiny_params(train={"select_by": select_by}, evaluate={"main": main}))
+    sections = {"train": {"select_by": select_by}, "evaluate": {"main": main}}
+    params = Params.model_validate(tiny_params(**sections))
     study = optuna.create_study(direction=search.direction(params))
     for name, rank, value in (("a", 4, 0.3), ("b", 8, 0.5)):
-        done = trained(name, {"lora": {"r": rank}}, {title: value}, main=title)
-        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, select_by)
+        done = trained(name, {"lora": {"r": rank}} | sections, {title: value}, main=title)
+        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, params)
     text = search.best(study)
     assert text.startswith(f"| experiment | validation {title} |")
     assert text.splitlines()[2].startswith(f"| `{first}` |")
     assert text.endswith(f"dvc exp apply {first} && dvc repro")
     with pytest.raises(PipelineError, match="found one from a different search space"):
-        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, select_by)
+        search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, params)
 
 
 def trained(name: str, params: dict, validation: dict[str, float], main: str = "accuracy") -> Experiment:
-    """An experiment that ran up to `train`."""
+    """An experiment that ran up to `train`; params: sections of params.yaml, on top of the tiny run's."""
     metrics = {str(paths.TRAIN_METRICS): {"main": main, "validation": validation}}
-    return Experiment(name=name, params=params, metrics=metrics, evaluated=False)
+    return Experiment(name=name, params=tiny_params(**params), metrics=metrics, evaluated=False)
+
+
+def test_a_trial_with_other_parameters_is_not_one_of_the_search():
+    space, study = {"lora.r": CategoricalDistribution([4, 8])}, search.new_study("minimize")
+    same = trained("a", {"lora": {"r": 4}, "compute": {"processes": 2}}, {"loss": 0.1})
+    search.add_earlier_trial(study, space, same, PARAMS)
+    assert len(study.trials) == 1
+    limit = {"train": 9, "validation": 12, "test": 24}
+    other = trained("b", {"lora": {"r": 4}, "data": {"limit": limit}}, {"loss": 0.1})
+    with pytest.raises(PipelineError, match=r"^b: expected .* found one with data\.limit\.train 9 instead of 60; set"):
+        search.add_earlier_trial(study, space, other, PARAMS)
+
+
+def test_another_commit_that_is_checked_out_during_a_trial_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(search.history, "run_experiment", lambda name, changes, target: True)
+    monkeypatch.setattr(search.history, "finished", lambda name: iter(()))
+    study = search.new_study("minimize")
+    with pytest.raises(PipelineError, match=r"^a: expected the search's commit to stay checked out, found another"):
+        search.run_trial(study, study.ask({"train.lr": FloatDistribution(1e-4, 1e-2)}), "a", "loss")
 
 
 def test_a_second_call_tries_other_values_than_the_first(tmp_path, monkeypatch):

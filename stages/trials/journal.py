@@ -204,16 +204,20 @@ def where() -> str:
 def identity(params: dict[str, Any], space: dict[str, BaseDistribution]) -> dict[str, Any]:
     """What decides the score of a trial: the commit, files changed since, parameters, and what is tried for some.
 
-    A trial sees the files that Git or DVC tracks, as they are now. `checkpoints` and `compute`, which may
-    differ from machine to machine, are left out.
+    A trial sees the files that Git or DVC tracks, as they are now.
 
     Raises:
         PipelineError: this is no repository of Git and DVC.
     """
     commit = history.output_of("git", "rev-parse", "HEAD").strip()
     files = {f"the uncommitted {name}": digest(Path(name)) for name in (*changed_in_git(), *changed_in_dvc())}
-    kept = {section: values for section, values in params.items() if section not in ("checkpoints", "compute")}
-    return {"the commit": commit} | files | flat(kept) | {name: str(values) for name, values in space.items()}
+    return {"the commit": commit} | files | compared(params) | {name: str(values) for name, values in space.items()}
+
+
+def compared(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters by their dotted names, without `checkpoints` and `compute`, which change no score and may differ
+    from machine to machine."""
+    return flat({section: values for section, values in params.items() if section not in ("checkpoints", "compute")})
 
 
 def changed_in_git() -> list[str]:
