@@ -4,12 +4,13 @@ The folder's name is a fingerprint of all that the stage's results depend on: wh
 another version of the code have left is not taken up.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stages.common.errors import Interrupted
 CODE = Path(__file__).resolve().parents[1]
 
 
-@contextmanager
+@contextlib.contextmanager
 def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> Iterator[Path]:
     """Yield the folder of a stage, which may hold what an earlier run left; it is removed if the block succeeds.
 
@@ -55,5 +56,15 @@ def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
 def clear(days: float) -> None:
     """Remove what runs left that did not write for so many days."""
     for folder in paths.CHECKPOINTS.glob("*"):
-        if time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) > days * 86_400:
+        if time.time() - written(folder) > days * 86_400:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def written(folder: Path) -> float:
+    """When something in a folder was last written, in seconds since 1970; other processes may be removing files."""
+    times = [0.0]
+    for home, _, names in os.walk(folder):
+        for path in (Path(home), *(Path(home, name) for name in names)):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+    return max(times)

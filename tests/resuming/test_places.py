@@ -31,6 +31,20 @@ def place(settings=(), days=1.0):
     return places.place("stage", settings=settings, inputs=[Path("rows")], days=days)
 
 
+def test_files_that_other_processes_remove_meanwhile_are_no_error(monkeypatch):
+    folder, _ = interrupted()
+    (folder / "gone").touch()
+    stat = Path.stat
+
+    def removed(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "gone":
+            raise FileNotFoundError(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", removed)
+    assert interrupted() == (folder, ["gone", "kept"])
+
+
 def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
     folder, found = interrupted()
     assert found == []
