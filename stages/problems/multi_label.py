@@ -29,6 +29,22 @@ NO_LABEL = "(none)"
 """The text of an answer without labels."""
 
 
+def columns_of(answer: str, names: list[str], first: int = 0) -> list[int] | None:
+    """Which names an answer has, of those from `first` on; None: it is not a list of them.
+
+    Args:
+        answer: names in their order, each followed by a comma and a space.
+    """
+    if not answer:
+        return []
+    for column in range(first, len(names)):
+        if answer.startswith(name := f"{names[column]}, "):
+            others = columns_of(answer.removeprefix(name), names, column + 1)
+            if others is not None:
+                return [column, *others]
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
     """A model's predictions: `probabilities`, (rows, labels), and which labels are `given`, (rows, labels) bool."""
@@ -203,13 +219,10 @@ class MultiLabel(Problem):
         return self.truth(predictions.given, names)
 
     def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
-        """Names are found from left to right, in their order, as a name may contain a comma itself."""
+        """As a name may contain a comma itself, names are found from left to right, in their order."""
         labels = np.zeros((len(answers), len(names)), dtype=np.float32)
         for row, answer in enumerate(answers):
-            left = f"{answer}, "
-            for column, name in enumerate(names):
-                if left.startswith(f"{name}, "):
-                    labels[row, column], left = 1, left.removeprefix(f"{name}, ")
+            labels[row, columns_of(f"{answer}, ", names) or []] = 1
         return labels
 
     def certain(self, labels: np.ndarray, names: list[str]) -> Decisions:

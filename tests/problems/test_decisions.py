@@ -22,3 +22,10 @@ def test_predictions_survive_as_a_column_and_are_taken_by_row():
         np.testing.assert_array_equal(found.probabilities, decided.probabilities)
         np.testing.assert_array_equal(found.given, [[True, False], [True, True], [False, True]])
     assert len(decided[np.array([2, 2])]) == 2
+
+
+def test_labels_are_found_in_an_answer_also_where_one_name_begins_with_another():
+    names = ["Food", "Food, drinks", "Rooms"]
+    for given in ([1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0]):
+        (answer,) = MULTI.truth(np.array([given]), names)
+        assert MULTI.labels_of([answer], names).tolist() == [given], answer
