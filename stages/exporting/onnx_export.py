@@ -172,9 +172,13 @@ def quiet():
 def save_graph(graph: onnx_ir.Model, path: Path) -> None:
     """Write a graph; its weights are in a file of their own only if one file cannot hold them."""
     weights = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
-    fresh = path.with_suffix(".fresh")  # the graph may read its weights from `path`
-    onnx_ir.save(graph, fresh, external_data=f"{path.name}.data" if weights > MOST_IN_ONE_FILE else None)
-    fresh.replace(path)
+    fresh, further = path.with_suffix(".fresh"), path.with_name(f"{path.name}.data")
+    if weights > MOST_IN_ONE_FILE:
+        onnx_ir.save(graph, fresh, external_data=further.name)
+    else:
+        onnx_ir.save(onnx_ir.external_data.load_to_model(graph), fresh)
+        further.unlink(missing_ok=True)
+    fresh.replace(path)  # from which the graph may have read its weights
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, stride: int | None) -> None:

@@ -103,6 +103,17 @@ def test_in_int8_an_answer_does_not_depend_on_the_other_texts_of_its_batch(insid
     np.testing.assert_allclose(alone, together, rtol=0, atol=1e-5)
 
 
+def test_a_graph_that_has_become_small_is_one_file(inside, tmp_path, monkeypatch):
+    path, further = tmp_path / GRAPH, tmp_path / f"{GRAPH}.data"
+    monkeypatch.setattr(onnx_export, "MOST_IN_ONE_FILE", 0)
+    onnx_export.save_graph(onnx_ir.load(paths.ONNX / GRAPH), path)
+    assert further.stat().st_size > path.stat().st_size
+    monkeypatch.undo()
+    onnx_export.save_graph(onnx_ir.load(path), path)
+    assert list(tmp_path.iterdir()) == [path]
+    OnnxModel(path)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_products_of_states_with_outliers_keep_their_values_in_int8(transposed, tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
