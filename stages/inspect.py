@@ -9,6 +9,7 @@ as `prepare` chooses them (stages/rows/columns.py).
 """
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,7 +199,9 @@ def commands(
     """What to type: the file into the repository and under Git or DVC, then the run."""
     where = fetched.local(name)
     if not where.is_relative_to(paths.RAW_DATA):
-        yield f"cp -r {where} {paths.RAW_DATA}/ && git add {paths.RAW_DATA}/{where.name}"
+        here, there = (shlex.quote(str(path)) for path in (where, paths.RAW_DATA / where.name))
+        tool = tracked.tool(files.members(where) if where.is_dir() else [where])
+        yield f"cp -r {here} {paths.RAW_DATA}/ && {tool} add {there}"
         name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
     elif tracking := tracked.command(where):
         yield tracking

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from dvc.utils.hydra import apply_overrides
 from stages import inspect
 from stages.common.errors import PipelineError
 from stages.params import Params
+from stages.sources import tracked
 
 TICKETS = pd.DataFrame(
     {
@@ -80,6 +82,16 @@ def test_the_command_to_start_with_is_one_that_dvc_and_a_shell_take(told, tmp_pa
         "queue",
     )
     assert params.encode.template == r"Body text: {text}\nQueue:"
+
+
+@pytest.mark.parametrize(("large", "tool"), [(10**9, "git"), (10, "dvc")])
+def test_a_file_from_elsewhere_is_copied_by_a_command_that_a_shell_takes(told, monkeypatch, large, tool):
+    monkeypatch.setattr(tracked, "LARGE", large)
+    file = "My data/tickets 2026.csv"
+    Path("My data").mkdir()
+    TICKETS.to_csv(file, index=False)
+    copy = told(file).splitlines()[-2]
+    assert shlex.split(copy) == ["cp", "-r", file, "data/raw/", "&&", tool, "add", "data/raw/tickets 2026.csv"]
 
 
 def test_a_file_that_git_tracks_needs_no_step_before(told):

@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 LARGE = 10_000_000
@@ -22,8 +23,12 @@ def command(path: Path) -> str | None:
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
     if listed.returncode or not lost:
         return None
-    size = sum(other.lstat().st_size for other in lost)
-    return f"{'dvc' if size > LARGE else 'git'} add {shlex.quote(str(path))}"
+    return f"{tool(lost)} add {shlex.quote(str(path))}"
+
+
+def tool(files: Iterable[Path]) -> str:
+    """What should track the files: `git` or, where they are large, `dvc`."""
+    return "dvc" if sum(path.lstat().st_size for path in files) > LARGE else "git"
 
 
 def is_added(path: Path) -> bool:
