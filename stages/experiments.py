@@ -165,7 +165,10 @@ def shown(value: float | str) -> str:
 
 
 def mean(scores: pd.Series, metric: Metric) -> str:
-    """The mean of the scores, and their standard deviation if there are several."""
+    """The mean of the scores, and their standard deviation if there are several; a dash if no run has one."""
+    scores = scores.dropna()
+    if scores.empty:
+        return "—"
     shown = f"{metric.number(scores.mean())} {metric.mark}".rstrip()
     return shown + (f" ± {metric.number(scores.std())}" if len(scores) > 1 else "")
 

@@ -32,6 +32,13 @@ def test_runs_of_one_value_are_averaged_and_their_spread_is_given():
     ]
 
 
+def test_a_model_that_only_some_runs_have_is_averaged_over_those_and_one_that_none_has_is_a_dash():
+    lacking = [0.5, float("nan"), float("nan")]
+    groups = runs(value=[1, 1, 2], linear_probe=lacking, gain=[0.1, 0.2, 0.3]).groupby("value")
+    lines = experiments.comparison(groups, "lora.r", ACCURACY).splitlines()
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["50.0 %", "—"]
+
+
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
