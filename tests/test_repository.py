@@ -244,6 +244,12 @@ def test_the_readmes_commands_exist():
             value = value[part]
 
 
+def test_the_modules_that_pages_name_exist():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for name in re.findall(r"`([\w/]+/\w+\.py)`", page.read_text()):
+            assert any((folder / name).exists() for folder in (ROOT, ROOT / "stages")), f"{page.name}: {name}"
+
+
 def test_the_readmes_tree_exists():
     tree = README.split("## The tree")[1].split("```")[1]
     for line in tree.splitlines():
