@@ -37,12 +37,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
-from stages.backbone import base, precision, prefix, store
+from stages.backbone import base, parallel, precision, prefix, store
 from stages.classifier import inference, label_words
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress, rivals, texts
-from stages.compute import engine, pool
+from stages.compute import engine
 from stages.evidence import intervals
 from stages.params import Params
 from stages.problems.main_score import MainScore
@@ -174,7 +174,7 @@ def model_rivals(
     every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
     scored, trained = {name: rows[name] for name in ("validation", "test")}, {"train": rows["train"]}
-    with engine.spread_over(params.compute):
+    with parallel.spread_over(engine.workers(params.compute)):
         model, logits, (features, final) = read_model(scored, about, params, layers=every, after=(used, every))
         # one layer more than is read: transformers returns the last layer's output only after the final norm
         _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))
@@ -200,7 +200,7 @@ def read_model(
     labels = label_arguments(SCORED[about.problem], about.class_names, about.pad_token_id)
     labels |= base.keep_lowest_layers(paths.BASE_MODEL, layers)
     how = {"labels": labels, "seed": params.seed, "depth": about.depth, "matmul_precision": params.precision}
-    model = pool.loaded(partial(frozen_model, paths.BASE_MODEL, **how))
+    model = parallel.loaded(partial(frozen_model, paths.BASE_MODEL, **how))
     logits, features = {}, [{} for _ in after]
     for name, split in rows.items():
         outputs, pooled = inference.logits_and_features(

@@ -28,7 +28,7 @@ from stages.backbone.device import machine
 from stages.backbone.states import FILES, States, size
 from stages.classifier.model import check_head
 from stages.common import errors, files, paths, progress
-from stages.compute import engine, pool
+from stages.compute import engine
 from stages.encoding import length, template, tokens
 from stages.encoding.params import Encode
 from stages.params import Params
@@ -62,7 +62,7 @@ def main() -> None:
                 progress.say(warning)
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
-            with engine.spread_over(params.compute):
+            with parallel.spread_over(engine.workers(params.compute)):
                 encode_states(model, folder, about, params, place)
         tokenizer.save_pretrained(folder / "tokenizer")
         about.save(folder)
@@ -89,7 +89,7 @@ def load_frozen_blocks(
         progress.say("encode: all layers have adapters, so only tokens are stored")
         return None, 0
     how = {"config": config, "depth": depth, "matmul_precision": matmul_precision}
-    model = pool.loaded(partial(lowest_blocks, paths.BASE_MODEL, **how))
+    model = parallel.loaded(partial(lowest_blocks, paths.BASE_MODEL, **how))
     if not prefix.blocks(model):
         progress.say(
             f"encode: {config.model_type}'s layers cannot be run separately, as the model has not one list of its "

@@ -28,11 +28,11 @@ from transformers import PreTrainedModel
 
 from stages.adapters.load import load
 from stages.adapters.run import Run
-from stages.backbone import base, prefix, store
+from stages.backbone import base, parallel, prefix, store
 from stages.classifier import inference
 from stages.common import errors, files, paths, progress, texts
 from stages.common.rivals import STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
-from stages.compute import engine, pool
+from stages.compute import engine
 from stages.evidence import abstention, intervals, seeds, significance, slices
 from stages.evidence.abstention import Abstention
 from stages.params import Params
@@ -65,7 +65,7 @@ def main() -> None:
     rows = store.load_rows(paths.ENCODED / "test", about)
     labels, given, rivals = rows.text_labels, read_texts(rows), read_rivals(problem, rows)
     progress.say(f"evaluate: the tuned model on {len(labels):,} test texts")
-    with engine.spread_over(params.compute):
+    with parallel.spread_over(engine.workers(params.compute)):
         logits = tuned_logits(paths.ADAPTER, rows, options.batch_size)
         others = other_seeds(problem, rows, options.batch_size)
         sure = thresholds(problem, about, options)
@@ -170,7 +170,7 @@ def read_slices(rows: store.Rows) -> slices.Slices:
 def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray:
     """The logits of the model in a folder, (texts, outputs), from the stored states unless it changes all layers."""
     depth = Run.load(adapter).depth
-    model = pool.loaded(partial(tuned_model, adapter, depth))
+    model = parallel.loaded(partial(tuned_model, adapter, depth))
     if not depth:
         rows = replace(rows, states=None)
     return rows.pooled(inference.logits(model, rows, batch_size=batch_size, progress="evaluate"))

@@ -40,7 +40,7 @@ import pandas as pd
 import pyarrow as pa
 
 from stages.adapters.run import Run
-from stages.backbone import base
+from stages.backbone import base, parallel
 from stages.backbone.device import machine
 from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
@@ -70,7 +70,7 @@ def main() -> None:
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
-            engine.spread_over(options),
+            parallel.spread_over(engine.workers(options)),
             place(options, models, given) as home,
             outputs.opened(options.output, home, kinds, **how) as output,
         ):

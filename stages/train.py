@@ -29,7 +29,7 @@ from stages.backbone import base, precision, prefix, store
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.common import errors, files, paths, progress
-from stages.compute import engine, ranks, shards
+from stages.compute import ranks, shards
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import MainScore
@@ -56,7 +56,7 @@ def main() -> None:
     params = Params.load().filled(store.About.load(paths.ENCODED).dataset)
     precision.check(params.precision)
     base.quiet_transformers()
-    engine.run(partial(train_seeds, params), params.compute)
+    ranks.run(partial(train_seeds, params), params.compute)
 
 
 def train_seeds(params: Params) -> None:

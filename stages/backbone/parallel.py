@@ -1,22 +1,27 @@
 """Inference with one batch per core: the many small products of a batch use one core well, but several poorly.
 
-`SPREAD` says who else may compute the batches; where a batch is computed changes no bit of its results.
+`SPREAD` says who else may compute the batches. Each process has an accelerator of its own or, on CPUs, the same number
+of cores a batch as a single process: where a batch is computed changes no bit of its results.
 """
 
 import copy
 import math
+import multiprocessing
+import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from queue import SimpleQueue
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from stages.backbone import frozen_linear
+from stages.backbone import base, frozen_linear
 from stages.backbone.device import device
 from stages.backbone.precision import autocast
 from stages.common.progress import bar
@@ -28,7 +33,11 @@ ON_ACCELERATOR = 2
 """Number of batches at once on an accelerator: it computes one while the other is made, or its results are written."""
 
 SPREAD: ContextVar[Callable[..., Iterator[Any]] | None] = ContextVar("SPREAD", default=None)
-"""What computes batches in the place of `in_threads`, in several processes: see `stages.compute`."""
+"""What computes batches in the place of `in_threads`, in several processes: see `spread_over`, `compute.ranks`."""
+
+BATCHES_OF_TASK = 8
+"""Batches that a process gets at a time, for each that it computes at once: with more, processes wait for the last one
+at the end; with fewer, each waits oftener."""
 
 
 def each_batch(
@@ -91,8 +100,14 @@ class Way:
         workers, cores = (min(most, batches), max(1, threads // most)) if many else (1, threads)
         return cls(workers=workers, cores=cores, precision=precision, packed=precision == "float32" and many)
 
-    def shared(self, processes: int) -> Self:
-        """The same in one of so many processes, which on CPUs share the cores."""
+    def shared(self, processes: int, cores: int | None) -> Self:
+        """The same in one of so many processes.
+
+        Args:
+            cores: what each has; None: on CPUs they share the cores.
+        """
+        if cores:
+            return replace(self, workers=max(1, cores // self.cores))
         return replace(self, workers=math.ceil(self.workers / processes)) if device().type == "cpu" else self
 
 
@@ -133,3 +148,58 @@ def replicas_of(model: nn.Module, count: int, *, packed: bool) -> SimpleQueue:
     for _ in range(count):
         replicas.put(copy.deepcopy(replica, dict(weights)))
     return replicas
+
+
+def loaded(load: Callable[[], nn.Module]) -> nn.Module:
+    """What `load` returns: a model that other processes can load, too, in the same way."""
+    model = load()
+    model.load = load
+    return model
+
+
+@contextmanager
+def spread_over(given: AbstractContextManager[Any]) -> Iterator[None]:
+    """Spread the batches within the block, of models that are `loaded`, over workers that start with the first ones.
+
+    Args:
+        given: the workers, see `stages.compute.engine.workers`.
+    """
+    with given as workers:
+        before = SPREAD.set(partial(in_workers, workers) if workers else None)
+        try:
+            yield
+        finally:
+            SPREAD.reset(before)
+
+
+def in_workers(
+    workers: Any, model: nn.Module, compute: Callable, batches: Sequence[Any], way: Way, kept: dict[Any, Any]
+) -> Iterator[Any]:
+    """The results for the batches, in order, computed by the workers; see `each_batch`.
+
+    A single batch, or one of a model that is not `loaded`, is computed here.
+    """
+    if len(batches) == 1 or not hasattr(model, "load"):
+        yield from in_threads(model, compute, batches, way, kept)
+        return
+    way = way.shared(workers.count, workers.cores)
+    size = min(BATCHES_OF_TASK * way.workers, math.ceil(len(batches) / workers.count))
+    tasks = (batches[begin : begin + size] for begin in range(0, len(batches), size))
+    for results in workers.map(partial(in_worker, workers.dumps(model.load), compute, way), tasks):
+        yield from results
+
+
+def in_worker(load: bytes, compute: Callable, way: Way, batches: Sequence[Any]) -> list[Any]:
+    """The results for some batches, in a process of the workers."""
+    model, kept = model_by(load)
+    return list(in_threads(model, compute, batches, way, kept))
+
+
+@lru_cache(maxsize=2)  # of `predict --compare`
+def model_by(load: bytes) -> tuple[nn.Module, dict[Any, Any]]:
+    """A model on this process's accelerator, by the function that loads it, and where its replicas are kept."""
+    base.quiet_transformers()
+    number = re.search(r"\d+$", multiprocessing.current_process().name)  # SpawnProcess-3 is the third
+    if number and (count := torch.accelerator.device_count()):
+        torch.accelerator.set_device_index(int(number[0]) % count)
+    return pickle.loads(load)(), {}

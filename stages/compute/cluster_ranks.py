@@ -15,7 +15,6 @@ from ray.train.torch import TorchTrainer
 from torch import distributed
 
 from stages.common import files, progress
-from stages.compute import ranks
 from stages.compute.cluster import PATIENCE, Place, Share, connected, first_line, gone
 
 RESTARTS = 5
@@ -23,7 +22,8 @@ RESTARTS = 5
 
 
 def run(work: Callable[[], None], options: Any) -> None:
-    """Do `work` in the ranks of a training, and again if one of them is gone: it goes on from its last checkpoint.
+    """Do `work` in the ranks of a training, and again if one of them is gone: it goes on from its last checkpoint. It
+    meets the other ranks as those do that torchrun has started.
 
     Ray Train could start them again by itself, but would do so after an error of the work too, and would wait without
     end for nodes like those that are gone, where fewer cores for each rank do.
@@ -103,7 +103,7 @@ def be_rank(given: dict[str, Any]) -> None:
         torch.set_num_threads(given["threads"])
         first = train.get_context().get_world_rank() == 0
         with given["told"].open("a", buffering=1) as told, redirect_stderr(told) if first else nullcontext():
-            ranks.join_and_do(given["work"], "env://")
+            given["work"]()
     except Exception as error:
         # when a rank is gone, the others lose their connection to it
         if isinstance(error, distributed.DistError | ConnectionError) or "/gloo/" in str(error):

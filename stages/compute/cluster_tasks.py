@@ -1,17 +1,15 @@
-"""Batches as the tasks of a Ray cluster.
+"""Work as the tasks of a Ray cluster.
 
 Ray Data would cut the rows into blocks of its own, while the bytes of a batch depend on the rows in it: tasks take the
-batches as they are.
+parts as they are.
 """
 
 import io
-import math
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -20,10 +18,7 @@ import numpy as np
 import ray
 from ray import ObjectRef, cloudpickle
 from ray.exceptions import RayError, RayTaskError
-from torch import nn
 
-from stages.backbone import base
-from stages.backbone.parallel import Way, in_threads
 from stages.common.errors import PipelineError
 from stages.compute import pool
 from stages.compute.cluster import PATIENCE, Place, Share, connected, gone
@@ -31,60 +26,51 @@ from stages.compute.cluster import PATIENCE, Place, Share, connected, gone
 RETRIES = 3
 """Times that a task is computed again whose process or node is gone."""
 
-WAITING = 2
-"""Tasks for each process that have begun, and whose results are not taken yet: it bounds the memory."""
-
 
 @contextmanager
-def spread_over(options: Any) -> Iterator[None]:
-    """Spread over the cluster the batches that are computed within the block; see `pool.spread_over`.
+def connected_tasks(options: Any) -> Iterator["Tasks"]:
+    """The processes of the cluster, which this one is part of within the block.
 
     Args:
         options: see `stages.compute.engine`.
     """
-    with connected(options.address), pool.spread_by(Tasks(options.processes)):
-        yield
+    with connected(options.address):
+        yield Tasks(options.processes)
 
 
 class Tasks:
-    """Computes batches as tasks of the cluster; each returns what it writes to arrays that are mapped into memory, and
-    it is written here: machines that write to the same block of a shared file overwrite each other's bytes."""
+    """Processes of the cluster, see `engine.Workers`. They return what they write to arrays mapped into memory,
+    and it is written here: machines that write to the same block of a shared file overwrite each other's bytes."""
+
+    dumps = staticmethod(cloudpickle.dumps)
 
     def __init__(self, count: int) -> None:
-        self.share = Share.of(count)
+        self.share, self.count = Share.of(count), count
+        self.cores = None if self.share.gpus else self.share.cpus
         how = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_retries": RETRIES}
         self.task = ray.remote(in_task).options(**how).remote
 
-    def __call__(
-        self, model: nn.Module, compute: Callable, batches: Sequence[Any], way: Way, kept: dict[Any, Any]
-    ) -> Iterator[Any]:
-        """The results for the batches, in order; see `pool.Processes`."""
-        if len(batches) == 1 or not hasattr(model, "load"):
-            yield from in_threads(model, compute, batches, way, kept)
-            return
-        if not self.share.gpus:
-            way = replace(way, workers=max(1, self.share.cpus // way.cores))
-        size = min(pool.BATCHES_OF_TASK * way.workers, math.ceil(len(batches) / self.share.count))
-        job, place = Job(load=cloudpickle.dumps(model.load), compute=compute), Place.here()
+    def map(self, function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+        """`function` of each part, in order, computed as tasks."""
+        job, place = Job(function), Place.here()
         given = [ray.put(job.pickled)]  # in a list: each process gets it once
-        pieces = (batches[begin : begin + size] for begin in range(0, len(batches), size))
-        for found in self.in_order(lambda piece: self.task(place, given, piece, way).future(), pieces):
-            results, written = pickle.loads(found)
+        for found in self.in_order(lambda part: self.task(place, given, part).future(), iter(parts)):
+            result, written = pickle.loads(found)
             for number, first, values in written:
                 job.arrays[number][first : first + len(values)] = values
-            yield from results
+            yield result
 
-    def in_order(self, begin: Callable[[Any], Future], pieces: Iterator[Any]) -> Iterator[bytes]:
-        """What comes of each piece of the work, in order.
+    def in_order(self, begin: Callable[[Any], Future], parts: Iterator[Any]) -> Iterator[bytes]:
+        """What comes of each part of the work, in order.
 
         Raises:
             PipelineError: a process was gone too often; or what the task raises.
         """
         begun, running = deque(), set()
         while True:
-            room = min(self.share.count - len(running), WAITING * self.share.count - len(begun))
-            for piece in islice(pieces, max(0, room)):
-                begun.append(begin(piece))
+            room = min(self.count - len(running), pool.WAITING * self.count - len(begun))
+            for part in islice(parts, max(0, room)):
+                begun.append(begin(part))
                 running.add(begun[-1])
             if not begun:
                 return
@@ -116,14 +102,14 @@ def result(task: Future) -> bytes:
 
 
 class Job(cloudpickle.CloudPickler):
-    """What processes need for their tasks: they read an array that is mapped into memory from its file, and one that
-    they write to is a `Written` there."""
+    """A function for the processes: they read an array that is mapped into memory from its file, and one that they
+    write to is a `Written` there."""
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         file = io.BytesIO()
         super().__init__(file)
         self.arrays: list[np.memmap] = []
-        self.dump(parts)
+        self.dump(function)
         self.pickled = file.getvalue()
 
     def persistent_id(self, value: Any) -> tuple[int, np.dtype, tuple[int, ...]] | None:
@@ -143,8 +129,7 @@ class Opened(pickle.Unpickler):
     def __init__(self, pickled: bytes) -> None:
         super().__init__(io.BytesIO(pickled))
         self.noted: list[tuple] = []
-        parts = self.load()
-        (self.model, self.kept), self.compute = pool.model_by(parts["load"]), parts["compute"]
+        self.function = self.load()
 
     def persistent_load(self, which: tuple[int, np.dtype, tuple[int, ...]]) -> "Written":
         return Written(self.noted, *which)
@@ -167,14 +152,13 @@ class Written:
         self.noted.append((self.number, part.first, np.broadcast_to(values, part.shape).astype(self.dtype)))
 
 
-def in_task(place: Place, given: list[ObjectRef], batches: Sequence[Any], way: Way) -> bytes:
-    """The results for some batches, and what is written meanwhile, pickled."""
+def in_task(place: Place, given: list[ObjectRef], part: Any) -> bytes:
+    """The function of a part, and what is written meanwhile, pickled."""
     place.enter()
-    base.quiet_transformers()
     job = opened(given[0])
     job.noted.clear()
-    results = list(in_threads(job.model, job.compute, batches, way, job.kept))
-    return pickle.dumps((results, job.noted))
+    result = job.function(part)
+    return pickle.dumps((result, job.noted))
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from stages.backbone import base
 from stages.backbone.parallel import SPREAD, Way, in_threads
 from stages.common import files, progress
 from stages.common.errors import PipelineError
-from stages.compute import shards
+from stages.compute import engine, shards
 from stages.compute.pool import Processes, result
 
 PATIENCE = 5.0
@@ -31,16 +32,20 @@ PATIENCE = 5.0
 Value = TypeVar("Value")
 
 
-def run(work: Callable[[], None], *, processes: int) -> None:
-    """Do `work` in so many ranks, each a process of its own; with one, or as one of the ranks that were started
-    otherwise, in this process.
+def run(work: Callable[[], None], options: engine.Options) -> None:
+    """Do `work` in so many ranks, each a process of its own; with one on this machine, or as one of the ranks that were
+    started otherwise, in this process.
 
     Raises:
         PipelineError: there are accelerators, but fewer than ranks; a rank was killed; or what `work` raises.
     """
-    devices = torch.accelerator.device_count()
+    devices, processes = torch.accelerator.device_count(), options.processes
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_and_do(work, "env://")
+    elif options.engine == "ray":
+        with engine.importing_ray():
+            from stages.compute import cluster_ranks
+        cluster_ranks.run(partial(join_and_do, work, "env://"), options)
     elif processes == 1:
         work()
     elif 0 < devices < processes:

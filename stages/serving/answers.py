@@ -23,7 +23,6 @@ from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
 from stages.common import files, texts
-from stages.compute import pool
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
@@ -57,7 +56,9 @@ class Classifier:
     def tuned(cls, model: evaluated.Model, *, batch_size: int = BATCH_SIZE) -> Self:
         """The model after tuning: an adapter, or what `stages.export` made of it."""
         run, in_onnx = Run.load(model.adapter), onnx_model.is_in(model.adapter)
-        tuned = OnnxModel(model.adapter / onnx_model.GRAPH) if in_onnx else pool.loaded(partial(load, model.adapter))
+        tuned = (
+            OnnxModel(model.adapter / onnx_model.GRAPH) if in_onnx else parallel.loaded(partial(load, model.adapter))
+        )
         return cls(
             logits=partial(logits, tuned, **reading(model, run, batch_size)),
             problem=run.problem,
@@ -73,7 +74,7 @@ class Classifier:
         run, names = Run.load(model.adapter), class_names(model)
         labels = label_arguments(run.problem, names, load_labels(model.adapter)["pad_token_id"])
         how = {"labels": labels, "seed": run.seed, "head": "label_words", "words": run.label_words}
-        untuned = pool.loaded(partial(load_base, model.base, **how))
+        untuned = parallel.loaded(partial(load_base, model.base, **how))
         return cls(
             logits=partial(logits, untuned, **reading(model, run, batch_size)),
             problem=run.problem,

@@ -23,7 +23,7 @@ from stages import baseline, encode, evaluate, predict, prepare, train
 from stages.backbone import parallel
 from stages.common import files, paths
 from stages.common.errors import PipelineError
-from stages.compute import engine
+from stages.compute import engine, ranks
 
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs requirements-ray.txt")
 
@@ -187,7 +187,7 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
     model = nn.Linear(1, 1)
     model.load = partial(signal.raise_signal, signal.SIGKILL)
     gone = r"expected all processes to run to the end, found one that was gone 4 times \(WorkerCrashedError\)"
-    with engine.spread_over(options):
+    with parallel.spread_over(engine.workers(options)):
         with pytest.raises(PipelineError, match=gone):
             parallel.each_batch(model, print, [[1], [2]], progress="test")
         model.load = partial(nn.Linear, 1, 1)
@@ -202,7 +202,7 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
     with pytest.raises(PipelineError, match=r"train\.batch_size: expected a multiple of the 2 processes"):
         train.main()
     with pytest.raises(ValueError, match="invalid literal"):
-        engine.run(partial(int, "x"), options)
+        ranks.run(partial(int, "x"), options)
     told = capfd.readouterr()
     assert not told.out and "Traceback" not in told.err and "starting again" not in told.err
     assert parallel.SPREAD.get() is None
@@ -241,7 +241,7 @@ def names() -> list[str]:
 def test_where_no_cluster_is_the_work_ends_with_one_line(address):
     options = SimpleNamespace(processes=2, engine="ray", address=address)
     line = rf"^compute\.address: expected a Ray cluster at {address} .*, found none \(.*\); start it with `ray start`"
-    with pytest.raises(PipelineError, match=line), engine.spread_over(options):
+    with pytest.raises(PipelineError, match=line), engine.workers(options):
         pass
 
 
@@ -253,9 +253,9 @@ def test_without_ray_the_work_ends_with_what_to_install(monkeypatch):
     options = SimpleNamespace(processes=2, engine="ray", address=None)
     line = "expected the packages of requirements-ray.txt for ray, found no ray; install them with: pip install"
     with pytest.raises(PipelineError, match=line):
-        engine.run(print, options)
+        ranks.run(print, options)
     with pytest.raises(PipelineError, match=line):
-        engine.spread_over(options)
+        engine.workers(options)
 
 
 def test_nothing_of_ray_is_imported_for_this_machine():

@@ -1,9 +1,11 @@
-"""Batches that are spread over processes: the same bits, and a clear end whatever happens to a process."""
+"""Work that is spread over processes: the same bits, and a clear end whatever happens to a process."""
 
+import os
 import signal
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from stages.backbone import base, parallel, states, store
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common.errors import PipelineError
-from stages.compute import pool
+from stages.compute import engine, pool
 from stages.encoding.template import load_tokenizer
 from stages.serving import answers
 
@@ -32,12 +34,14 @@ def processes(request, tmp_path_factory):
             yield spread
 
 
-@contextmanager
-def used(spread):
+def used(processes):
     """What is computed within the block is spread over these processes."""
-    before = parallel.SPREAD.set(spread)
-    yield
-    parallel.SPREAD.reset(before)
+    return parallel.spread_over(nullcontext(processes))
+
+
+def local(processes):
+    """The settings for so many processes of this machine."""
+    return SimpleNamespace(processes=processes, engine="local", address=None)
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def rows():
 
 def classifier(folder):
     """A model that other processes can load."""
-    return pool.loaded(partial(load_base, folder, labels=labels_of(["bad", "good"], 0), seed=1))
+    return parallel.loaded(partial(load_base, folder, labels=labels_of(["bad", "good"], 0), seed=1))
 
 
 def assert_same(found, expected):
@@ -82,7 +86,7 @@ def test_states_that_processes_write_to_the_same_files_are_those_of_one_process(
 ):
     monkeypatch.setattr(states, "MOST_BYTES", 10_000)
     folder, how = saved_model("llama"), {"depth": 2, "matmul_precision": "float32"}
-    model = pool.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
+    model = parallel.loaded(partial(encode.lowest_blocks, folder, config=base.load_config(folder), **how))
     draw = np.random.default_rng(0)
     rows = unlabelled([draw.integers(5, 50, draw.integers(2, 12)) for _ in range(40)], 0)
     rows.tokens.astype(np.int32).tofile(tmp_path / "tokens.bin")
@@ -110,17 +114,43 @@ def test_an_error_in_a_process_is_that_of_one_process(processes, rows, saved_mod
         inference.logits(model, damaged, batch_size=BATCH, progress="test")
 
 
+def process(_):
+    return os.getpid()
+
+
+def test_a_map_over_processes_is_that_of_one_and_takes_parts_as_results_are_taken(processes):
+    taken = []
+    found = processes.map(partial(np.add, 1), (taken.append(number) or number for number in range(50)))
+    assert next(found) == 1
+    assert len(taken) <= pool.WAITING * processes.count, "the others are not in memory yet"
+    assert list(found) == list(range(2, 51))
+    with pytest.raises(TypeError, match="bad operand"):
+        list(processes.map(abs, [1, "x", 2]))
+
+
+def test_several_parts_are_computed_in_other_processes_and_one_alone_in_this_one(processes):
+    spread = partial(engine.map_over, processes)
+    assert list(spread(process, [])) == []
+    assert list(spread(process, [1])) == [os.getpid()]
+    assert os.getpid() not in set(spread(process, range(4)))
+
+
 def test_a_process_that_is_killed_ends_the_work_with_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = nn.Linear(1, 1)
     model.load = partial(signal.raise_signal, signal.SIGKILL)
     killed = "expected all processes to run to the end, found one that was killed.*run the command again"
-    with pytest.raises(PipelineError, match=killed), pool.spread_over(2):
-        parallel.each_batch(model, print, [[1], [2]], progress="test")
-    assert not any(tmp_path.glob(".cache/scratch/*")), "nothing is left"
+    with pool.Processes(2) as two:
+        with pytest.raises(PipelineError, match=killed), used(two):
+            parallel.each_batch(model, print, [[1], [2]], progress="test")
+        with pytest.raises(PipelineError, match=killed):
+            list(two.map(abs, [1, 2]))
     assert parallel.SPREAD.get() is None
+    assert not any(tmp_path.glob(".cache/scratch/*")), "nothing is left"
 
 
 def test_one_process_is_this_one():
-    with pool.spread_over(1):
+    with parallel.spread_over(engine.workers(local(1))):
         assert parallel.SPREAD.get() is None
+    with engine.mapping(local(1)) as spread:
+        assert spread is map

@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,11 @@ def test_after_a_process_was_killed_the_next_run_ends_as_if_it_had_not(launcher,
     assert all(torch.equal(weight, weights[name]) for name, weight in expected[1].items())
 
 
+def local(processes: int) -> SimpleNamespace:
+    """The settings for so many processes of this machine."""
+    return SimpleNamespace(processes=processes, engine="local")
+
+
 def children(parent: int) -> list[int]:
     """The processes of Python that a process has started."""
     found = []
@@ -137,7 +143,7 @@ def children(parent: int) -> list[int]:
 def test_a_rank_that_is_killed_ends_all_with_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PipelineError, match=r"found one that was killed, .* run the command again"):
-        ranks.run(partial(signal.raise_signal, signal.SIGKILL), processes=2)
+        ranks.run(partial(signal.raise_signal, signal.SIGKILL), local(2))
 
 
 @pytest.mark.long
@@ -145,7 +151,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     line = r"train\.batch_size: expected a multiple of the 2 processes, which share each batch, found 7; change it"
     with pytest.raises(PipelineError, match=line):
-        ranks.run(partial(ranks.check_share, 7), processes=2)
+        ranks.run(partial(ranks.check_share, 7), local(2))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -163,11 +169,11 @@ def test_ranks_have_equal_shares_of_every_batch_and_all_of_its_rows(rows, count)
 def test_more_processes_than_accelerators_are_refused(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     with pytest.raises(PipelineError, match=r"compute\.processes: expected at most 2, one for each device, found 3"):
-        ranks.run(print, processes=3)
+        ranks.run(print, local(3))
 
 
 def test_one_process_agrees_with_itself():
     assert (ranks.is_first(), ranks.agreed(3), ranks.gathered(3)) == (True, 3, [3])
     done = []
-    ranks.run(partial(done.append, 1), processes=1)
+    ranks.run(partial(done.append, 1), local(1))
     assert done == [1]

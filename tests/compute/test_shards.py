@@ -1,5 +1,7 @@
 """A model whose weights are shared out over processes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -52,4 +54,4 @@ def hold_shares() -> None:
 @pytest.mark.long
 def test_each_process_holds_its_share_and_all_compute_what_the_whole_model_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ranks.run(hold_shares, processes=2)
+    ranks.run(hold_shares, SimpleNamespace(processes=2, engine="local"))
