@@ -2,6 +2,7 @@
 
     python -m benchmarks.growth
     python -m benchmarks.growth --prepare 1000000 10000000     prepare alone, with so many rows
+    python -m benchmarks.growth --prepare 1000000 --processes 2
 
 Bookkeeping alone: prepare's table work, and encode with a stub of two tiny layers, on made-up rows. The real model:
 encode on made-up rows, and on fewer but longer ones. Each measurement is a process of its own, in a scratch folder.
@@ -26,6 +27,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from stages import prepare
 from stages.common import files, paths
+from stages.compute import engine
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
 from stages.rows import reading, splits
@@ -48,6 +50,7 @@ WORDS = 19
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="What growth costs.")
     parser.add_argument("--prepare", nargs="+", type=int, metavar="ROWS", help="prepare alone, with so many rows")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of --prepare; the memory is the first's")
     parser.add_argument("--file", type=Path, help="prepare this file here, which is one of the measurements")
     options = parser.parse_args()
     if options.file:
@@ -56,7 +59,9 @@ def main() -> None:
     real = Path.cwd() / paths.BASE_MODEL
     with tempfile.TemporaryDirectory() as scratch:
         if options.prepare:
-            tables = {"prepare, rows": [prepared(Path(scratch), real, count) for count in options.prepare]}
+            tables = {
+                "prepare, rows": [prepared(Path(scratch), real, count, options.processes) for count in options.prepare]
+            }
         else:
             tables = every_measurement(Path(scratch), real)
     print(json.dumps(tables))
@@ -77,9 +82,9 @@ def every_measurement(scratch: Path, real: Path) -> dict[str, list[dict]]:
     }
 
 
-def prepared(scratch: Path, model: Path, count: int) -> dict:
+def prepared(scratch: Path, model: Path, count: int, processes: int = 1) -> dict:
     """The cost of prepare, on `count` rows in a folder of this name."""
-    folder = workspace(scratch / str(count), model, count, WORDS)
+    folder = workspace(scratch / str(count), model, count, WORDS, processes)
     return {"rows": count} | measure(folder, *PREPARE)
 
 
@@ -107,7 +112,7 @@ def make_stub(model: Path, folder: Path) -> Path:
     return folder
 
 
-def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
+def workspace(folder: Path, model: Path, count: int, words: int, processes: int = 1) -> Path:
     """A folder in which stages run: the default params without limits, presets, base model, a file of made-up rows."""
     (folder / paths.BASE_MODEL).parent.mkdir(parents=True)
     (folder / paths.BASE_MODEL).symlink_to(model.resolve())
@@ -117,6 +122,7 @@ def workspace(folder: Path, model: Path, count: int, words: int) -> Path:
     params["data"]["limit"] = {"train": None, "validation": None, "test": None}
     params["encode"]["max_gb"] = 100
     params["model"]["layers"] = None
+    params["compute"]["processes"] = processes
     params["lora"]["top_layers"] = 1 if model.name == "stub" else 30 - REAL_LAYERS
     yaml.dump(params, folder / "params.yaml")
     write_made_up(folder / ROWS, count, words)
@@ -155,7 +161,8 @@ def prepare_files(by_split: dict[str, Path]) -> None:
     params, dropped = Params.load(), Counter()
     data = params.filled().data
     tables = {name: reading.read(file, data, dropped) for name, file in by_split.items()}
-    prepared = prepare.prepare(tables, data, dropped)
+    with engine.mapping(params.compute) as spread:
+        prepared = prepare.prepare(tables, data, dropped, spread)
     files.write_json(paths.DATASET, prepare.dataset(params, data))
     names = splits.class_names(prepared, data)
     for name, split in prepared.items():

@@ -11,13 +11,16 @@ split's mean and standard deviation, and the number of dropped rows by reason.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets, disable_progress_bars
 
 from stages.common import errors, files, paths, progress, texts
+from stages.compute import engine
 from stages.params import Params, preset
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem
@@ -38,7 +41,8 @@ def main() -> None:
     disable_progress_bars()
     progress.say(f"prepare: {params.data.source}")
     data, tables = read(params.filled().data, dropped)
-    prepared = prepare(tables, data, dropped)
+    with engine.mapping(params.compute) as spread:
+        prepared = prepare(tables, data, dropped, spread)
     names = splits.class_names(prepared, data)
     with files.replacing(paths.PREPARED) as folder:
         for name, split in prepared.items():
@@ -79,24 +83,32 @@ def dataset(params: Params, data: Data) -> presets.Values:
     return known | {"data": data.model_dump(include={*presets.KEYS["data"]}, exclude_none=True)}
 
 
-def prepare(tables: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:
+def prepare(
+    tables: dict[str, pd.DataFrame], data: Data, dropped: Counter, spread: Callable[..., Iterator[Any]] = map
+) -> dict[str, pd.DataFrame]:
     """From the rows of the source to those of each split; counts the dropped rows, by reason, in `dropped`.
 
     Each step's tables take the place of those before, and `tables` is emptied: of millions of texts, there are no more
     than two copies in memory.
+
+    Args:
+        spread: what cleans, hashes and compares texts, part by part; see `stages.compute.engine.mapping`.
     """
     places = {split: f" of {split}" if len(tables) > 1 else "" for split in tables}
     if data.classes:
         tables |= {split: cleaning.classify(tables.pop(split), data.classes, dropped) for split in places}
-    cleaned = {split: cleaning.clean_rows(tables.pop(split), dropped, place=place) for split, place in places.items()}
+    cleaned = {
+        split: cleaning.clean_rows(tables.pop(split), dropped, place=place, spread=spread)
+        for split, place in places.items()
+    }
     if len(cleaned) > 1:
         cleaning.warn_of_contradictions_between(cleaned)
     pa.default_memory_pool().release_unused()  # Arrow keeps what was freed, and NumPy needs as much
     cut = splits.split(cleaned, data)
     del cleaned
     pa.default_memory_pool().release_unused()
-    splits.check_leak(cut, data)
-    apart = splits.drop_near_duplicates(cut, data.near_duplicate, dropped)
+    splits.check_leak(cut, data, spread)
+    apart = splits.drop_near_duplicates(cut, data.near_duplicate, dropped, spread)
     del cut
     return splits.limit(apart, data, dropped)
 

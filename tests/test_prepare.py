@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import subprocess
 
 import numpy as np
@@ -14,7 +15,9 @@ from ruamel.yaml import YAML
 from stages import prepare
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.compute import pool
 from stages.params import Params
+from stages.rows import cleaning, near
 from stages.sources import fetched
 
 OWN = {"format": None, "text": "text", "label": "label", "file": "rows.csv"}
@@ -366,3 +369,49 @@ def test_the_rows_of_each_split_are_those_on_record_however_few_are_in_memory(ru
     found = {path.stem: Dataset.from_parquet(str(path)).to_list() for path in sorted(paths.PREPARED.glob("*.parquet"))}
     found |= {"metrics": metrics(), "slices": pd.read_parquet(paths.SLICES).to_dict("list")}
     assert hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] == digest
+
+
+def in_processes(count):
+    """Run the stage again, in so many processes."""
+    YAML().dump(
+        YAML().load(paths.PARAMS)
+        | {"compute": {"processes": count, "strategy": "ddp", "engine": "local", "address": None}},
+        paths.PARAMS,
+    )
+    prepare.main()
+
+
+def written():
+    """All that the stage writes."""
+    return {path: path.read_bytes() for path in [*paths.PREPARED.iterdir(), paths.SLICES, paths.DATA_METRICS]}
+
+
+def test_several_processes_prepare_the_same_bytes_as_one(run, monkeypatch):
+    table = rows(0, 120)
+    alike = table.assign(text=table["text"].str.upper() + "!")[::2]
+    run({"rows.csv": pd.concat([table, alike, table[:9], table[:9].assign(text=" ")])}, near_duplicate=0.8)
+    expected = written()
+    assert metrics()["dropped"]["near_duplicate_across_splits"] > 10
+    monkeypatch.setattr(near, "PART", 40)
+    monkeypatch.setattr(near, "PAIRS", 4)
+    monkeypatch.setattr(cleaning, "AT_ONCE", 40)
+    for module, name in ((near, "hashes"), (near, "jaccard"), (cleaning, "INVISIBLE")):
+        monkeypatch.setattr(module, name, None)  # in this process, which needs them no more
+    in_processes(2)
+    assert written() == expected
+
+
+def test_a_process_that_is_killed_ends_prepare_with_one_line_and_what_was_there_stays(run, monkeypatch):
+    def killing(*given):
+        for found in computed(*given):
+            yield found
+            multiprocessing.active_children()[0].kill()
+
+    run({"rows.csv": rows(0, 120)})
+    expected, computed = written(), pool.Processes.map
+    monkeypatch.setattr(cleaning, "AT_ONCE", 10)
+    monkeypatch.setattr(pool.Processes, "map", killing)
+    with pytest.raises(PipelineError, match=r"found one that was killed, perhaps for want of memory; run the command"):
+        in_processes(2)
+    assert written() == expected
+    assert not any(paths.SCRATCH.iterdir())

@@ -6,7 +6,8 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,18 +74,21 @@ def check_values(classes: dict[str, str | float], labels: pd.Series, names: pd.S
         progress.say(f"warning: {line}")
 
 
-def clean_rows(rows: pd.DataFrame, dropped: Counter, *, place: str = "") -> pd.DataFrame:
+def clean_rows(
+    rows: pd.DataFrame, dropped: Counter, *, place: str = "", spread: Callable[..., Iterator[Any]] = map
+) -> pd.DataFrame:
     """Clean the texts; drop blank texts, duplicates (ignoring case), and all rows of a text whose labels disagree,
     whose numbers are printed.
 
     Args:
         place: what the rows are of, for this line: " of train".
+        spread: see `stages.compute.engine.mapping`.
     """
     blank = pd.Series(False, index=rows.index)
     for name in rows.columns.intersection(texts.COLUMNS):
-        rows = rows.assign(**{name: mapped(rows[name], texts.clean)})
+        rows = rows.assign(**{name: mapped(rows[name], texts.clean, spread)})
         rows = rows.assign(**{name: in_one_piece(rows[name])})
-        blank |= mapped(rows[name], is_blank).astype(bool)
+        blank |= mapped(rows[name], is_blank, spread).astype(bool)
     dropped["blank"] += int(blank.sum())
     rows = rows[~blank]
 
@@ -143,7 +147,17 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in INVISIBLE for character in text)
 
 
-def mapped(values: pd.Series, function: Callable[[Any], Any]) -> pd.Series:
-    """`function` of each value. Python's objects take many times the memory of a column, so few are made at once."""
-    parts = [values.iloc[start : start + AT_ONCE].map(function) for start in range(0, len(values), AT_ONCE)]
+def mapped(values: pd.Series, function: Callable[[Any], Any], spread: Callable[..., Iterator[Any]] = map) -> pd.Series:
+    """`function` of each value. Python's objects take many times the memory of a column, so few are made at once.
+
+    Args:
+        spread: see `stages.compute.engine.mapping`.
+    """
+    some = (values.iloc[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
+    parts = list(spread(partial(of_each, function), some))
     return pd.concat(parts) if parts else values.map(function)
+
+
+def of_each(function: Callable[[Any], Any], values: pd.Series) -> pd.Series:
+    """`function` of each value."""
+    return values.map(function)

@@ -4,8 +4,9 @@ Memory grows by `KEY_BYTES` at most and some 100 bytes a text, whatever the text
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,9 @@ NO_WORD = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 CHUNK = 1_000
 """Texts hashed at once: as many as fit a core's cache."""
 
+PART, PAIRS = 5_000, 1_000
+"""Texts hashed, and pairs of texts compared, by a process at a time: so many that sending them does not count."""
+
 KEY_BYTES = 1 << 29
 """Memory for the keys of several bands at once; for each further pass all texts are hashed again."""
 
@@ -31,10 +35,12 @@ BITS = 256
 """Bits of a text's bitmap: enough to tell texts of up to 400 characters apart; longer ones are compared more often."""
 
 KEPT = 10_000
-"""Texts whose shingles are kept for further comparisons; bounds the memory."""
+"""Texts whose shingles a process keeps for further comparisons; bounds the memory."""
 
 
-def near_duplicates_in_earlier_groups(texts: Sequence[str], groups: np.ndarray, threshold: float) -> np.ndarray:
+def near_duplicates_in_earlier_groups(
+    texts: Sequence[str], groups: np.ndarray, threshold: float, spread: Callable[..., Iterator[Any]] = map
+) -> np.ndarray:
     """For each text the index of a near-duplicate in an earlier group, or -1, (texts,) int64.
 
     Near-duplicates are texts whose shingle sets have a Jaccard similarity of `threshold` or more.
@@ -42,19 +48,33 @@ def near_duplicates_in_earlier_groups(texts: Sequence[str], groups: np.ndarray, 
     Args:
         texts: (texts,), ordered by group; an array, of NumPy or pandas.
         groups: (texts,), the number of each text's group, ascending.
+        spread: see `stages.compute.engine.mapping`.
     """
     near = np.full(len(texts), -1)
-    shingles_of = lru_cache(KEPT)(lambda index: shingles(texts[index]))  # a text can be compared in several bands
     sketches = Sketches(texts, threshold)
-    for keys in sketches.band_keys():
+    for keys in sketches.band_keys(spread):
         for ones, others in candidates(keys, groups, near):
             likely = sketches.could_be_near(ones, others)
-            for one, other in zip(ones[likely].tolist(), others[likely].tolist(), strict=True):
-                if jaccard(shingles_of(one), shingles_of(other)) >= threshold:
-                    near[one] = other
+            ones, others = ones[likely], others[likely]
+            some = parts(len(ones), PAIRS)
+            compared = spread(partial(are_near, threshold), ((texts[ones[part]], texts[others[part]]) for part in some))
+            for part, alike in zip(some, compared, strict=True):
+                near[ones[part][alike]] = others[part][alike]
+    shingles.cache_clear()
     return near
 
 
+def parts(count: int, most: int) -> list[slice]:
+    """So many texts or pairs, in parts."""
+    return [slice(start, start + most) for start in range(0, count, most)]
+
+
+def are_near(threshold: float, pairs: tuple[Sequence[str], Sequence[str]]) -> np.ndarray:
+    """Whether the similarity of each two texts reaches the threshold, (pairs,) bool."""
+    return np.array([jaccard(shingles(one), shingles(other)) >= threshold for one, other in zip(*pairs, strict=True)])
+
+
+@lru_cache(KEPT)  # a text can be compared in several bands
 def shingles(text: str) -> frozenset[str]:
     """The substrings of `SHINGLE` characters of `plain(text)`."""
     text = plain(text)
@@ -82,26 +102,28 @@ class Sketches:
         self.sizes = np.zeros(len(texts), dtype=np.int32)
         """The number of each text's shingles, repeated ones counted again."""
 
-    def band_keys(self) -> Iterator[np.ndarray]:
+    def band_keys(self, spread: Callable[..., Iterator[Any]] = map) -> Iterator[np.ndarray]:
         """One key per text, (texts,) uint64, for each band of the MinHash signature; near-duplicates share some key.
 
         Two texts of similarity s agree in a band of r values with probability s^r (Leskovec et al., ch. 3.4).
+
+        Args:
+            spread: see `stages.compute.engine.mapping`.
         """
         lengths = range(1, HASHES + 1)
         length = max(r for r in lengths if (1 - self.threshold**r) ** (HASHES // r) <= MAX_MISSED or r == 1)
         bands = HASHES // length
         generator = np.random.default_rng(0)  # fixed: the same texts are found in every run
         drawn = generator.integers(2**64, size=(3, bands, length), dtype=np.uint64) | np.uint64(1)
-        at_once = max(1, KEY_BYTES // (8 * max(1, len(self.texts))))
+        at_once, whole = max(1, KEY_BYTES // (8 * max(1, len(self.texts)))), parts(len(self.texts), PART)
         for first in range(0, bands, at_once):
             some = drawn[:, first : first + at_once]
             keys = np.empty((some.shape[1], len(self.texts)), dtype=np.uint64)
-            for start in range(0, len(self.texts), CHUNK):
-                here = slice(start, start + CHUNK)
-                values, rows = hashes(self.texts[here])
-                keys[:, here] = minima(values, rows, *some)
+            sketched = spread(partial(sketch, some, first == 0), (self.texts[part] for part in whole))
+            for part, (of_part, *others) in zip(whole, sketched, strict=True):
+                keys[:, part] = of_part
                 if first == 0:
-                    self.bitmaps[here], self.sizes[here] = bitmaps(values, rows), np.diff(rows, append=len(values))
+                    self.bitmaps[part], self.sizes[part] = others
             yield from keys
 
     def could_be_near(self, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -114,6 +136,22 @@ class Sketches:
         unlike = np.bitwise_count(self.bitmaps[ones] ^ self.bitmaps[others]).sum(axis=1, dtype=int)
         both = self.sizes[ones] + self.sizes[others]
         return (1 + self.threshold) * unlike <= (1 - self.threshold) * both + 1  # 1: for rounding
+
+
+def sketch(drawn: np.ndarray, whole: bool, texts: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """The keys of some bands, (bands, texts) uint64; if it is to be whole also the bitmaps, (texts, words), and the
+    number of each text's shingles, (texts,).
+
+    Args:
+        drawn: the factors, terms and mixers of `minima`, (3, bands, length).
+    """
+    found = []
+    for start in range(0, len(texts), CHUNK):
+        values, rows = hashes(texts[start : start + CHUNK])
+        keys = minima(values, rows, *drawn)
+        found.append((keys, bitmaps(values, rows), np.diff(rows, append=len(values))) if whole else (keys,))
+    keys, *others = zip(*found, strict=True)
+    return np.concatenate(keys, axis=1), *map(np.concatenate, others)
 
 
 def minima(

@@ -4,6 +4,8 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,8 +69,11 @@ def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
     return shuffled[np.argsort(place.to_numpy(), kind="stable")]
 
 
-def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
+def check_leak(splits: dict[str, pd.DataFrame], data: Data, spread: Callable[..., Iterator[Any]] = map) -> None:
     """Check that a ready test split shares few texts with the rows that train, choose or calibrate a model.
+
+    Args:
+        spread: see `stages.compute.engine.mapping`.
 
     Raises:
         PipelineError: the share of test rows with a near-duplicate in another split is over `data.max_leak`.
@@ -78,9 +83,8 @@ def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
     test = splits["test"]
     seen = pd.concat([splits[name].assign(split=name) for name in ALL_SPLITS if name in splits and name != "test"])
     both = pd.concat([texts.joined(rows) for rows in (seen, test)]).array
-    earlier = near_duplicates_in_earlier_groups(both, np.repeat([0, 1], [len(seen), len(test)]), data.near_duplicate)[
-        len(seen) :
-    ]
+    groups = np.repeat([0, 1], [len(seen), len(test)])
+    earlier = near_duplicates_in_earlier_groups(both, groups, data.near_duplicate, spread)[len(seen) :]
     leaked = np.flatnonzero(earlier >= 0)
     if len(leaked) > data.max_leak * len(test):
         row, other = test.iloc[leaked[0]], seen.iloc[earlier[leaked[0]]]
@@ -93,13 +97,17 @@ def check_leak(splits: dict[str, pd.DataFrame], data: Data) -> None:
 
 
 def drop_near_duplicates(
-    splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter
+    splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter, spread: Callable[..., Iterator[Any]] = map
 ) -> dict[str, pd.DataFrame]:
-    """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`."""
+    """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`.
+
+    Args:
+        spread: see `stages.compute.engine.mapping`.
+    """
     groups = [name for name in PRIORITY if name in splits]
     sizes = [len(splits[name]) for name in groups]
     together = pd.concat([texts.joined(splits[name]) for name in groups]).array
-    near = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold) >= 0
+    near = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold, spread) >= 0
     dropped["near_duplicate_across_splits"] += int(near.sum())
     parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
     return {name: splits[name][~parts[name]] for name in ALL_SPLITS if name in splits}

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import ROOT, tiny_params
 from families import sentences
@@ -24,12 +25,20 @@ from stages.backbone import parallel
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.compute import engine, ranks
+from stages.rows import cleaning, near
 
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs requirements-ray.txt")
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
-OUTPUTS = (paths.ENCODED, paths.FEATURES, Path("data/predictions"), Path("models/adapter"), Path("metrics"))
+OUTPUTS = (
+    paths.PREPARED,
+    paths.ENCODED,
+    paths.FEATURES,
+    Path("data/predictions"),
+    Path("models/adapter"),
+    Path("metrics"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,33 +129,44 @@ def test_every_stage_writes_the_same_bytes_on_a_cluster(copied, cluster, monkeyp
         shutil.rmtree(out)
     with monkeypatch.context() as patch:
         patch.setattr(cluster_tasks, "result", lambda task: tasks.append(stage) or take(task))
-        for stage in (encode, baseline, train, evaluate):
+        patch.setattr(near, "PART", 20)
+        patch.setattr(near, "PAIRS", 4)
+        patch.setattr(cleaning, "AT_ONCE", 20)
+        for stage in (prepare, encode, baseline, train, evaluate):
             stage.main()
         stage = predict
         answer(patch, "--processes", "2", "--engine", "ray", "--address", cluster.address)
-    assert set(tasks) == {encode, baseline, evaluate, predict}
-    copied.pop("metrics/data.json")
+    assert set(tasks) == {prepare, encode, baseline, evaluate, predict}
     assert content(Path.cwd()) == copied
     told = capfd.readouterr()
     assert not told.out
     assert "train: lora, seed 42: " in told.err and "(pid=" not in told.err and "Traceback" not in told.err
 
 
+OUTPUT = {"prepare": paths.PREPARED, "encode": paths.ENCODED, "train": paths.ADAPTER}
+"""What a stage writes in the end."""
+
 BEGUN = {
-    "encode": (paths.ENCODED, ".cache/checkpoints/encode-*/states/train/done.json"),
-    "train": (paths.ADAPTER, ".cache/checkpoints/train-*/seed-*/checkpoint-*"),
+    "encode": ".cache/checkpoints/encode-*/states/train/done.json",
+    "train": ".cache/checkpoints/train-*/seed-*/checkpoint-*",
 }
-"""What a stage writes in the end, and what is there once it has begun to compute."""
+"""What is there once a stage has begun to compute."""
+
+
+def has_begun(stage: str) -> bool:
+    """Whether a stage has begun to compute, `prepare` on both nodes."""
+    if stage == "prepare":
+        return sum(name.startswith("ray::in_task") for name in names()) == 2
+    return any(Path().glob(BEGUN[stage]))
 
 
 def started_until_begun(stage: str) -> subprocess.Popen:
     """A stage that has begun to compute, whose former output is gone."""
-    out, begun = BEGUN[stage]
-    shutil.rmtree(out)
+    shutil.rmtree(OUTPUT[stage])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", f"stages.{stage}"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not list(Path().glob(begun)):
+    while running.poll() is None and not has_begun(stage):
         time.sleep(0.05)
     return running
 
@@ -165,6 +185,20 @@ def killed_during(stage: str, cluster) -> str:
     assert not running.returncode, told
     assert "Traceback" not in told
     return told
+
+
+@has_ray
+@pytest.mark.long
+def test_a_node_that_is_killed_while_texts_are_compared_changes_no_byte(copied, cluster):
+    letters = np.random.default_rng(0).choice(list("abcdefghijkl"), size=(60_000, 60))
+    lines = [f"{''.join(row)}\t{number % 2}\n" for number, row in enumerate(letters)]
+    Path("data/raw/rows.tsv").write_text("".join(["text\tlabel\n", *lines]))
+    write_params(processes=1)
+    prepare.main()
+    expected = content(Path.cwd())
+    write_params(engine="ray", address=cluster.address)
+    killed_during("prepare", cluster)
+    assert content(Path.cwd()) == expected
 
 
 @has_ray
@@ -259,7 +293,7 @@ def test_without_ray_the_work_ends_with_what_to_install(monkeypatch):
 
 
 def test_nothing_of_ray_is_imported_for_this_machine():
-    command = "import sys, stages.train, stages.encode, stages.predict; sys.exit('ray' in sys.modules)"
+    command = "import sys, stages.prepare, stages.train, stages.encode, stages.predict; sys.exit('ray' in sys.modules)"
     assert not subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode
 
 

@@ -55,6 +55,8 @@ def test_what_is_found_is_what_a_comparison_of_all_texts_that_share_a_key_finds(
                     break
     monkeypatch.setattr(near, "KEY_BYTES", memory)
     monkeypatch.setattr(near, "CHUNK", 7)
+    monkeypatch.setattr(near, "PART", 20)
+    monkeypatch.setattr(near, "PAIRS", 3)
     assert near.near_duplicates_in_earlier_groups(texts, groups, threshold).tolist() == expected.tolist()
     assert (expected >= 0).sum() > 10
 
