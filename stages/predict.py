@@ -5,6 +5,7 @@
     python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
     python -m stages.predict --input mails.csv --text body                the column that has the texts
     python -m stages.predict --input 'parts/*.csv.gz' --output all.csv    many files; compressed or not
+    python -m stages.predict --input 's3://b/in/*.csv' --output s3://b/out.csv     object storage
     python -m stages.predict --compare "Not bad at all."                  the untouched model's answer beside it
     python -m stages.predict --explain "Not bad at all."                  the words that mattered, with their weights
     python -m stages.predict --model models/onnx "Not bad at all."        an exported model, here one in ONNX
@@ -50,7 +51,7 @@ from stages.rows import formats
 from stages.serving import adapters, evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.reasons import explained
-from stages.streaming import outputs, tables
+from stages.streaming import outputs, remote, tables
 from stages.streaming.columns import joined, text_columns
 from stages.streaming.tables import Chunk, Tables
 from stages.streaming.text import Lines
@@ -58,21 +59,23 @@ from stages.streaming.text import Lines
 STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
 
-DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "defuse_formulas", "output")
+DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "defuse_formulas", "output", "upload")
 """The arguments on which the bytes of the answers depend, besides the input."""
 
 
 def main() -> None:
     options = parse_arguments()
-    with adapters.chosen(options.adapter, options.model) as models:
+    with adapters.chosen(options.adapter, options.model) as models, remote.copied(options.elsewhere) as copies:
         base.quiet_transformers()
-        given, roles = read_texts(options, columns_of(models))
+        options.inputs += copies
+        given, roles = read_texts(options, columns_of(models), copies)
         kinds = types(given, options.output)
         how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
         with (
             parallel.spread_over(engine.workers(options)),
-            place(options, models, given) as home,
-            outputs.opened(options.output, home, kinds, **how) as output,
+            place(options, models, given, copies) as home,
+            remote.sent(options.output, options.upload, home) as path,
+            outputs.opened(path, home, kinds, **how) as output,
         ):
             chunks = left(given.chunks(prompt=options.output is None), output)
             if first := next(chunks, None):  # before the models are loaded: what cannot be read ends the run at once
@@ -91,14 +94,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("texts", nargs="*", help="texts to classify; default: standard input, one per line")
     parser.add_argument(
         "--input",
-        type=Path,
-        help="a .csv, .tsv, .jsonl or .parquet file with a column of texts, or a quoted glob of some; or a stream, "
-        "like - for standard input: a text a line, or with --text a table",
+        type=remote.path_or_url,
+        help="a .csv, .tsv, .jsonl or .parquet file with a column of texts, a quoted glob of some, or a URL of these; "
+        "or a stream, like - for standard input: a text a line, or with --text a table",
     )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"
     )
-    parser.add_argument("--output", type=Path, help="a .csv, .tsv, .jsonl or .parquet file; none: standard output")
+    parser.add_argument(
+        "--output",
+        type=remote.path_or_url,
+        help="a .csv, .tsv, .jsonl or .parquet file, or its URL; none: standard output",
+    )
     parser.add_argument("--compare", action="store_true", help="show the untouched model's answers too")
     parser.add_argument(
         "--explain", action="store_true", help="show the words that mattered, too; it takes a pass for each word"
@@ -121,6 +128,13 @@ def parse_arguments() -> argparse.Namespace:
         "--address", metavar="HOST:PORT", help="of the Ray cluster (default: RAY_ADDRESS, or else this machine's)"
     )
     options = parser.parse_args()
+    check(parser, options)
+    locate(options)
+    return options
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse arguments that contradict each other."""
     if options.texts and options.input:
         parser.error("expected texts or --input, found both")
     if options.text and not options.input:
@@ -134,14 +148,27 @@ def parse_arguments() -> argparse.Namespace:
     for option in ("batch_size", "processes"):
         if (found := getattr(options, option)) < 1:
             parser.error(f"--{option.replace('_', '-')}: expected 1 or more, found {found}")
-    if options.defuse_formulas and options.output and options.output.suffix not in outputs.SPREADSHEETS:
+    if options.defuse_formulas and options.output and Path(options.output).suffix not in outputs.SPREADSHEETS:
         parser.error(f"--defuse-formulas: expected --output to end in .csv or .tsv, found {options.output}")
-    options.inputs = inputs(options.input) if options.input else []
-    if options.output:
+
+
+def locate(options: argparse.Namespace) -> None:
+    """Find the files that --input names, `inputs` here and `elsewhere`, and the place that --output does, which for a
+    URL is its `upload`.
+
+    Raises:
+        PipelineError: there is no such file, or no such place.
+    """
+    options.elsewhere = remote.inputs(options.input) if isinstance(options.input, str) else []
+    options.inputs = inputs(options.input) if isinstance(options.input, Path) else []
+    options.upload = None
+    if isinstance(options.output, str):
+        options.upload = remote.destination("--output", options.output, read=options.elsewhere)
+        options.output = Path(options.upload.name)
+    elif options.output:
         how = {"endings": outputs.ENDINGS, "read": options.inputs}
         options.output = files.destination("--output", options.output, **how)
         files.destination("--output", outputs.rejects_of(options.output), **how)
-    return options
 
 
 def columns_of(models: dict[str, evaluated.Model]) -> dict[str, str]:
@@ -175,8 +202,13 @@ def inputs(path: Path) -> list[Path]:
     return [files.readable(one) for one in found]
 
 
-def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[Tables, dict[str, str]]:
+def read_texts(
+    options: argparse.Namespace, trained: dict[str, str], copies: dict[Path, remote.Remote]
+) -> tuple[Tables, dict[str, str]]:
     """The rows, and their column for `text`, and for pairs `text_pair`; `trained` gives these columns in training.
+
+    Args:
+        copies: the files that were elsewhere, by their copies.
 
     Raises:
         PipelineError: a file cannot be read, or has no such column.
@@ -190,13 +222,15 @@ def read_texts(options: argparse.Namespace, trained: dict[str, str]) -> tuple[Ta
     given = [tables.opened(path, STREAMED if streamed else None) for path in options.inputs]
     first = given[0]
     roles = text_columns(tables.sample(first), trained, named=options.text, file=first.path)
+    names = {path: str(one) for path, one in copies.items()}
+    found = Tables(tables=given, texts=list(roles.values()), names=names)
     for table in given:
         if absent := [column for column in roles.values() if column not in table.columns]:
             raise errors.PipelineError(
-                f"{table.path}: expected the column {absent[0]!r}, as in {first.path}, found "
+                f"{found.name(table)}: expected the column {absent[0]!r}, as in {found.name(first)}, found "
                 f"{formats.listed(table.columns)}; rename the columns, or leave the file out"
             )
-    return Tables(tables=given, texts=list(roles.values())), roles
+    return found, roles
 
 
 def types(given: Tables, output: Path | None) -> pa.Schema | None:
@@ -212,16 +246,19 @@ def types(given: Tables, output: Path | None) -> pa.Schema | None:
 
 
 def place(
-    options: argparse.Namespace, models: dict[str, evaluated.Model], given: Tables
+    options: argparse.Namespace, models: dict[str, evaluated.Model], given: Tables, copies: dict[Path, remote.Remote]
 ) -> AbstractContextManager[Path | None]:
     """Where the answers stay if the run is interrupted; None: nowhere, as what is read from a stream is gone.
 
-    A model is known by the files of `evaluated.Model.marks`, the input, which may be large, by its size and time.
+    A model is known by the files of `evaluated.Model.marks`, the input, which may be large, by its size and time; of
+    `copies`, by what their servers say of them.
     """
     there = next(folder for folder in (paths.CHECKPOINTS, *paths.CHECKPOINTS.absolute().parents) if folder.exists())
     if not options.output or given.size is None or not os.access(there, os.W_OK):
         return nullcontext()
-    read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in options.inputs]
+    here = [path for path in options.inputs if path not in copies]
+    read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in here]
+    read += [(str(one), str(one.info)) for one in copies.values()]
     settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read} | machine()
     marks = [path for model in models.values() for path in (*model.marks, model.adapter / onnx_model.ABOUT)]
     return places.place("predict", settings=settings, inputs=filter(Path.exists, marks), days=math.inf)

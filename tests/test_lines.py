@@ -47,7 +47,7 @@ def test_every_row_of_a_file_stays_one_row(name, end, tmp_path):
 
 def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join([*LINES, ""]).encode())))
-    given, _ = predict.read_texts(Namespace(inputs=[], texts=[]), {"text": "text"})
+    given, _ = predict.read_texts(Namespace(inputs=[], texts=[]), {"text": "text"}, {})
     (chunk,) = given.chunks()
     assert chunk.table["text"].tolist() == LINES
     written(chunk.table.assign(label="good"), None)

@@ -404,7 +404,7 @@ def test_predict_reads_open_streams_to_their_end(text, content, read, monkeypatc
     os.write(here, content.encode())
     os.close(here)
     monkeypatch.setattr(sys, "argv", ["predict", "--input", f"/dev/fd/{there}", *(["--text", text] if text else [])])
-    given, roles = predict.read_texts(predict.parse_arguments(), {"text": "text"})
+    given, roles = predict.read_texts(predict.parse_arguments(), {"text": "text"}, {})
     (chunk,) = given.chunks()
     os.close(there)
     assert chunk.table[roles["text"]].tolist() == read

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import fsspec
 import pandas as pd
 import pytest
 from conftest import sentences
@@ -149,6 +150,67 @@ def test_a_quoted_glob_is_all_its_files_in_order(inside, run):
         assert str(refused.value).startswith(said)
     with pytest.raises(errors.PipelineError, match=r"found whole.csv, which is the input"):
         run("--input", "*.csv", "--output", "whole.csv")
+
+
+@pytest.fixture
+def memory(inside):
+    """Object storage in memory with the rows, one of which cannot be read, in three files."""
+    store = fsspec.filesystem("memory")
+    lines = [line.encode() for line in Path("rows.csv").read_text().splitlines(keepends=True)]
+    for part in range(3):
+        some = [lines[0], *lines[10 * part + 1 : 10 * part + 11], *([b"odd\n"] if part == 1 else [])]
+        store.pipe_file(f"/in/{part}.csv.gz", gzip.compress(b"".join(some), mtime=0))
+    yield store
+    store.store.clear()
+    store.pseudo_dirs.clear()
+
+
+def left():
+    """What runs have left beside what the test has made."""
+    cached = Path(".cache").rglob("*")
+    return [path for path in (*cached, *Path().glob("*answers*")) if path.parent.name == "scratch" or path.is_file()]
+
+
+def test_files_at_urls_are_answered_as_files_here_and_the_answers_go_there(memory, run):
+    memory.get("/in/", "parts", recursive=True)
+    run("--input", "parts/*.gz", "--output", "here.csv")
+    run("--input", "memory://in/*.gz", "--output", "memory://out/answers.csv")
+    assert memory.cat("/out/answers.csv") == Path("here.csv").read_bytes()
+    rejects = Path("here.rejects.csv").read_bytes()
+    assert memory.cat("/out/answers.rejects.csv") == rejects.replace(b"parts/1", b"memory:///in/1")
+    assert memory.find("/out") == ["/out/answers.csv", "/out/answers.rejects.csv"]
+    assert left() == []
+    memory.pipe_file("/in/3.csv", b"id,body\n1,a\n")
+    said = "^memory:///in/3.csv: expected the column 'text', as in memory:///in/0.csv.gz, found id, body; "
+    with pytest.raises(errors.PipelineError, match=said):
+        run("--input", "memory://in/*")
+    assert left() == []
+
+
+def test_an_interrupted_run_on_files_at_urls_goes_on_and_begins_anew_if_one_has_changed(memory, run, capsys):
+    asked = ("--input", "memory://in/*.gz", "--output", "memory://out/answers.parquet")
+    every = run(*asked)
+    expected = memory.cat("/out/answers.parquet")
+    memory.rm("/out", recursive=True)
+    run(*asked, killed_in=3)
+    assert not memory.exists("/out")
+    assert 0 < run(*asked) < every
+    assert memory.cat("/out/answers.parquet") == expected
+    assert "rows of an interrupted run" in capsys.readouterr().err
+    run(*asked, killed_in=3)
+    memory.pipe_file("/in/0.csv.gz", memory.cat("/in/0.csv.gz"))
+    assert run(*asked) == every
+
+
+def test_answers_that_could_not_be_sent_are_sent_by_the_same_command(memory, run, monkeypatch):
+    asked = ("--input", "memory://in/*.gz", "--output", "memory://out/answers.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), "put_file", lambda *_, **__: memory.cat("/absent"))
+        with pytest.raises(errors.PipelineError, match=r"found nothing of that name .*; all answers are kept, and the"):
+            run(*asked)
+    assert run(*asked) == 0
+    assert memory.cat("/out/answers.csv").count(b"\n") == 1 + ROWS
+    assert left() == []
 
 
 def test_rows_that_cannot_be_read_are_left_out_and_listed_or_end_a_strict_run(inside, run, capsys):

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -83,6 +83,12 @@ class Tables:
     tables: list[Table]
     texts: list[str]
     """The columns whose values are answered."""
+    names: dict[Path, str] = field(default_factory=dict)
+    """What files are called that are copies of others; else by their paths."""
+
+    def name(self, table: Table) -> str:
+        """What a file is called."""
+        return self.names.get(table.path, str(table.path))
 
     @property
     def columns(self) -> list[str]:
@@ -126,7 +132,7 @@ class Tables:
                     given = record.values or ()
                     values = {name: given[place[name]] if name in place and given else None for name in columns}
                     if reason := record.reason or self.unfit(values):
-                        rejects.append(Reject(str(table.path), record.line, reason, shown(record, values)))
+                        rejects.append(Reject(self.name(table), record.line, reason, shown(record, values)))
                     else:
                         rows.append(list(values.values()))
                         lines.append(record.line)
