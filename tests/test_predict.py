@@ -213,6 +213,19 @@ def test_answers_that_could_not_be_sent_are_sent_by_the_same_command(memory, run
     assert left() == []
 
 
+def test_answers_to_a_stream_that_could_not_be_sent_are_kept_in_a_file(memory, run, monkeypatch):
+    asked = ("--output", "memory://out/answers.csv")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Good.\n" * 9)))
+    run(*asked)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Good.\n" * 9)))
+    monkeypatch.setattr(type(memory), "put_file", lambda *_, **__: memory.cat("/absent"))
+    with pytest.raises(errors.PipelineError) as refused:
+        run(*asked)
+    kept = Path(str(refused.value).rpartition(" all answers are kept in ")[2])
+    assert kept.parent == paths.SCRATCH
+    assert [one.read_bytes() for one in kept.iterdir()] == [memory.cat("/out/answers.csv")]
+
+
 def test_rows_that_cannot_be_read_are_left_out_and_listed_or_end_a_strict_run(inside, run, capsys):
     Path("odd.jsonl").write_text('{"text": "Good."}\n{"text": 1}\n["Bad."]\n{"text": null}\n{"text": "Bad."}\n')
     run("--input", "odd.jsonl", "--output", "answers.jsonl")

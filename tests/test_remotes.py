@@ -1,14 +1,23 @@
-"""What one of a team pushes, another pulls, and computes nothing; `make remotes` installs what this needs."""
+"""What one of a team pushes, another pulls, and computes nothing; texts and answers may be in object storage.
 
+`make remotes` installs what this needs.
+"""
+
+import gzip
 import os
 import shutil
+import socket
+import socketserver
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, sentences
+
+from stages.common import paths
 
 pytest.importorskip("dvc_s3", reason="make remotes")
 pytest.importorskip("dvc_ssh", reason="make remotes")
@@ -61,8 +70,8 @@ def ssh(tmp_path: Path) -> Iterator[Remote]:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
-    """An S3 server on this machine, which knows one key."""
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An S3 server on this machine with a bucket, which knows one key: the environment in which it is reached."""
     import boto3
 
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -90,12 +99,20 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     post("reset-auth", "0")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    own = {"access_key_id": key["AccessKeyId"], "secret_access_key": key["SecretAccessKey"]}
-    shared = {"endpointurl": url, "region": "us-east-1"}
-    yield lambda project, secret=None: add(
-        project, f"s3://{BUCKET}/dvc", shared=shared, own=own | ({"secret_access_key": secret} if secret else {})
-    )
+    keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    yield {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"} | keys
     server.stop()
+
+
+@pytest.fixture
+def s3(bucket: dict[str, str]) -> Remote:
+    shared = {"endpointurl": bucket["AWS_ENDPOINT_URL"], "region": bucket["AWS_DEFAULT_REGION"]}
+    return lambda project, secret=bucket["AWS_SECRET_ACCESS_KEY"]: add(
+        project,
+        f"s3://{BUCKET}/dvc",
+        shared=shared,
+        own={"access_key_id": bucket["AWS_ACCESS_KEY_ID"], "secret_access_key": secret},
+    )
 
 
 @pytest.fixture
@@ -204,6 +221,110 @@ def test_two_members_who_push_at_once_leave_the_remote_whole(folder, owner, memb
     folder(other)
     other.run("dvc", "pull")
     assert other.files("models") == owner_files(owner)
+
+
+@pytest.fixture
+def inside(bucket: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    """The file system of the bucket, which this process and those that it starts reach."""
+    import s3fs
+
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield s3fs.S3FileSystem()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+ROWS = [f'"{text}",{"positive" if rating > 0 else "negative"}\n' for text, rating in sentences(60)]
+
+
+def test_predict_reads_and_writes_object_storage(inside, project, tmp_path):
+    for part in range(3):
+        rows = "".join(["text,label\n", *ROWS[20 * part : 20 * part + 20], *(["odd\n"] if part == 1 else [])])
+        for path in (tmp_path / "here" / f"{part}.csv.gz", f"{BUCKET}/in/{part}.csv.gz"):
+            target = path.open("wb") if isinstance(path, Path) and not path.parent.mkdir(exist_ok=True) else None
+            with target or inside.open(path, "wb") as file:
+                file.write(gzip.compress(rows.encode(), mtime=0))
+    project.stage("predict", "--input", f"{tmp_path}/here/*.gz", "--output", f"{tmp_path}/answers.csv")
+    project.stage("predict", "--input", f"s3://{BUCKET}/in/*.gz", "--output", f"s3://{BUCKET}/out/answers.csv")
+    assert inside.cat(f"{BUCKET}/out/answers.csv") == (tmp_path / "answers.csv").read_bytes()
+    assert f"s3://{BUCKET}/in/1.csv.gz,22," in inside.cat(f"{BUCKET}/out/answers.rejects.csv").decode()
+    assert len(inside.find(f"{BUCKET}/out")) == 2
+    assert inside.list_multipart_uploads(BUCKET) == []
+    assert project.files(str(paths.SCRATCH)) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "environment", "said"),
+    [
+        ("s3://absent/a.csv", "", {}, "found nothing of that name (The specified bucket does not exist)"),
+        ("s3://team/b.csv", "", {}, "found nothing of that name (team/b.csv)"),
+        ("s3://team/*.tsv", "", {}, "expected files that match s3://team/*.tsv, found none"),
+        (
+            "s3://team/a.csv",
+            "s3://absent/a.csv",
+            {},
+            "found nothing of that name (The specified bucket does not exist)",
+        ),
+        ("s3://team/a.csv", "", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "found no permission (Forbidden)"),
+        ("s3://team/*.csv", "", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "found no permission (The request signature"),
+        ("s3://team/a.csv", "", {"AWS_SECRET_ACCESS_KEY": None, "AWS_ACCESS_KEY_ID": None}, "Unable to locate cred"),
+        ("s3://team/a.csv", "", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect to the endpoint URL"),
+        ("s3://team/a.csv", "", {"AWS_ENDPOINT_URL": "cut off"}, "(Response payload is not completed"),
+    ],
+    ids=["bucket", "file", "glob", "output", "permission", "glob, permission", "credentials", "server", "cut off"],
+)
+def test_object_storage_that_cannot_be_used_is_said_in_one_line(
+    given, output, environment, said, inside, project, monkeypatch, cut_off
+):
+    inside.pipe_file(f"{BUCKET}/a.csv", b"text\n" + b"Good.\n" * 100_000)
+    type(inside).clear_instance_cache()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, cut_off if value == "cut off" else value) if value else monkeypatch.delenv(name)
+    done = project.call("predict", "--input", given, *(["--output", output] if output else []), check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert project.files(str(paths.SCRATCH)) == {}
+
+
+@pytest.fixture
+def cut_off(bucket: dict[str, str]) -> Iterator[str]:
+    """The address of the server by a connection that is cut after some bytes of each answer."""
+    host, port = bucket["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+
+    def forward(source: socket.socket, target: socket.socket, most: float) -> None:
+        while most > 0 and (piece := source.recv(1 << 14)):
+            target.sendall(piece)
+            most -= len(piece)
+        target.shutdown(socket.SHUT_RDWR)
+
+    class Forwarding(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(port))) as server:
+                threading.Thread(target=forward, args=(self.request, server, float("inf")), daemon=True).start()
+                forward(server, self.request, 1 << 16)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Forwarding) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield "http://{}:{}".format(*server.server_address)
+        server.shutdown()
+
+
+def test_a_dataset_in_object_storage_is_imported_and_updated_by_dvc(inside, member):
+    inside.pipe_file(f"{BUCKET}/raw/reviews.csv", "".join(["text,label\n", *ROWS]).encode())
+    member = member("importer")
+    member.run("dvc", "import-url", f"s3://{BUCKET}/raw/reviews.csv", "data/raw/reviews.csv")
+    null = {f"data.{key}": "null" for key in ("file", "format", "columns", "classes", "revision")}
+    settings = {"data.source": "path:data/raw/reviews.csv", "data.label": "label", "encode.template": "null"} | null
+    member.run("dvc", "exp", "run", *(f"-S{key}={value}" for key, value in settings.items()), "prepare")
+    assert "data/raw/reviews.csv.dvc" in member.run("git", "status", "--short").stdout
+    assert "Running stage 'prepare'" not in member.run("dvc", "repro", "--dry", "prepare").stdout
+    inside.pipe_file(f"{BUCKET}/raw/reviews.csv", "".join(["text,label\n", *ROWS, "One more.,positive\n"]).encode())
+    member.run("dvc", "update", "data/raw/reviews.csv.dvc")
+    assert "Running stage 'prepare'" in member.run("dvc", "repro", "--dry", "prepare").stdout
 
 
 def ends_clearly(done: subprocess.CompletedProcess) -> None:

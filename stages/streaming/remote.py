@@ -84,10 +84,9 @@ def opened(option: str, url: str) -> Remote:
     try:
         fs, path = fsspec.url_to_fs(url)
     except ImportError as error:
-        version = fsspec.__version__
         raise PipelineError(
-            f"{option}: expected the package for {url}, found none: {error} (s3fs and gcsfs in the version that "
-            f"fsspec has, such as `pip install s3fs=={version}`)"
+            f"{option}: expected the package for {url}, found none: {error}; s3fs and gcsfs take the version of "
+            f"fsspec, {fsspec.__version__}"
         ) from None
     except ValueError as error:
         raise PipelineError(f"{option}: expected a path or a URL, found {url}: {error}") from None
@@ -216,14 +215,15 @@ def sent(path: Path | None, to: Remote | None, home: Path | None) -> Iterator[Pa
         yield path
         return
     with nullcontext(home) if home else scratch() as folder:
-        made = Path(folder, path.name)
+        made = Path(folder, "output", path.name)  # in a folder of its own, as `files.temporary` locks it
+        made.parent.mkdir(exist_ok=True)
         yield made
         try:
             send(made, to)
         except PipelineError as error:
             if home:
                 raise PipelineError(f"{error}; all answers are kept, and the same command sends them") from error
-            kept = Path(tempfile.mkdtemp(dir=made.parent.parent, prefix=f"{made.stem}-"))
+            kept = Path(tempfile.mkdtemp(dir=Path(folder).parent, prefix=f"{made.stem}-"))
             for one in filter(Path.exists, (made, outputs.rejects_of(made))):
                 one.rename(kept / one.name)
             raise PipelineError(f"{error}; all answers are kept in {kept}") from error

@@ -115,7 +115,7 @@ def test_an_input_that_is_none_is_said(url, said, store):
 def test_a_package_that_is_missing_is_named(store, monkeypatch):
     missing = {"class": "absent_package.FileSystem", "err": "Install absent to access it"}
     monkeypatch.setitem(known_implementations, "absent", missing)
-    with pytest.raises(PipelineError, match=r"found none: Install absent to access it \(.*pip install s3fs==\d"):
+    with pytest.raises(PipelineError, match=r"found none: Install absent to access it; s3fs and gcsfs take the"):
         remote.inputs("absent://bucket/a.csv")
 
 
@@ -202,7 +202,7 @@ def test_an_output_that_cannot_be_sent_is_kept(store, tmp_path):
     home.mkdir()
     with pytest.raises(PipelineError, match=r"all answers are kept, and the same command sends them$"):
         sent("answers.csv", "store://bucket/answers.csv", home)
-    assert [one.name for one in home.iterdir()] == ["answers.csv"]
+    assert [one.name for one in home.rglob("*.*")] == ["answers.csv"]
 
 
 @pytest.mark.parametrize("denied", ["info", "wb"])
