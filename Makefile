@@ -52,7 +52,7 @@ cluster: .venv/installed-dev  ## run the stages on a Ray cluster of two nodes on
 	$(INSTALL) -r requirements-ray.txt -c requirements.lock
 	python -m pytest -m 'long or not long' tests/compute/test_cluster.py
 
-remotes: .venv/installed-dev  ## push and pull over SSH and S3, with servers on this machine (SSH: as root, with sshd)
+remotes: .venv/installed-dev  ## push, pull, import and predict, with SSH (as root) and S3 servers on this machine
 	$(INSTALL) dvc-s3==3.3.0 dvc-ssh==4.3.0 'moto[server]==5.2.5'
 	python -m pytest tests/test_remotes.py
 

@@ -25,6 +25,13 @@ from stages.common.errors import FREE_SPACE, UNFINISHED, PipelineError
 from stages.common.texts import shortened
 from stages.streaming import outputs
 
+FOUND = {
+    FileNotFoundError: "nothing of that name",
+    PermissionError: "no permission",
+    NotImplementedError: "a kind of URL without such places",
+}
+"""What errors say, in words; those that packages make have names that say it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
@@ -107,11 +114,10 @@ def reached(url: object, expected: str) -> Iterator[None]:
     except (PipelineError, Discarded):
         raise
     except Exception as error:  # the packages for URLs have errors of their own
-        kinds = {FileNotFoundError: "nothing of that name", PermissionError: "no permission"}
-        found = next((words for kind, words in kinds.items() if isinstance(error, kind)), type(error).__name__)
-        told = shortened(" ".join(str(error).split()), 300)
+        found = next((words for kind, words in FOUND.items() if isinstance(error, kind)), type(error).__name__)
+        told = f" ({shortened(' '.join(str(error).split()), 300)})" if str(error) else ""
         raise PipelineError(
-            f"{url}: expected {expected}, found {found} ({told}); check the name, the credentials and the connection "
+            f"{url}: expected {expected}, found {found}{told}; check the name, the credentials and the connection "
             "(docs/predict.md)"
         ) from error
 
@@ -125,11 +131,11 @@ def inputs(url: str) -> list[Remote]:
     given = opened("--input", url)
     with reached(url, "a file that can be read"):
         if glob.has_magic(given.path) and not given.fs.isfile(given.path):
-            matching = given.fs.glob(given.path, detail=True)
+            matching = sorted(given.fs.glob(given.path, detail=True).items())
+            found = [replace(given, path=path, info=info) for path, info in matching]
+            found = [one for one in found if not one.name.startswith(".")]
         else:
-            matching = {given.path: given.fs.info(given.path)}
-    found = [replace(given, path=path, info=info) for path, info in sorted(matching.items())]
-    found = [one for one in found if not one.name.startswith(".")]
+            found = [replace(given, info=given.fs.info(given.path))]
     if not found:
         raise PipelineError(
             f"--input: expected files that match {url}, found none; check the name of the bucket, and the pattern"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from conftest import ROOT
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
@@ -84,9 +85,10 @@ def test_a_glob_is_its_files_in_order_and_copies_have_their_names_and_go(store):
     assert list(paths.SCRATCH.iterdir()) == []
 
 
-def test_a_name_with_signs_of_a_glob_is_that_file(store):
-    store.pipe_file("bucket/in/[1].csv", b"")
-    assert [one.name for one in remote.inputs("store://bucket/in/[1].csv")] == ["[1].csv"]
+@pytest.mark.parametrize("name", ["[1].csv", ".hidden.csv"])
+def test_a_file_may_have_any_name(name, store):
+    store.pipe_file(f"bucket/in/{name}", b"")
+    assert [one.name for one in remote.inputs(f"store://bucket/in/{name}")] == [name]
 
 
 @pytest.mark.parametrize(
@@ -119,11 +121,16 @@ def test_a_package_that_is_missing_is_named(store, monkeypatch):
         remote.inputs("absent://bucket/a.csv")
 
 
+def test_the_docs_name_s3fs_in_the_version_of_fsspec():
+    assert f"pip install s3fs=={fsspec.__version__}\n" in (ROOT / "docs/predict.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
         ("store://bucket/out.txt", "--output: expected a file ending in .csv, .tsv, .jsonl, .parquet, found"),
         ("store://bucket/", "--output: expected a file ending in"),
+        ("https://host/out.csv", "found a kind of URL without such places; check the name, the credentials and the"),
         ("store://bucket/in/a.csv", "found store://bucket/in/a.csv, which is the input"),
         ("store://bucket/in/a.jsonl", None),
         ("store://other/out.csv", "found nothing of that name (The specified bucket does not exist); check the name,"),
