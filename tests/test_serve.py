@@ -148,12 +148,13 @@ def places(classifier: Classifier) -> dict[int, int]:
     return {weight.data_ptr(): weight.nbytes for weight in classifier.network.parameters()}
 
 
-def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(inside, monkeypatch, tmp_path):
+def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(inside, monkeypatch):
     other = changed(paths.ADAPTER, weights="adapter_model.safetensors", factor=0.5)
     served = called(monkeypatch, "--adapter", "one=models/adapter", "--adapter", f"two={other}")
     texts = ["A fine film.", "Dull.", "Neither here nor there, and long."]
     for name, folder in (("one", paths.ADAPTER), ("two", Path(other))):
-        alone = Classifier.tuned(adapters.of_folder(name, folder, tmp_path))
+        with adapters.of_folder(name, folder) as model:
+            alone = Classifier.tuned(model)
         assert np.array_equal(served[name].tuned.logits(texts), alone.logits(texts))
     assert not np.allclose(served["one"].tuned.logits(texts), served["two"].tuned.logits(texts))
     one, two, untouched = places(served["one"].tuned), places(served["two"].tuned), places(served["two"].untouched)

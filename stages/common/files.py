@@ -148,9 +148,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Yield a folder for what is not needed after the block."""
-    with temporary(paths.SCRATCH / "stage") as folder:
-        yield folder
+    """Yield a folder for what is not needed after the block: in the repository, unless that cannot be written to."""
+    place = temporary(paths.SCRATCH / "stage") if os.access(".", os.W_OK) else contextlib.nullcontext()
+    with place as home, tempfile.TemporaryDirectory(dir=home) as folder:  # not locked, as `temporary` may have to
+        yield Path(folder)
 
 
 @contextmanager

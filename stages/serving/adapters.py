@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -53,8 +53,8 @@ def chosen(adapters: Mapping[str, Path], exported: Path | None) -> Iterator[dict
         PipelineError: a part of one is missing.
     """
     if adapters:
-        with evaluated.place() as scratch:
-            yield {name: of_folder(name, folder, scratch) for name, folder in adapters.items()}
+        with ExitStack() as opened:
+            yield {name: opened.enter_context(of_folder(name, folder)) for name, folder in adapters.items()}
     else:
         with evaluated.model(exported) as model:
             yield {"": model}
@@ -103,15 +103,12 @@ class Memory:
         return known / total
 
 
-def of_folder(name: str, folder: Path, scratch: Path) -> evaluated.Model:
+def of_folder(name: str, folder: Path) -> AbstractContextManager[evaluated.Model]:
     """The model whose adapter is in a folder: models/adapter, one of models/seeds, or an exported one.
-
-    Args:
-        scratch: see `evaluated.saved`.
 
     Raises:
         PipelineError: a part of it is missing.
     """
     if not (folder / FILE).is_file():
         raise PipelineError(f"--adapter {name}: expected a folder with {FILE}, like {paths.ADAPTER}, found {folder}")
-    return evaluated.saved(f"--adapter {name}", folder, scratch)
+    return evaluated.saved(f"--adapter {name}", folder)

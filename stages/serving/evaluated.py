@@ -7,8 +7,6 @@ wrote, and DVC's cache has it. What brings dvc.lock back, such as `git checkout`
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,38 +60,30 @@ def model(folder: Path | None = None) -> Iterator[Model]:
                 f"--model: expected a folder that `python -m stages.export` wrote, found {folder} without {FILE}; "
                 "write one with that command"
             )
-        with place() as scratch:
-            yield saved("--model", folder, scratch)
+        with saved("--model", folder) as found:
+            yield found
         return
     kept = Evaluated.load()
     other = [path for path in Model().marks if not kept.has(path)] if kept else []
     if not other:
         yield Model()
         return
-    with place() as scratch:
-        found = kept.linked(scratch)
+    with files.scratch() as scratch:
+        found = kept.linked(scratch.absolute())
         why = "is not the evaluated one" if other[0].exists() else "is missing"
         progress.say(f"{other[0]} {why} (see dvc status): using the last evaluated model, {described(found)}")
         yield found
 
 
 @contextmanager
-def place() -> Iterator[Path]:
-    """A folder for links to parts of models, which is gone afterwards: in the repository, if that can be written to,
-    since processes on other machines, too, read it there."""
-    here = os.access(Path(), os.W_OK)
-    with files.scratch() if here else tempfile.TemporaryDirectory(prefix="evaluated-") as scratch:
-        yield Path(scratch).absolute()
-
-
-def saved(option: str, folder: Path, scratch: Path) -> Model:
-    """The model that a folder with run.json holds, or whose adapter it holds.
+def saved(option: str, folder: Path) -> Iterator[Model]:
+    """Yield the model that a folder with run.json holds, or whose adapter it holds.
 
     An adapter's base model is the first of these that has the weights of its training: the one that it names, the one
     beside it, models/base.
 
     Args:
-        option: that named the folder, for an error; scratch: for links, where an adapter names another base model.
+        option: that named the folder, for an error.
 
     Raises:
         PipelineError: none of them has these weights.
@@ -101,7 +91,8 @@ def saved(option: str, folder: Path, scratch: Path) -> Model:
     abstention = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else folder / paths.ABSTENTION.name
     config = folder / CONFIG
     if not config.exists():
-        return Model(adapter=folder, abstention=abstention)
+        yield Model(adapter=folder, abstention=abstention)
+        return
     named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
     known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
     base = next((one for one in known if (one / SOURCE).is_file() and weights(one) == weights_of(wanted)), None)
@@ -111,12 +102,13 @@ def saved(option: str, folder: Path, scratch: Path) -> Model:
             f"{' or '.join(map(str, known))}, found none; put it there"
         )
     if base == named:
-        return Model(adapter=folder, base=base, abstention=abstention)
-    adapter = Path(tempfile.mkdtemp(dir=scratch))
-    for path in folder.iterdir():
-        (adapter / path.name).symlink_to(path.absolute())
-    name_base(adapter, base)
-    return Model(adapter=adapter, base=base, abstention=abstention)
+        yield Model(adapter=folder, base=base, abstention=abstention)
+        return
+    with files.scratch() as scratch:
+        for path in folder.iterdir():
+            (scratch / path.name).symlink_to(path.absolute())
+        name_base(scratch, base)
+        yield Model(adapter=scratch, base=base, abstention=abstention)
 
 
 def weights(base: Path) -> dict[str, str]:

@@ -6,12 +6,11 @@ the tools of their services do. An output is sent as one object, which object st
 
 import contextlib
 import glob
-import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -174,11 +173,6 @@ def rejects_of(remote: Remote) -> Remote:
     return remote.beside(outputs.rejects_of(Path(remote.name)).name)
 
 
-def scratch() -> AbstractContextManager[str | Path]:
-    """A folder for the time of the block: that of the repository, if it can be written to."""
-    return files.scratch() if os.access(Path(), os.W_OK) else tempfile.TemporaryDirectory(prefix="predict-")
-
-
 @contextmanager
 def copied(remotes: Collection[Remote]) -> Iterator[dict[Path, Remote]]:
     """Yield copies of the files on this machine, of the same names; they are removed after the block.
@@ -189,7 +183,7 @@ def copied(remotes: Collection[Remote]) -> Iterator[dict[Path, Remote]]:
     if not remotes:
         yield {}
         return
-    with scratch() as folder:
+    with files.scratch() as folder:
         size, free = sum(one.info["size"] or 0 for one in remotes), shutil.disk_usage(folder).free
         if free < size:
             needed, found = (f"{some / 1e9:.3g} GB" for some in (size, free))
@@ -218,7 +212,7 @@ def sent(path: Path | None, to: Remote | None, home: Path | None) -> Iterator[Pa
     if to is None:
         yield path
         return
-    with nullcontext(home) if home else scratch() as folder:
+    with nullcontext(home) if home else files.scratch() as folder:
         made = Path(folder, "output", path.name)  # in a folder of its own, as `files.temporary` locks it
         made.parent.mkdir(exist_ok=True)
         yield made
