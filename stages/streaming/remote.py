@@ -6,6 +6,7 @@ the tools of their services do. An output is sent as one object, which object st
 
 import contextlib
 import glob
+import os
 import secrets
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ import fsspec
 from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
-from stages.common import files, progress
+from stages.common import files, paths, progress
 from stages.common.errors import FREE_SPACE, UNFINISHED, PipelineError
 from stages.common.texts import shortened
 from stages.streaming import outputs
@@ -213,7 +214,7 @@ def sent(path: Path | None, to: Remote | None, home: Path | None) -> Iterator[Pa
         yield path
         return
     with nullcontext(home) if home else files.scratch() as folder:
-        made = Path(folder, "output", path.name)  # in a folder of its own, as `files.temporary` locks it
+        made = Path(folder, "output", path.name)
         made.parent.mkdir(exist_ok=True)
         yield made
         try:
@@ -221,7 +222,8 @@ def sent(path: Path | None, to: Remote | None, home: Path | None) -> Iterator[Pa
         except PipelineError as error:
             if home:
                 raise PipelineError(f"{error}; all answers are kept, and the same command sends them") from error
-            kept = Path(tempfile.mkdtemp(dir=Path(folder).parent, prefix=f"{made.stem}-"))
+            place = paths.SCRATCH if os.access(paths.SCRATCH, os.W_OK) else None
+            kept = Path(tempfile.mkdtemp(dir=place, prefix=f"{made.stem}-"))
             for one in filter(Path.exists, (made, outputs.rejects_of(made))):
                 one.rename(kept / one.name)
             raise PipelineError(f"{error}; all answers are kept in {kept}") from error
