@@ -48,6 +48,7 @@ def dry_run(tmp_path_factory):
     return folder / "gpu.json"
 
 
+@pytest.mark.long
 def test_the_dry_run_of_the_script_for_a_gpu_measures_every_part(dry_run):
     measured = json.loads(dry_run.read_text())
     errors = {name: part["error"] for name, part in measured["parts"].items() if "error" in part}
@@ -57,6 +58,7 @@ def test_the_dry_run_of_the_script_for_a_gpu_measures_every_part(dry_run):
         assert row in text
 
 
+@pytest.mark.long
 def test_a_dry_run_does_not_become_a_result(dry_run):
     with pytest.raises(SystemExit, match="found a dry run"):
         gpu.report(dry_run)

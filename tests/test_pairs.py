@@ -85,6 +85,7 @@ def test_predict_agrees_with_evaluate_on_pairs_from_a_file(ran, monkeypatch, tmp
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-4)
 
 
+@pytest.mark.long
 def test_in_onnx_and_without_this_project_pairs_have_the_same_answers(ran, monkeypatch, tmp_path):
     monkeypatch.chdir(ran)
     answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "one", "text_pair": "two"})

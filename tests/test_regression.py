@@ -41,7 +41,7 @@ def rated(count):
     return pd.DataFrame(texts)
 
 
-@pytest.fixture(scope="module", params=["llama", "bert"])
+@pytest.fixture(scope="module", params=["llama", pytest.param("bert", marks=pytest.mark.long)])
 def ran(request, tmp_path_factory, saved_model):
     """A decoder, whose head has no bias, and an encoder, whose head has one."""
     model = saved_model(request.param)

@@ -22,7 +22,8 @@ def test_a_second_repro_runs_nothing(project):
         pytest.param("evaluate.curve_points=20", ["evaluate", "report"], marks=pytest.mark.long),
         pytest.param("evaluate.main=mcc", ["baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long),
         ("gate.min_gain=0.1", ["report"]),
-        ("data.slices=[rating]", ["prepare", "evaluate"]),  # too few test rows for a slice, so the report stays
+        # too few test rows for a slice, so the report stays
+        pytest.param("data.slices=[rating]", ["prepare", "evaluate"], marks=pytest.mark.long),
         pytest.param("encode.max_gb=5", ["encode"], marks=pytest.mark.long),
         pytest.param(
             "precision=bfloat16", ["encode", "baseline", "audit", "train", "evaluate", "report"], marks=pytest.mark.long
