@@ -68,9 +68,11 @@ def as_jsonl(table: pd.DataFrame, *, header: bool = True) -> bytes:
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it: null where there is none or no finite number; dates as texts."""
+    """A value as JSON has it: null where there is none or no finite number; dates as texts; texts that are Unicode."""
+    if isinstance(value, str):
+        return valid(value)
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
+        return {valid(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(part) for part in value]
     if isinstance(value, np.datetime64 | date):

@@ -44,7 +44,7 @@ def test_a_line_of_json_has_all_digits_and_null_for_what_is_missing():
         {
             "n": [1e-12, float("nan")],
             "whole": pd.array([2**53 + 1, None], dtype="Int64"),
-            "nested": [{"x": [0.1234567890123456, float("inf")]}, np.array([1, 2])],
+            "nested": [{"x": [0.1234567890123456, float("inf"), "\ud800"]}, np.array([1, 2])],
             "day": [pd.Timestamp("2026-01-02 03:04:05"), pd.NaT],
             "text": ["\u00e9\n", None],
         }
@@ -53,7 +53,7 @@ def test_a_line_of_json_has_all_digits_and_null_for_what_is_missing():
         {
             "n": 1e-12,
             "whole": 2**53 + 1,
-            "nested": {"x": [0.1234567890123456, None]},
+            "nested": {"x": [0.1234567890123456, None, "\ufffd"]},
             "day": "2026-01-02T03:04:05",
             "text": "\u00e9\n",
         },
