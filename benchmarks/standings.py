@@ -42,7 +42,7 @@ MARKS = {
 }
 """Marker and colour of each rival in the picture."""
 
-LOWEST, HIGHEST = -15, 10
+LOWEST, HIGHEST = -15, 20
 """The points shown in the picture; what lies outside is drawn at its edge."""
 
 
