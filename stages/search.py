@@ -163,12 +163,12 @@ def add_earlier_trial(
     select_by = params.train.select_by
     both = (params, Params.model_validate(experiment.params))
     now, then = (journal.compared(one.model_dump(mode="json")) for one in both)
-    if changed := [key for key in now if key not in space and now[key] != then[key]]:
-        key = changed[0]
-        raise errors.PipelineError(
-            f"{experiment.name}: expected an earlier trial of this search, found one with {key} {then[key]} instead of "
-            f"{now[key]}; set that, choose another --name, or remove it with dvc exp remove"
-        )
+    for key in journal.differing(now, then):
+        if key not in space:
+            raise errors.PipelineError(
+                f"{experiment.name}: expected an earlier trial of this search, found one with {key} {then.get(key)} "
+                f"instead of {now.get(key)}; set that, choose another --name, or remove it with dvc exp remove"
+            )
     try:
         trial = optuna.trial.create_trial(
             params={name: history.parameter(experiment.params, name) for name in space},

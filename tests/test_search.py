@@ -112,6 +112,9 @@ def test_a_trial_with_other_parameters_is_not_one_of_the_search():
     other = trained("b", {"lora": {"r": 4}, "data": {"limit": limit}}, {"loss": 0.1})
     with pytest.raises(PipelineError, match=r"^b: expected .* found one with data\.limit\.train 9 instead of 60; set"):
         search.add_earlier_trial(study, space, other, PARAMS)
+    ready = trained("c", {"lora": {"r": 4}, "data": {"file": {"train": "a.csv", "test": "b.csv"}}}, {"loss": 0.1})
+    with pytest.raises(PipelineError, match=r"^c: expected .* found one with data\.file None instead of "):
+        search.add_earlier_trial(study, space, ready, PARAMS)
 
 
 def test_another_commit_that_is_checked_out_during_a_trial_is_one_clear_line(monkeypatch):

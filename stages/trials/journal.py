@@ -71,13 +71,12 @@ class Journal:
             there = self.study.user_attrs.get(IDENTITY)
             if there is None:
                 self.study.set_user_attr(IDENTITY, there := mine)
-        for key in dict.fromkeys((*there, *mine)):
-            if there.get(key) != mine.get(key):
-                began, found = (shortened(str(values.get(key)), 100) for values in (there, mine))
-                raise PipelineError(
-                    f"{path}: expected {key} {began}, with which the search {name!r} began there, found {found}; "
-                    "make them the same, or choose another --name"
-                )
+        for key in differing(there, mine):
+            began, found = (shortened(str(values.get(key)), 100) for values in (there, mine))
+            raise PipelineError(
+                f"{path}: expected {key} {began}, with which the search {name!r} began there, found {found}; "
+                "make them the same, or choose another --name"
+            )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -218,6 +217,11 @@ def compared(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters by their dotted names, without `checkpoints` and `compute`, which change no score and may differ
     from machine to machine."""
     return flat({section: values for section, values in params.items() if section not in ("checkpoints", "compute")})
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The keys of either whose values are not the same in both."""
+    return [key for key in dict.fromkeys((*one, *other)) if one.get(key) != other.get(key)]
 
 
 def changed_in_git() -> list[str]:
