@@ -95,7 +95,14 @@ def saved(option: str, folder: Path) -> Iterator[Model]:
         return
     named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
     known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
-    base = next((one for one in known if (one / SOURCE).is_file() and weights(one) == weights_of(wanted)), None)
+    base = next(
+        (
+            one
+            for one in known
+            if (one / SOURCE).is_file() and weights(files.read_json(one / SOURCE)) == weights(wanted)
+        ),
+        None,
+    )
     if base is None:
         raise PipelineError(
             f"{option}: expected its base model, {wanted['source']} with the weights of its training, in "
@@ -111,13 +118,8 @@ def saved(option: str, folder: Path) -> Iterator[Model]:
         yield Model(adapter=scratch, base=base, abstention=abstention)
 
 
-def weights(base: Path) -> dict[str, str]:
-    """The sha256 of each file of a base model's weights."""
-    return weights_of(files.read_json(base / SOURCE))
-
-
-def weights_of(source: dict[str, Any]) -> dict[str, str]:
-    """The same, of the content of its source.json."""
+def weights(source: dict[str, Any]) -> dict[str, str]:
+    """The sha256 of each file of a base model's weights, by the content of its source.json."""
     return {name: digest for name, digest in source.get("sha256", {}).items() if name.endswith(".safetensors")}
 
 
