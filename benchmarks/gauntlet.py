@@ -214,9 +214,9 @@ def report(folder: Path) -> None:
     if not found:
         raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
     earlier = results.measured().get("gauntlet")
-    measured = {result["task"]: result["conditions"] for result in found}
-    measured |= {"gauntlet.json": earlier} if earlier else {}
-    settings = {json.dumps(conditions["settings"]): name for name, conditions in measured.items()}
+    measured = [(result["task"], result["conditions"]) for result in found]
+    measured += [("gauntlet.json", earlier)] if earlier else []
+    settings = {json.dumps(conditions["settings"]): name for name, conditions in measured}
     if len(settings) > 1:
         different = " and ".join(f"{name} with {setting}" for setting, name in settings.items())
         raise errors.PipelineError(
@@ -226,7 +226,7 @@ def report(folder: Path) -> None:
     values = standings.summarized(found, **order)
     if earlier:
         values = standings.joined(earlier["values"], values, **order)
-    hardware = dict.fromkeys(part for one in measured.values() for part in one["hardware"].split(" and "))
+    hardware = dict.fromkeys(part for _, one in measured for part in one["hardware"].split(" and "))
     conditions = {"hardware": " and ".join(sorted(hardware)), "settings": found[0]["conditions"]["settings"]}
     results.save("gauntlet", values, conditions)
     results.report()
