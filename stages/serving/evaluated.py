@@ -95,14 +95,8 @@ def saved(option: str, folder: Path) -> Iterator[Model]:
         return
     named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
     known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
-    base = next(
-        (
-            one
-            for one in known
-            if (one / SOURCE).is_file() and weights(files.read_json(one / SOURCE)) == weights(wanted)
-        ),
-        None,
-    )
+    sources = {one: files.read_json(one / SOURCE) for one in known if (one / SOURCE).is_file()}
+    base = next((one for one, source in sources.items() if weights(source) == weights(wanted)), None)
     if base is None:
         raise PipelineError(
             f"{option}: expected its base model, {wanted['source']} with the weights of its training, in "
