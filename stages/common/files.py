@@ -175,22 +175,19 @@ def temporary(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock of a folder; yields whether it was to be had, which where there are no locks it never is."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        held = True
-    except OSError:
-        held = False
-    try:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[bool | None]:
+    """Hold the lock of a folder; yields whether it was to be had, or None where there is no folder, or are no locks."""
+    with contextlib.ExitStack() as opened:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+            opened.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        except OSError:
+            held = None
         yield held
-    finally:
-        os.close(handle)
 
 
 def settle(folder: Path) -> None:

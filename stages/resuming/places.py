@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stages.common import files, paths
+from stages.common import files, paths, progress
 from stages.common.errors import Interrupted
 
 CODE = Path(__file__).resolve().parents[1]
@@ -25,6 +25,8 @@ CODE = Path(__file__).resolve().parents[1]
 def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> Iterator[Path]:
     """Yield the folder of a stage, which may hold what an earlier run left; it is removed if the block succeeds.
 
+    While one process has a folder, another one that comes to do the same gets an empty one, which is not kept.
+
     Args:
         settings: the parameters and versions on which the results depend, as JSON can hold them.
         inputs: the files and folders that the stage reads.
@@ -32,14 +34,28 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
     """
     clear(days)
     folder = paths.CHECKPOINTS / f"{stage}-{fingerprint(settings, inputs)[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    except Interrupted as stopped:
-        if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*")):
-            stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
-        raise
-    shutil.rmtree(folder)
+    with contextlib.ExitStack() as held:
+        with changing():
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = held.enter_context(files.locked(folder)) is False
+        if taken:
+            progress.say(f"{stage}: another process is doing the same; this one begins anew")
+            yield held.enter_context(files.temporary(folder))
+            return
+        try:
+            yield folder
+        except Interrupted as stopped:
+            if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*")):
+                stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
+            raise
+        with changing():
+            shutil.rmtree(folder)
+
+
+def changing() -> contextlib.AbstractContextManager:
+    """Hold back other processes that make or remove a folder, so that none locks one that is gone."""
+    paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    return files.locked(paths.CHECKPOINTS, wait=True)
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:

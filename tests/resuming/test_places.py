@@ -1,5 +1,7 @@
 """The folder that a stage goes on from: kept if it fails, removed if it succeeds, and its own for all that decides."""
 
+import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -52,6 +54,32 @@ def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
     with place():
         pass
     assert interrupted() == (folder, [])
+
+
+def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alone(capsys):
+    kept, _ = interrupted()
+    with place() as first:
+        assert first == kept
+        with place() as second:
+            assert second != first
+            assert not any(second.iterdir())
+            (second / "own").touch()
+        assert [path.name for path in first.iterdir()] == ["kept"]
+        assert not second.exists()
+        with pytest.raises(KeyboardInterrupt) as stopped, place():
+            raise KeyboardInterrupt
+        assert not hasattr(stopped.value, "__notes__")
+    assert capsys.readouterr().err.count("stage: another process is doing the same; this one begins anew") == 2
+    assert interrupted() == (first, [])
+
+
+def test_where_there_are_no_locks_an_interrupted_run_is_taken_up_too(monkeypatch):
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder, _ = interrupted()
+    assert interrupted() == (folder, ["kept"])
 
 
 @pytest.mark.parametrize("path", ["rows/one", "rows/other"])
