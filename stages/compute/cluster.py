@@ -57,7 +57,7 @@ def join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise PipelineError(
-            f"compute.address: expected a Ray cluster at {address} with this machine as a node of it, found none "
+            f"expected a Ray cluster at {address} with this machine as a node of it, found none "
             f"({first_line(error)}); start it with `ray start`, or name another one as HOST:PORT"
         ) from None
     finally:
@@ -92,7 +92,7 @@ class Share:
             return found
         room = cls(count=count, cpus=1, gpus=gpus).room
         raise PipelineError(
-            f"compute.processes: expected at most {room}, one for each {'GPU' if gpus else 'CPU'} of the Ray cluster, "
+            f"expected at most {room} processes, one for each {'GPU' if gpus else 'CPU'} of the Ray cluster, "
             f"found {count}; lower it, or start more nodes"
         )
 
@@ -145,7 +145,7 @@ def gone(how: str) -> PipelineError:
     """The error that a process is gone."""
     return PipelineError(
         f"expected all processes to run to the end, found one that was gone {how}, perhaps for want of memory; run the "
-        "command again, or lower compute.processes"
+        "command again, or with fewer processes"
     )
 
 

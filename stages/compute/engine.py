@@ -78,6 +78,6 @@ def importing_ray() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise PipelineError(
-            f"compute.engine: expected the packages of requirements-ray.txt for ray, found no {error.name}; install "
-            "them with: pip install -r requirements-ray.txt -c requirements.lock"
+            f"expected the packages of requirements-ray.txt for the engine ray, found no {error.name}; install them "
+            "with: pip install -r requirements-ray.txt -c requirements.lock"
         ) from None

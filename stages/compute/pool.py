@@ -94,7 +94,7 @@ def naming_killed() -> Iterator[None]:
     except BrokenProcessPool:
         raise errors.PipelineError(
             "expected all processes to run to the end, found one that was killed, perhaps for want of memory; run the "
-            "command again, or lower compute.processes"
+            "command again, or with fewer processes"
         ) from None
 
 
