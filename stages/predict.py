@@ -186,7 +186,8 @@ def columns_of(models: dict[str, evaluated.Model]) -> dict[str, str]:
 
 
 def inputs(path: Path) -> list[Path]:
-    """The files that a path names: `-` is standard input; a glob, those that match it, in sorted order.
+    """The files that a path names: `-` is standard input; a glob, those that match it as in a shell, without hidden
+    ones, in sorted order.
 
     Raises:
         PipelineError: there are none, or one is no file.
@@ -195,8 +196,7 @@ def inputs(path: Path) -> list[Path]:
         path = Path("/dev/stdin")
     if path.exists() or not glob.has_magic(str(path)):
         return [files.readable(path)]
-    matching = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-    found = sorted(one for one in matching if not one.name.startswith("."))
+    found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 (its `*` finds what is hidden)
     if not found:
         raise errors.PipelineError(f"--input: expected files that match {path}, found none")
     return [files.readable(one) for one in found]

@@ -130,6 +130,15 @@ def test_an_input_that_is_a_stream_is_not_taken_up(inside, run, monkeypatch):
     assert sorted(path.name for path in Path().iterdir()) == ["data", "models", "rows.csv"][1:]
 
 
+def test_a_glob_leaves_out_what_is_hidden_and_in_hidden_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("parts/a.csv", "parts/._a.csv", "parts/.checkpoints/a.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert predict.inputs(Path("parts/**/*.csv")) == [Path("parts/a.csv")]
+    assert predict.inputs(Path("parts/.c*/*.csv")) == [Path("parts/.checkpoints/a.csv")]
+
+
 def test_a_quoted_glob_is_all_its_files_in_order(inside, run):
     Path("parts").mkdir()
     table = pd.read_csv("rows.csv")

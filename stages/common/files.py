@@ -16,7 +16,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.common import errors, paths
@@ -67,13 +67,18 @@ def is_stream(path: Path) -> bool:
 
 
 def members(folder: Path) -> list[Path]:
-    """The files below a folder, in sorted order; hidden ones are left out.
+    """The files below a folder, in sorted order; hidden ones, and those in hidden folders, are left out.
 
     Raises:
         PipelineError: see `readable`.
     """
-    found = (path for path in sorted(folder.rglob("*")) if not path.name.startswith("."))
+    found = (path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder)))
     return [readable(path) for path in found if kind(path) != FOLDER]
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file, or one of the folders in its path, is hidden, as `._a.txt` of macOS is."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def kind(path: Path) -> str | None:
@@ -302,11 +307,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`; a reader sees either the old file or the complete new one.
-
-    Raises:
-        PipelineError: there is no space left, or no permission to write.
-    """
+    """Write `content`; a reader sees either the old file or the complete new one. Raises what `writing` does."""
     with writing(path), temporary(path) as scratch:
         fresh = scratch / path.name
         fresh.write_bytes(content)
@@ -325,11 +326,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_metrics(path: Path, value: Any) -> None:
-    """Write `value` as JSON, its numbers rounded for Git: what no one reads as a difference is none.
-
-    Raises:
-        ValueError: a number is not finite, which JSON cannot represent.
-    """
+    """Write `value` as JSON, its numbers rounded for Git: what no one reads as a difference is none. Raises what
+    `write_json` does."""
     write_json(path, rounded(value))
 
 

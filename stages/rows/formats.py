@@ -174,8 +174,8 @@ def reading(path: Path, format: str) -> Iterator[None]:
 
 
 def text_files(path: Path) -> list[Path]:
-    """The .txt files of a folder's subfolders, in sorted order."""
-    return sorted(file for file in path.glob("*/*.*") if content.format_ending(file) == ".txt")
+    """The .txt files of a folder's subfolders, in sorted order; hidden ones are left out."""
+    return sorted(file for file in path.glob("[!.]*/[!.]*.*") if content.format_ending(file) == ".txt")
 
 
 def read_folders(path: Path) -> pd.DataFrame:

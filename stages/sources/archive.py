@@ -63,14 +63,24 @@ def split_member(path: str) -> tuple[str, str]:
 
 
 def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:
-    """The path of `member` up to its first wildcard, and the names that it matches; names with `..` are left out."""
+    """The path of `member` up to its first wildcard, and the names that it matches; those with `..`, and what is hidden
+    below that path, are left out."""
     top = PurePosixPath(member)
-    safe = [name for name in names if ".." not in PurePosixPath(name).parts]
-    inside = [name for name in safe if PurePosixPath(name).is_relative_to(top)]
+    inside = below(names, top)
     if not inside and glob.has_magic(member):
         top = PurePosixPath(*itertools.takewhile(lambda part: not glob.has_magic(part), top.parts))
-        inside = fnmatch.filter(safe, member)
+        inside = fnmatch.filter(below(names, top), member)
     return top, inside
+
+
+def below(names: list[str], top: PurePosixPath) -> list[str]:
+    """The names at or below a path, without those with `..` and those hidden below it."""
+    paths = ((name, PurePosixPath(name)) for name in names)
+    return [
+        name
+        for name, path in paths
+        if path.is_relative_to(top) and ".." not in path.parts and not files.is_hidden(path.relative_to(top))
+    ]
 
 
 def listing(names: list[str]) -> str:

@@ -124,6 +124,15 @@ def test_files_links_to_files_and_open_streams_are_read(odd):
     os.close(read)
 
 
+def test_what_is_hidden_in_a_folder_is_left_out_and_a_hidden_folder_itself_is_read(odd):
+    Path("folder/earlier/.ipynb_checkpoints").mkdir()
+    for name in ("a.csv", "._a.csv", ".ipynb_checkpoints/a-checkpoint.csv"):
+        Path("folder/earlier", name).touch()
+    assert [path.name for path in files.members(Path("folder"))] == ["a.csv", "run.json"]
+    hidden = Path("folder/earlier/.ipynb_checkpoints")
+    assert files.members(hidden) == [hidden / "a-checkpoint.csv"]
+
+
 @pytest.mark.parametrize("name", ["pipe.csv", "socket.csv", "zero.csv", "nothing.csv", "circle.csv", "to_adapter"])
 def test_a_folder_with_something_else_than_files_is_refused(odd, name):
     Path("plain.csv").rename("folder/earlier/plain.csv")

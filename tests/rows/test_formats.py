@@ -104,6 +104,8 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
     write(tmp_path, "news/sport/003.txt.gz", gzip.compress("Caf\u00e9, ".encode() + b"\xe9."))
     write(tmp_path, "news/business/001.txt", "A bank.")
     write(tmp_path, "news/README.txt", "No class.")
+    write(tmp_path, "news/sport/._001.txt", b"Mac OS X")
+    write(tmp_path, "news/.ipynb_checkpoints/001-checkpoint.txt", "No class, either.")
     table = formats.read(tmp_path / "news", wanted=WANTED)
     assert table["text"].tolist() == ["A bank.", "First, for \u00a35.", "Second.\n\nTwo lines.", "Caf\u00e9, \ufffd."]
     assert table["label"].tolist() == ["business", "sport", "sport", "sport"]

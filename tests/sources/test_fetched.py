@@ -184,6 +184,15 @@ def test_a_glob_brings_the_files_that_match_and_nothing_else(tmp_path, pattern, 
     assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == names
 
 
+@pytest.mark.parametrize("member", ["rows", "rows/*.csv", "*/*.csv", "*"])
+def test_what_is_hidden_comes_only_by_its_name(tmp_path, member):
+    hidden = ("rows/._a.csv", "rows/.checkpoints/a.csv", "__MACOSX/rows/._a.csv")
+    (tmp_path / "x.tar").write_bytes(build_tar({name: b"" for name in ("rows/a.csv", *hidden)}))
+    path = archive.extract(tmp_path / "x.tar", member, tmp_path / "into")
+    assert [file.name for file in path.rglob("*") if file.is_file()] == ["a.csv"]
+    assert archive.extract(tmp_path / "x.tar", hidden[0], tmp_path / "into").name == "._a.csv"
+
+
 def zipped(files):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
