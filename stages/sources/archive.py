@@ -1,7 +1,7 @@
 """Copy files out of an archive or a folder, and never from outside it.
 
-A path in an archive or a folder is that of a file or a folder; a glob like `data/*.parquet`; or
-`outer.tar.gz//inner.txt`, a member of an archive that is itself inside.
+A path in an archive or a folder is that of a file or a folder; a glob like `data/*.parquet`, in which `*` matches no
+slash and `**` is any number of folders; or `outer.tar.gz//inner.txt`, a member of an archive that is itself inside.
 """
 
 import contextlib
@@ -69,8 +69,18 @@ def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:
     inside = below(names, top)
     if not inside and glob.has_magic(member):
         top = PurePosixPath(*itertools.takewhile(lambda part: not glob.has_magic(part), top.parts))
-        inside = fnmatch.filter(below(names, top), member)
+        parts = PurePosixPath(member).parts
+        inside = [name for name in below(names, top) if matches(PurePosixPath(name).parts, parts)]
     return top, inside
+
+
+def matches(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a path matches a glob, part by part, as `PurePath.full_match` does from Python 3.13 on."""
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return any(matches(path[start:], pattern[1:]) for start in range(len(path) + 1))
+    return path != () and fnmatch.fnmatchcase(path[0], pattern[0]) and matches(path[1:], pattern[1:])
 
 
 def below(names: list[str], top: PurePosixPath) -> list[str]:

@@ -66,9 +66,10 @@ def fetch(repository: str, commit: str, file: str | None, into: Path, repo_type:
 
 
 def wanted(file: str | None, repo_type: str) -> tuple[list[str], list[str]]:
-    """The patterns of the files to download, and those of the files to leave out; `*` also matches slashes."""
+    """The patterns of the files to download, and those of the files to leave out. Their `*` also matches slashes, so
+    they may bring more files of a dataset than a glob does, of which the others are then left out."""
     if repo_type == "dataset":
-        member, _ = split_member(file)
+        member = split_member(file)[0].replace("**/", "*")
         return [member, f"{member}/*"], []
     if file and file.endswith(".gguf"):
         return [file], []

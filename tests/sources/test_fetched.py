@@ -174,17 +174,22 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
     [
         ("thing/*.csv", "thing", ["a.csv", "b.csv"]),
         ("thing/[b]*", "thing", ["b.csv"]),
-        ("*.csv", "x.tar.gz", ["thing/a.csv", "thing/b.csv"]),
+        ("*.csv", "x.tar.gz", ["top.csv"]),
+        ("*/*.csv", "x.tar.gz", ["thing/a.csv", "thing/b.csv"]),
+        ("**/*.csv", "x.tar.gz", ["thing/a.csv", "thing/b.csv", "thing/old/a.csv", "top.csv"]),
+        ("thing/**/a.csv", "thing", ["a.csv", "old/a.csv"]),
+        ("thing/**", "thing", ["a.csv", "b.csv", "c.txt", "old/a.csv"]),
     ],
 )
 def test_a_glob_brings_the_files_that_match_and_nothing_else(tmp_path, pattern, folder, names):
-    (tmp_path / "x.tar.gz").write_bytes(build_tar({f"thing/{name}": b"" for name in ("a.csv", "b.csv", "c.txt")}))
+    files = ("top.csv", "thing/a.csv", "thing/b.csv", "thing/c.txt", "thing/old/a.csv")
+    (tmp_path / "x.tar.gz").write_bytes(build_tar(dict.fromkeys(files, b"")))
     path = archive.extract(tmp_path / "x.tar.gz", pattern, tmp_path / "into")
     assert path == tmp_path / "into" / folder
     assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == names
 
 
-@pytest.mark.parametrize("member", ["rows", "rows/*.csv", "*/*.csv", "*"])
+@pytest.mark.parametrize("member", ["rows", "rows/*.csv", "*/*.csv", "**"])
 def test_what_is_hidden_comes_only_by_its_name(tmp_path, member):
     hidden = ("rows/._a.csv", "rows/.checkpoints/a.csv", "__MACOSX/rows/._a.csv")
     (tmp_path / "x.tar").write_bytes(build_tar({name: b"" for name in ("rows/a.csv", *hidden)}))

@@ -253,6 +253,7 @@ DATA = {
         ("plain/*.parquet", {"test-0.parquet", "train-0.parquet", "train-1.parquet"}),
         ("plain/train-*.parquet", {"train-0.parquet", "train-1.parquet"}),
         ("plain", {"test-0.parquet", "train-0.parquet", "train-1.parquet"}),
+        ("plain/**/test-*.parquet", {"test-0.parquet"}),
     ],
 )
 def test_the_wanted_files_of_a_dataset_arrive_and_no_others(hub, tmp_path, file, arrived):
