@@ -31,8 +31,8 @@ def clean(value: str | float | None) -> str:
 
 
 def valid(value: str | float | None) -> str:
-    """A value as text that UTF-8 can encode: a lone surrogate becomes U+FFFD, None an empty string."""
-    text = "" if value is None else str(value)
+    """A value as text that UTF-8 can encode: a lone surrogate becomes U+FFFD, None and NaN an empty string."""
+    text = "" if value is None or value != value else str(value)
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -182,7 +182,7 @@ def label_text(label: str | float | bool | None) -> str:
 
     A missing one, None or the number NaN, is an empty string; words like "nan", "null" and "NA" are labels.
     """
-    text = "" if isinstance(label, float) and label != label else clean(label)
+    text = clean(label)
     if WHOLE.fullmatch(text):
         return text.partition(".")[0]
     return text.lower() if text.lower() in ("true", "false") else text

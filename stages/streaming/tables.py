@@ -150,7 +150,7 @@ class Tables:
     def unfit(self, values: dict[str, Any]) -> str:
         """Why a row has no text to be answered; empty: it has."""
         for column in self.texts:
-            if values[column] is None:
+            if values[column] is None or values[column] != values[column]:  # the latter: NaN
                 return f"no text in column {column!r}"
             if not isinstance(values[column], VALUE_TYPES):
                 found = type(values[column]).__name__

@@ -60,6 +60,7 @@ def test_a_list_is_no_label_where_a_row_has_one_class(tmp_path):
         ("rows.csv", "text;label;more\na;x;1\n;;\nb;y;2\n;;\n \n;;\n"),
         ("rows.tsv", "text\tlabel\na\tx\n\t\nb\ty\n\n\n \t \n"),
         ("rows.jsonl", '{"text": "a", "label": "x"}\n{}\n{"text": "b", "label": "y"}\n' + 3 * '{"text": " "}\n'),
+        ("rows.jsonl", '{"text": "a", "label": "x"}\n{}\n{"text": "b", "label": "y"}\n' + 3 * '{"text": NaN}\n'),
     ],
 )
 def test_rows_without_text_and_label_are_left_out_and_counted_and_the_others_keep_their_numbers(

@@ -166,12 +166,13 @@ REJECTED = {
     ),
     "no text": (
         "a.jsonl",
-        b'{"text": "", "id": 1}\n{"text": null}\n{"id": 2}\n{"text": {"en": "a"}}\n{"text": 5}\n',
+        b'{"text": "", "id": 1}\n{"text": null}\n{"id": 2}\n{"text": {"en": "a"}}\n{"text": 5}\n{"text": NaN}\n',
         ["", 5],
         [
             (2, "no text in column 'text'", '{"text": null}'),
             (3, "no text in column 'text'", '{"id": 2}'),
             (4, "dict in column 'text', expected text, a number or a boolean", '{"text": {"en": "a"}}'),
+            (6, "no text in column 'text'", '{"text": NaN}'),
         ],
     ),
     "no text in parquet": (
