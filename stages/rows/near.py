@@ -4,6 +4,7 @@ Memory grows by `KEY_BYTES` at most and some 100 bytes a text, whatever the text
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +22,13 @@ MAX_MISSED = 1e-3
 
 NO_WORD = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 """ASCII characters that are no part of a word: text of ASCII alone is split three times as fast without a pattern."""
+
+MARKS = "".join(chr(code) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("M"))
+"""The combining marks of the Basic Multilingual Plane, such as the vowel signs of Hindi and Thai. With those beyond it,
+of rare scripts, finding the words of a text that is not ASCII takes nearly twice as long."""
+
+WORD = re.compile(rf"\w+(?:[{MARKS}]+\w*)*")
+"""A word: letters and digits, with the marks that follow them."""
 
 CHUNK = 1_000
 """Texts hashed at once: as many as fit a core's cache."""
@@ -84,7 +92,7 @@ def shingles(text: str) -> frozenset[str]:
 def plain(text: str) -> str:
     """The text without case and punctuation; a text of emoji alone is kept."""
     folded = text.casefold()
-    words = folded.translate(NO_WORD).split() if folded.isascii() else re.findall(r"\w+", folded)
+    words = folded.translate(NO_WORD).split() if folded.isascii() else WORD.findall(folded)
     return " ".join(words) or text
 
 

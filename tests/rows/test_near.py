@@ -1,10 +1,14 @@
 """Near-duplicates are found, and only they."""
 
+import re
+import unicodedata
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.rows import near, splits
 
@@ -30,6 +34,30 @@ def test_pairs_just_above_the_threshold_are_found():
 def test_texts_of_emoji_alone_are_near_only_where_the_emoji_are_the_same():
     texts = np.array(["😀 😀", "😡", "😀 😀", "!?"], dtype=object)
     assert near.near_duplicates_in_earlier_groups(texts, np.array([0, 0, 1, 1]), 0.8).tolist() == [-1, -1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("वह लड़का अच्छा था", "वह लड़की अच्छी थी"),
+        ("มีคนดี", "มาคนดู"),
+        ("1\ufe0f\u20e3 und so", "2\ufe0f\u20e3 und so"),
+    ],
+)
+def test_words_that_differ_in_their_marks_differ(one, other):
+    assert near.jaccard(near.shingles(one), near.shingles(other)) < 0.8
+    assert near.plain(f"{one}, ({one})!") == f"{one} {one}"
+
+
+def test_marks_that_follow_no_letter_are_no_words():
+    assert near.plain("good \u2764\ufe0f, very \u0301good") == "good very good"
+
+
+@settings(max_examples=300)
+@given(st.text() | st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Z"]), max_size=20))
+def test_texts_without_marks_are_split_into_runs_of_letters_and_digits(text):
+    if not any(unicodedata.category(character).startswith("M") for character in text.casefold()):
+        assert near.plain(text) == (" ".join(re.findall(r"\w+", text.casefold())) or text)
 
 
 def made_up(count):
