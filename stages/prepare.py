@@ -120,11 +120,10 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
         data: the section with all its values; counts: the training rows by class.
     """
     lines = [tracked.advice(fetched.local(data.source.removeprefix("path:")))] if data.kind == "path" else []
-    known = {name: presets.load(name) for name in presets.names()}
     lines += [
         f"encode.template: {params.encode.template!r} is the question of {paths.PRESETS}/{name}.yaml, but data.source "
         f"is {params.data.source}; write one of your own, or null for the text alone"
-        for name, values in known.items()
+        for name, values in presets.sound()
         if params.encode.template == values.get("encode", {}).get("template", "")
         and data.source != values["data"]["source"]
     ]

@@ -18,7 +18,7 @@ from stages.common.errors import PipelineError
 from stages.compute import pool
 from stages.params import Params
 from stages.rows import cleaning, near
-from stages.sources import fetched
+from stages.sources import fetched, presets
 
 OWN = {"format": None, "text": "text", "label": "label", "file": "rows.csv"}
 """What a user with a file of their own sets; the rest is as committed."""
@@ -108,6 +108,13 @@ def test_the_question_of_another_dataset_is_a_warning():
     (warning,) = prepare.warnings(own, own.data, {})
     assert warning.startswith(r"encode.template: 'Review: {text}\nSentiment:' is the question of presets/movies.yaml")
     assert warning.endswith("but data.source is hub:org/name; write one of your own, or null for the text alone")
+
+
+def test_a_broken_preset_that_is_not_chosen_is_no_error(tmp_path, monkeypatch):
+    movies = Params.model_validate(tiny_params())
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    (tmp_path / "broken.yaml").write_text("data: [")
+    assert prepare.warnings(movies, movies.data, {}) == []
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ A preset has the form of params.yaml and gives values to the keys below that are
 (`path:`, `hub:`, `package:`) has no preset: what is null is then looked up in its files, see stages/rows/columns.py.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stages.common import content, paths, texts
+from stages.common import content, files, paths, texts
 from stages.common.errors import PipelineError
 
 FOLDER = Path(__file__).resolve().parents[2] / paths.PRESETS
@@ -24,7 +26,14 @@ Values = dict[str, dict[str, Any]]
 
 def names() -> list[str]:
     """The names of all presets, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in FOLDER.glob("[!.]*.yaml"))
+
+
+def sound() -> Iterator[tuple[str, Values]]:
+    """The name and the values of each preset that is one; a broken one harms only who chooses it."""
+    for name in names():
+        with suppress(PipelineError):
+            yield name, load(name)
 
 
 def load(source: str) -> Values:
@@ -40,7 +49,7 @@ def load(source: str) -> Values:
         raise PipelineError(f"data.source: {unknown(source)}")
     shown = f"{paths.PRESETS}/{path.name}"
     try:
-        preset = content.read_yaml(path.read_text(encoding="utf-8"))
+        preset = content.read_yaml(files.readable(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise PipelineError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(preset, dict) or not all(isinstance(values, dict) for values in preset.values()):

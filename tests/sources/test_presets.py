@@ -42,6 +42,19 @@ def test_what_is_no_preset_is_one_clear_line(write, text, message):
         presets.load("bad")
 
 
+def test_broken_presets_are_left_out_where_none_is_chosen(write, tmp_path):
+    write("good", "data: {source: path:a}")
+    write("bad", "data: [")
+    write("._good", "data: {source: path:a}")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "nothing.yaml").symlink_to("absent")
+    (tmp_path / "latin.yaml").write_bytes(b"data: \xe9")
+    assert list(presets.sound()) == [("good", {"data": {"source": "path:a"}})]
+    assert presets.names() == ["bad", "folder", "good", "latin", "nothing"]
+    with pytest.raises(PipelineError, match=r"^folder\.yaml: expected a file, found a folder"):
+        presets.load("folder")
+
+
 def test_a_dataset_that_dvc_added_is_tracked_and_a_large_one_is_for_dvc(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_bytes(b"123")
