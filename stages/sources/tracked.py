@@ -1,5 +1,6 @@
 """Whether Git or DVC tracks a file: `dvc exp run --queue` and `--temp` run in a copy that has no other files."""
 
+import os
 import shlex
 import subprocess
 from collections.abc import Iterable
@@ -18,8 +19,8 @@ def advice(path: Path) -> str | None:
 
 def command(path: Path) -> str | None:
     """The command that tracks a file or folder; None: it is tracked, or there is no Git repository."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True, text=True)
-    others = [Path(name) for name in listed.stdout.split("\0") if name]
+    listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True)
+    others = [Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name]
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
     if listed.returncode or not lost:
         return None

@@ -1,5 +1,6 @@
 """Presets: what belongs to one dataset; a mistake in one is a clear line."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_a_dataset_that_dvc_added_is_tracked_and_a_large_one_is_for_dvc(tmp_path
     assert tracked.advice(Path("a.csv")).endswith(": dvc add a.csv")
     (tmp_path / "a.csv.dvc").touch()
     assert tracked.advice(Path("a.csv")) is None
+
+
+def test_a_name_that_is_no_unicode_is_tracked_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tmp_path / "data").mkdir()
+    odd = Path(os.fsdecode(b"data/caf\xe9.csv"))
+    odd.touch()
+    assert tracked.advice(Path("data")).endswith(": git add data")
+    assert tracked.command(odd) == f"git add '{odd}'"
+    odd.with_name(f"{odd.name}.dvc").touch()
+    assert tracked.command(odd) is None
 
 
 def test_values_of_a_dataset_fill_null_keys_alone():
