@@ -39,7 +39,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_every_row_of_a_file_stays_one_row(name, end, tmp_path):
     (tmp_path / name).write_bytes(FILES[name](LINES, end).encode())
-    assert formats.read_table(tmp_path / name)["text"].tolist() == LINES
+    assert formats.read_all(tmp_path / name)["text"].tolist() == LINES
     (chunk,) = Tables(tables=[tables.opened(tmp_path / name)], texts=["text"]).chunks()
     assert chunk.table["text"].tolist() == LINES
     assert chunk.rejects == []
@@ -60,7 +60,7 @@ def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, caps
 @pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
 def test_what_predict_writes_is_read_back_as_it_was(name, given, tmp_path):
     written(pd.DataFrame({"text": given, "label": "good"}, dtype=object), tmp_path / name)
-    assert formats.read_table(tmp_path / name)["text"].tolist() == given
+    assert formats.read_all(tmp_path / name)["text"].tolist() == given
 
 
 def written(table, path):
@@ -80,7 +80,7 @@ def test_other_readers_find_the_rows_of_what_predict_writes_too(delimiter):
 
 def test_rows_that_end_in_carriage_returns_alone_are_rows(tmp_path):
     (tmp_path / "mac.csv").write_bytes(b'text,label\rA film,good\r"Two\nlines",bad\r')
-    assert formats.read_table(tmp_path / "mac.csv").to_numpy().tolist() == [["A film", "good"], ["Two\nlines", "bad"]]
+    assert formats.read_all(tmp_path / "mac.csv").to_numpy().tolist() == [["A film", "good"], ["Two\nlines", "bad"]]
 
 
 def test_a_text_file_in_a_folder_is_one_text(tmp_path):

@@ -372,7 +372,7 @@ def test_predict_carries_the_other_columns_through_in_their_order(project, tmp_p
             given.to_parquet(path)
     out = tmp_path / f"out.{ending}"
     project.call("predict", "--input", str(path), "--text", "body", "--output", str(out), "--compare")
-    found = formats.read_table(out)
+    found = formats.read_all(out)
     answers = ["predicted_label", "probability", "predicted_negative", "positive"]
     assert list(found) == [*given, *answers, *(f"untouched_{name.removeprefix('predicted_')}" for name in answers)]
     assert found[list(given)].astype(str).to_numpy().tolist() == given.to_numpy().tolist()

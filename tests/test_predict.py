@@ -261,7 +261,7 @@ def test_types_of_a_parquet_file_hold_for_all_chunks(inside, run):
     rows = [{"text": "Good.", "n": None}] * 9 + [{"text": "Bad.", "n": 1}, {"text": "Bad.", "n": 0.5}]
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run("--input", "rows.jsonl", "--output", "answers.parquet")
-    assert formats.read_table(Path("answers.parquet"))["n"].tolist()[8:] == [None, 1, 0.5]
+    assert formats.read_all(Path("answers.parquet"))["n"].tolist()[8:] == [None, 1, 0.5]
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"text": "Bad.", "n": "x"}])))
     refused = "answers.parquet: expected columns that such a file can hold, found: "
     with pytest.raises(errors.PipelineError, match=refused):

@@ -76,7 +76,8 @@ def read_all(path: Path, *, format: str | None = None, names: list[str] | None =
     """
     if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
-    return pd.concat([read_table(file, None, format, names) for file in files_of(path)], ignore_index=True)
+    found = (part for file in files_of(path) for part in parts(file, None, format, names))
+    return pd.concat(found, ignore_index=True)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -124,19 +125,8 @@ def read_file(
         raise PipelineError(f"{path.name}: expected rows, found none")
 
 
-def read_table(
-    path: Path, wanted: list[str] | None = None, format: str | None = None, names: list[str] | None = None
-) -> pd.DataFrame:
-    """The columns of one file, at least the `wanted` ones; None: all. format, names: as for `read`.
-
-    Raises:
-        PipelineError: the file is not of the format, or is not in a known encoding.
-    """
-    return pd.concat(parts(path, wanted, format, names), ignore_index=True)
-
-
 def parts(path: Path, wanted: list[str] | None, format: str | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
-    """What `read_table` returns, some rows at a time, without rows if it has none."""
+    """The columns of one file, at least the `wanted` ones (None: all), some rows at a time; if it has none, no rows."""
     format = format or format_of(path)
     with reading(path, format):
         for table in READERS[format](path, wanted, names):

@@ -33,7 +33,7 @@ def test_the_parts_of_a_file_make_one_as_one_part_does(ending, tmp_path, monkeyp
         with opened(path) as output:
             for number in range(start, 6):
                 output.add(TABLE.assign(label=f"label {number}"))
-        found = formats.read_table(path)
+        found = formats.read_all(path)
         assert found["label"].tolist() == [f"label {number}" for number in range(start, 6) for _ in range(2)]
         assert found["n"].astype(float).tolist() == [1.5, -2] * (6 - start)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -67,7 +67,7 @@ def test_the_rows_of_a_file_come_in_their_order_with_the_values_of_the_whole_tab
     chunks = chunks_of(path)
     assert [len(chunk.table) for chunk in chunks] == [2, 4, *[8] * 10, 4]
     assert [chunk.rejects for chunk in chunks] == [[]] * len(chunks)
-    pd.testing.assert_frame_equal(joined(chunks), formats.read_table(path))
+    pd.testing.assert_frame_equal(joined(chunks), formats.read_all(path))
     positions = [chunk.position for chunk in chunks]
     assert positions == sorted(positions)
     assert positions[-1] == path.stat().st_size
@@ -85,7 +85,7 @@ def test_whatever_pandas_reads_as_rows_of_one_width_has_the_same_values(tmp_path
     text = "\n".join(map(delimiter.join, [("text", "more"), *fields])) + "\n" * last
     path.write_text(text, newline="")
     try:
-        whole, chunks = formats.read_table(path), chunks_of(path)
+        whole, chunks = formats.read_all(path), chunks_of(path)
     except PipelineError:
         assume(False)
     assume(not any(chunk.rejects for chunk in chunks))
