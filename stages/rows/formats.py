@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -156,8 +156,7 @@ def reading(path: Path, format: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path.name}: expected {error.encoding.upper()} text, found byte {error.object[error.start]:#04x} at "
-            f"{error.start}; "
-            "convert the file to UTF-8"
+            f"{error.start}; convert the file to UTF-8"
         ) from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
@@ -196,7 +195,8 @@ def read_folders(path: Path) -> pd.DataFrame:
 
 
 def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **dialect: Any) -> Iterator[pd.DataFrame]:
-    """Every value as text; the first line is the header, or, if it lacks a wanted name and there are `names`, a row.
+    """Every value as text; the first line that is not blank is the header, or, if it lacks a wanted name and there are
+    `names`, a row.
 
     Args:
         wanted: None: the first line is a row if it has none of the `names`.
@@ -206,25 +206,27 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
             fields than the first, or lacks a wanted one.
     """
     whole = None if is_plain(path) else content.with_line_feeds(content.read_text(path))
-    dialect = content.with_delimiter(path, "".join(islice(stream(path, whole), 2 * content.FIRST_LINES)), dialect)
+    blank = sum(1 for _ in takewhile(str.isspace, stream(path, whole)))
+    rows = partial(stream, path, whole, blank)
+    dialect = content.with_delimiter(path, "".join(islice(rows(), 2 * content.FIRST_LINES)), dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
     if whole and content.LONE_RETURN.search(whole):  # for pandas an end of a row, unless another one is named
         options["lineterminator"] = "\n"
-    first = list(pd.read_csv(stream(path, whole), nrows=0, **options).columns)
+    first = list(pd.read_csv(rows(), nrows=0, **options).columns)
     headless = is_row(first, wanted, names)
     options |= {"names": names, "header": None} if headless else {"header": 0}
-    given = pd.read_csv(stream(path, whole), skip_blank_lines=False, chunksize=AT_ONCE, **options)
+    given = pd.read_csv(rows(), skip_blank_lines=False, chunksize=AT_ONCE, **options)
     least = 0
-    while (table := next_part(given, path, whole, dialect, headless)) is not None:
+    while (table := next_part(given, rows, dialect, headless)) is not None:
         absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
         least = max([least, *(list(table).index(column) + 1 for column in absent)])
         yield table.astype(object).where(table.notna(), None)
-    if least and (short := content.short_row(stream(path, whole), dialect, headless, least)):
+    if least and (short := content.short_row(rows(), dialect, headless, least)):
         raise ValueError(short)
 
 
 def next_part(
-    given: Iterator[pd.DataFrame], path: Path, whole: str | None, dialect: dict[str, Any], headless: bool
+    given: Iterator[pd.DataFrame], rows: Callable[[], TextIO], dialect: dict[str, Any], headless: bool
 ) -> pd.DataFrame | None:
     """The next rows of a table that pandas reads; None: there are no more.
 
@@ -236,7 +238,7 @@ def next_part(
         try:
             return next(given, None)
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            long = content.long_row(stream(path, whole), dialect, headless)
+            long = content.long_row(rows(), dialect, headless)
             raise ValueError(long or str(error)) from None
 
 
@@ -257,11 +259,12 @@ def is_plain(path: Path) -> bool:
     return last != b"\r"
 
 
-def stream(path: Path, whole: str | None) -> TextIO:
-    """The text of a file, from its beginning; of a plain one (see `is_plain`), it is never `whole` in memory."""
-    if whole is not None:
-        return io.StringIO(whole)
-    return io.TextIOWrapper(content.opened(path), "utf-8-sig", newline="\n")
+def stream(path: Path, whole: str | None, skipped: int = 0) -> TextIO:
+    """The text of a file, after its first lines; of a plain one (see `is_plain`), it is never `whole` in memory."""
+    file = io.TextIOWrapper(content.opened(path), "utf-8-sig", newline="\n") if whole is None else io.StringIO(whole)
+    for _ in range(skipped):
+        file.readline()
+    return file
 
 
 def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> Iterator[pd.DataFrame]:

@@ -77,6 +77,25 @@ def test_a_first_line_that_names_no_wanted_column_is_a_row(tmp_path):
     pd.testing.assert_frame_equal(headless, with_header)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_blank_lines_before_the_first_are_no_rows(tmp_path, ends, ending):
+    def read(content, **options):
+        content = content.replace("\n", ends).encode()
+        path = write(tmp_path, f"rows.{ending}", gzip.compress(content) if ending == "csv.gz" else content)
+        return formats.read(path, wanted=WANTED, **options).rename(columns=WANTED).to_dict("list")
+
+    rows = "Fine,5\n\nDull,1\n"
+    found = {"review": ["Fine", "", "Dull"], "stars": ["5", "", "1"]}
+    assert read(f"\n \nreview,stars\n{rows}") == found
+    assert read(f"\nreview;stars\n{rows.replace(',', ';')}") == found
+    assert read(f"\n{rows}", names=["review", "stars"]) == found
+    with pytest.raises(PipelineError, match="3 fields in row 3, 2 in the first line"):
+        read(f"\nreview,stars\n{rows}".replace(",1", ",1,1"))
+    with pytest.raises(PipelineError, match="1 fields in row 3, expected 2 or more"):
+        read(f"\nreview,stars\n{rows}".replace(",1", ""))
+
+
 def test_the_files_of_a_folder_make_one_table_in_sorted_order(tmp_path):
     for part in (2, 0, 1):
         write(tmp_path, f"parts/reviews-{part}.csv", f"review,stars\ntext {part},{part}\n")
