@@ -64,7 +64,7 @@ def read(
                 line = f"expected data.{role}: {nothing} with a folder of .txt files, one text each"
                 raise PipelineError(f"{path.name}: {line}")
         return read_folders(path)[list(wanted)]
-    found = (part for file in files_of(path) for part in read_file(file, wanted, format, names, lists))
+    found = (part for file in files_of(path, format) for part in read_file(file, wanted, format, names, lists))
     return pd.concat(found, ignore_index=True).apply(in_one_piece)
 
 
@@ -76,12 +76,13 @@ def read_all(path: Path, *, format: str | None = None, names: list[str] | None =
     """
     if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
-    found = (part for file in files_of(path) for part in parts(file, None, format, names))
+    found = (part for file in files_of(path, format) for part in parts(file, None, format, names))
     return pd.concat(found, ignore_index=True)
 
 
-def files_of(path: Path) -> list[Path]:
-    """The file itself, or the files below a folder in sorted order.
+def files_of(path: Path, format: str | None) -> list[Path]:
+    """The file itself, or the files below a folder in sorted order. Without a format, files whose extensions tell none,
+    such as a README.md, are left out with a message, unless there are no others.
 
     Raises:
         PipelineError: the folder has none, or something else than files.
@@ -90,7 +91,11 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not (found := files.members(path)):
         raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
-    return found
+    known = [file for file in found if format or content.format_ending(file) in ENDINGS] or found
+    if others := sorted({*found} - {*known}):
+        line = f"{len(others)} file(s) not ending in {', '.join(ENDINGS)} are left out; the first: {others[0].name}"
+        content.say_once(path, f"{path.name}: {line}")
+    return known
 
 
 def read_file(

@@ -103,6 +103,21 @@ def test_the_files_of_a_folder_make_one_table_in_sorted_order(tmp_path):
     assert formats.read(tmp_path / "parts", wanted=WANTED)["label"].tolist() == ["0", "1", "2"]
 
 
+def test_what_is_no_table_beside_tables_is_left_out_and_named_unless_it_is_alone(tmp_path, capsys):
+    for name in ("LICENSE", "README.md", "sub/b.csv.dvc"):
+        write(tmp_path, f"rows/{name}", "other")
+    with pytest.raises(PipelineError, match=r"^LICENSE: expected a file ending in .*, or data\.format to name it$"):
+        formats.read(tmp_path / "rows", wanted=WANTED)
+    write(tmp_path, "rows/a.csv", "stars,review\n5,Good\n")
+    write(tmp_path, "rows/sub/b.CSV.gz", gzip.compress(b"stars,review\n1,Dull\n"))
+    assert formats.read(tmp_path / "rows", wanted=WANTED)["text"].tolist() == ["Good", "Dull"]
+    assert formats.read_all(tmp_path / "rows")["review"].tolist() == ["Good", "Dull"]
+    left_out = "rows: 3 file(s) not ending in .tsv, .txt, .csv, .jsonl, .parquet are left out; the first: LICENSE"
+    assert capsys.readouterr().err.splitlines() == [left_out]
+    with pytest.raises(PipelineError, match=r"^LICENSE: expected a column 'review'"):
+        formats.read(tmp_path / "rows", wanted=WANTED, format="csv")
+
+
 def test_files_of_classes_that_are_named_in_another_order_agree(tmp_path):
     write_classes(tmp_path / "a.parquet", [1, 0])
     write_classes(tmp_path / "b.parquet", [1, 0], names=("good", "bad"))
