@@ -10,6 +10,7 @@ import glob
 import hashlib
 import itertools
 import lzma
+import re
 import shutil
 import tarfile
 import zipfile
@@ -25,6 +26,9 @@ from stages.common.errors import PipelineError
 MEMBER_SEPARATOR = "//"
 """Between an archive and a file inside it; `!`, which has to be quoted twice in `dvc exp run -S`, works too."""
 
+SEPARATORS = re.compile("//|!")
+"""They separate only where a file is before them: a name may have them, too."""
+
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 """What the standard library raises for an archive that is truncated, damaged or encrypted."""
 
@@ -38,11 +42,11 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     Raises:
         PipelineError: the path leaves the archive, or the archive has no such member.
     """
-    member, rest = split_member(file)
-    if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
-        raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
     with members(archive) as (sizes, read):
         names = list(sizes)
+        member, rest = split_member(file, sizes.__contains__)
+        if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
+            raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
         top, inside = matching(names, member)
         if not inside:
             raise PipelineError(f"{archive.name}: expected a member {member!r}, found none; it holds: {listing(names)}")
@@ -56,10 +60,16 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     return extract(found, rest, into) if rest else found
 
 
-def split_member(path: str) -> tuple[str, str]:
-    """A path up to its first separator, and the rest; the rest is empty if there is no separator."""
-    outer, _, rest = path.replace("!", MEMBER_SEPARATOR).partition(MEMBER_SEPARATOR)
-    return outer, rest
+def split_member(path: str, is_file: Callable[[str], bool]) -> tuple[str, str]:
+    """A path up to its last separator that has a file before it, and the rest; the rest is empty if there is none, or
+    the path is a file's."""
+    outer = next(filter(is_file, outers(path)), path)
+    return outer, SEPARATORS.sub("", path[len(outer) :], count=1)
+
+
+def outers(path: str) -> list[str]:
+    """The path, and what is before each of its separators, the longest first."""
+    return [path, *(path[: found.start()] for found in [*SEPARATORS.finditer(path)][::-1])]
 
 
 def matching(names: list[str], member: str) -> tuple[PurePosixPath, list[str]]:

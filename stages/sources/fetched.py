@@ -64,14 +64,22 @@ def fetch(
 
 
 def local(name: str) -> Path:
-    """The file or folder of a `path:` source: its name up to a wildcard, or a member of an archive."""
-    outer, _ = split_member(name)
+    """The file or folder of a `path:` source: its name up to a wildcard, or a member of an archive. What the whole name
+    leads to has neither."""
+    outer, _ = split_member(name, is_file)
+    if files.kind(Path(outer)):
+        return Path(outer)
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a file."""
+    return files.kind(Path(name)) == files.FILE
 
 
 def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Path, str]:
     """The file or folder `name` below `home`, or `file` within it; and the licence that a model card there states."""
-    (outer, member), fixed = split_member(name), local(name)
+    (outer, member), fixed = split_member(name, is_file), local(name)
     wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
     within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed

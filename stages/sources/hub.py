@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, errors, get_cached_repo_tree, metadata_load, 
 from huggingface_hub.utils import filter_repo_objects
 
 from stages.common.errors import PipelineError
-from stages.sources.archive import digest, extract, listing, split_member
+from stages.sources.archive import digest, extract, listing, outers
 
 MODEL_FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """The files of a model's folder that transformers reads, without pickles and copies of the weights in other formats."""
@@ -69,8 +69,8 @@ def wanted(file: str | None, repo_type: str) -> tuple[list[str], list[str]]:
     """The patterns of the files to download, and those of the files to leave out. Their `*` also matches slashes, so
     they may bring more files of a dataset than a glob does, of which the others are then left out."""
     if repo_type == "dataset":
-        member = split_member(file)[0].replace("**/", "*")
-        return [member, f"{member}/*"], []
+        members = outers(file.replace("**/", "*"))
+        return [*members, *(f"{member}/*" for member in members)], []
     if file and file.endswith(".gguf"):
         return [file], []
     folder = f"{file.rstrip('/')}/" if file else ""

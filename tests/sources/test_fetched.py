@@ -248,6 +248,23 @@ def test_a_member_of_an_archive_of_the_users_own_arrives(raw, separator):
     assert fetch(raw, source=f"path:data/raw/x.tar.gz{separator}deep/rows.txt").path.read_bytes() == b"one\n"
 
 
+@pytest.mark.parametrize("name", ["wow!.csv", "wow!/rows.csv", "a[1].csv", "b*.csv", "a[1]/b!/x.csv"])
+def test_a_name_with_separators_and_wildcards_is_that_of_the_file_if_there_is_one(raw, name):
+    path = raw / "data/raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("text,label\n")
+    (raw / "data/raw/wow").write_text("another file")
+    assert fetch(raw, source=f"path:data/raw/{name}").path == Path("data/raw", name)
+    path.write_bytes(build_tar({f"in/{name}": b"one\n", "in/b.csv": b"", "in/wow": b""}))
+    assert fetch(raw, source=f"path:data/raw/{name}!in/{name}").path.read_bytes() == b"one\n"
+
+
+def test_the_wildcards_of_a_name_without_a_file_are_wildcards(raw):
+    (raw / "data/raw/wow!1.csv").touch()
+    path = fetch(raw, source="path:data/raw/wow!*.csv").path
+    assert [file.name for file in path.iterdir()] == ["wow!1.csv"]
+
+
 def test_a_ready_split_lies_within_the_path(raw):
     assert fetch(raw, source="path:data/raw/many", file="b.csv").path.read_text() == "b"
 

@@ -268,9 +268,10 @@ def test_the_wanted_files_of_a_dataset_arrive_and_no_others(hub, tmp_path, file,
 
 
 def test_one_file_of_a_dataset_arrives_and_a_member_of_one_that_is_an_archive(hub, tmp_path):
-    files = DATA | {"rows.tar.gz": build_tar({"deep/rows.txt": b"one\n"})}
+    files = DATA | {"rows.tar.gz": build_tar({"deep/rows.txt": b"one\n"}), "wow!.csv": b"wow\n"}
     options = {"commit": hub.add("datasets/org/rows", files), "source": "hub:org/rows", "repo_type": "dataset"}
     assert fetch(tmp_path, file="rows.csv", **options).path.read_bytes() == DATA["rows.csv"]
     assert fetch(tmp_path, file="rows.tar.gz!deep/rows.txt", **options).path.read_bytes() == b"one\n"
+    assert fetch(tmp_path, file="wow!.csv", **options).path.read_bytes() == b"wow\n"
     message = failure(tmp_path, file="absent.csv", **options)
     assert "hub:org/rows: expected 'absent.csv', found none; it holds: README.md, other/train-0.parquet" in message
