@@ -44,7 +44,7 @@ def extract(archive: Path, file: str, into: Path) -> Path:
     """
     with members(archive) as (sizes, read):
         names = list(sizes)
-        member, rest = split_member(file, sizes.__contains__)
+        member, rest = split_member(file, lambda path: plain(path) in sizes)
         if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
             raise PipelineError(f"{archive.name}: expected a path inside, found {member!r}")
         top, inside = matching(names, member)
@@ -110,8 +110,8 @@ def listing(names: list[str]) -> str:
 
 @contextmanager
 def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], BinaryIO]]]:
-    """The regular files inside, each with its size in bytes, and a function that opens one; an archive's links are left
-    out.
+    """The regular files inside, by name without `./`, each with its size in bytes, and a function that opens one;
+    an archive's links are left out.
 
     Raises:
         PipelineError: it is no archive, is damaged, or unfolds to more than `content.RATIO` allows.
@@ -124,20 +124,26 @@ def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], Bin
             yield dict.fromkeys(paths, 0) | sizes, lambda name: files.readable(paths[name]).open("rb")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                sizes = {info.filename: info.file_size for info in zipped.infolist() if not info.is_dir()}
+                found = {plain(info.filename): info for info in zipped.infolist() if not info.is_dir()}
+                sizes = {name: info.file_size for name, info in found.items()}
                 content.check_unfolding(sum(sizes.values()), archive.stat().st_size)
-                yield sizes, zipped.open
+                yield sizes, lambda name: zipped.open(found[name])
         else:
             with contextlib.closing(content.opened(archive)) as file, as_tar(file, archive.name) as tarred:
-                sizes, total = {}, 0
+                found, total = {}, 0
                 for info in tarred:
                     if info.isfile():
-                        sizes[info.name] = info.size
+                        found[plain(info.name)] = info
                         total += info.size
                         content.check_unfolding(total, archive.stat().st_size)
-                yield sizes, tarred.extractfile
+                yield {name: info.size for name, info in found.items()}, lambda name: tarred.extractfile(found[name])
     except ARCHIVE_ERRORS as error:
         raise PipelineError(f"{archive.name}: expected an intact archive without a password, found: {error}") from None
+
+
+def plain(name: str) -> str:
+    """A path in an archive without `./`, with which `tar c .` begins every name."""
+    return PurePosixPath(name).as_posix()
 
 
 def as_tar(file: BinaryIO, name: str) -> tarfile.TarFile:

@@ -14,6 +14,14 @@ from stages.rows import formats
 from stages.sources import archive, fetched
 
 
+def zipped(files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+    return content.getvalue()
+
+
 @pytest.fixture(autouse=True)
 def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -189,6 +197,14 @@ def test_a_glob_brings_the_files_that_match_and_nothing_else(tmp_path, pattern, 
     assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == names
 
 
+@pytest.mark.parametrize("pack", [build_tar, zipped], ids=["tar", "zip"])
+@pytest.mark.parametrize("member", ["rows/a.csv", "rows", "rows/*.csv", "./rows/*.csv", "**/a.csv"])
+def test_names_that_begin_with_a_dot_and_a_slash_are_found_without(tmp_path, pack, member):
+    (tmp_path / "x").write_bytes(pack({"./rows/a.csv": b"a"}))
+    path = archive.extract(tmp_path / "x", member, tmp_path / "into")
+    assert [file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()] == [b"a"]
+
+
 @pytest.mark.parametrize("member", ["rows", "rows/*.csv", "*/*.csv", "**"])
 def test_what_is_hidden_comes_only_by_its_name(tmp_path, member):
     hidden = ("rows/._a.csv", "rows/.checkpoints/a.csv", "__MACOSX/rows/._a.csv")
@@ -196,14 +212,6 @@ def test_what_is_hidden_comes_only_by_its_name(tmp_path, member):
     path = archive.extract(tmp_path / "x.tar", member, tmp_path / "into")
     assert [file.name for file in path.rglob("*") if file.is_file()] == ["a.csv"]
     assert archive.extract(tmp_path / "x.tar", hidden[0], tmp_path / "into").name == "._a.csv"
-
-
-def zipped(files):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, data in files.items():
-            archive.writestr(path, data)
-    return content.getvalue()
 
 
 @pytest.mark.parametrize(
