@@ -34,7 +34,8 @@ def main() -> None:
     options = arguments()
     name = in_repository(options.file)
     with files.scratch() as scratch:
-        path, _ = fetched.fetch_path(name, None, scratch, Path(Path(name).anchor))
+        home = paths.RAW_DATA if Path(name).is_relative_to(paths.RAW_DATA) else None
+        path, _ = fetched.fetch_path(name, None, scratch, home)
         table = formats.read_all(path, format=options.format)
     problem, text, label = roles(table, options, path)
     print(printable(f"{name}: {len(table):,} rows\n"))
@@ -201,7 +202,7 @@ def commands(
     if not where.is_relative_to(paths.RAW_DATA):
         here, there = (shlex.quote(str(path)) for path in (where, paths.RAW_DATA / where.name))
         tool = tracked.tool(files.members(where) if where.is_dir() else [where])
-        yield f"cp -r {here} {paths.RAW_DATA}/ && {tool} add {there}"
+        yield f"cp -rL {here} {paths.RAW_DATA}/ && {tool} add {there}"
         name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
     elif tracking := tracked.command(where):
         yield tracking

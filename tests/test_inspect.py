@@ -91,7 +91,20 @@ def test_a_file_from_elsewhere_is_copied_by_a_command_that_a_shell_takes(told, m
     Path("My data").mkdir()
     TICKETS.to_csv(file, index=False)
     copy = told(file).splitlines()[-2]
-    assert shlex.split(copy) == ["cp", "-r", file, "data/raw/", "&&", tool, "add", "data/raw/tickets 2026.csv"]
+    assert shlex.split(copy) == ["cp", "-rL", file, "data/raw/", "&&", tool, "add", "data/raw/tickets 2026.csv"]
+
+
+@pytest.mark.parametrize("file", ["../link/tickets.csv", "../link/*.csv", "../link", "{absolute}/link/tickets.csv"])
+def test_a_file_from_elsewhere_may_be_in_a_linked_folder(told, tmp_path, monkeypatch, file):
+    (tmp_path / "link").symlink_to(tmp_path / "data/raw")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    file = file.format(absolute=tmp_path)
+    assert told(file).startswith(f"{file}: 60 rows\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw/link").symlink_to(tmp_path / "data/raw")
+    with pytest.raises(PipelineError, match="expected a folder, found a symbolic link, whose changes DVC does not see"):
+        told("data/raw/link/tickets.csv")
 
 
 def test_a_file_that_git_tracks_needs_no_step_before(told):
@@ -124,7 +137,7 @@ def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path)
     )
     text = told(str(tmp_path / "elsewhere.csv"))
     assert "odd: '1' as a column's name; if the file has no header: data.columns=[…]" in text
-    assert "cp -r elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
+    assert "cp -rL elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
 
 
 def test_a_wrong_column_is_one_line_with_the_nearest_name(told):

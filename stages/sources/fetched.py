@@ -77,25 +77,29 @@ def is_file(name: str) -> bool:
     return files.kind(Path(name)) == files.FILE
 
 
-def fetch_path(name: str, file: str | None, into: Path, home: Path) -> tuple[Path, str]:
-    """The file or folder `name` below `home`, or `file` within it; and the licence that a model card there states."""
+def fetch_path(name: str, file: str | None, into: Path, home: Path | None) -> tuple[Path, str]:
+    """The file or folder `name`, or `file` within it; and the licence that a model card there states.
+
+    Args:
+        home: the folder in which DVC detects its changes; None: it does not have to.
+    """
     (outer, member), fixed = split_member(name, is_file), local(name)
     wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
     within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed
-    if not path.is_relative_to(home) or ".." in path.parts:
+    if home and (not path.is_relative_to(home) or ".." in path.parts):
         raise PipelineError(f"path:{name}: expected a path below {home}/, which DVC watches; put the files there")
     if files.kind(path) is None:
         raise PipelineError(
             f"path:{name}: expected a file or folder, found none; put it there, and for a run in a copy of the "
             f"repository (`dvc exp run --temp`) track it: dvc add {name}"
         )
-    if any(folder.is_symlink() for folder in (path, *path.parents) if folder.is_dir()):
+    if home and any(folder.is_symlink() for folder in (path, *path.parents) if folder.is_dir()):
         raise PipelineError(
             f"path:{name}: expected a folder, found a symbolic link, whose changes DVC does not see; copy the files, "
             "or link each of them"
         )
-    if (found := files.kind(path)) not in (files.FILE, files.FOLDER):
+    if not path.is_dir() and (found := files.kind(path)) != files.FILE:
         raise PipelineError(f"path:{name}: expected a file or folder, found {found}; put a copy of the file there")
     stated = hub.stated_license(path if path.is_dir() else path.parent)
     return extract(path, within, into) if within else path, stated
