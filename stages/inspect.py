@@ -51,8 +51,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m stages.inspect", description="What a file of your own holds.")
     parser.add_argument("file", metavar="FILE", help="a file, a folder, a glob in quotes, or ARCHIVE//FILE")
-    parser.add_argument("--text", metavar="COLUMN", help="the column to classify")
-    parser.add_argument("--label", metavar="COLUMN", help="the column with the label")
+    column = {"metavar": "COLUMN", "type": columns.plain}
+    parser.add_argument("--text", **column, help="the column to classify")
+    parser.add_argument("--label", **column, help="the column with the label")
     parser.add_argument("--problem", choices=PROBLEMS, help="data.problem; by default what the label column suits")
     parser.add_argument("--format", choices=(*formats.READERS, "folders"), help="data.format; by default by the ending")
     return parser.parse_args()

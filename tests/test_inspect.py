@@ -140,6 +140,12 @@ def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path)
     assert "cp -rL elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
 
 
+def test_a_name_may_have_its_accents_composed_or_not(told):
+    TICKETS.rename(columns={"queue": "nai\u0308ve"}).to_csv("data/raw/tickets.csv", index=False)
+    for given in ("na\u00efve", "nai\u0308ve"):
+        assert 'data.label="na\u00efve"' in told("data/raw/tickets.csv", "--label", given)
+
+
 def test_a_wrong_column_is_one_line_with_the_nearest_name(told):
     with pytest.raises(PipelineError, match=r"one of its columns for --label, id, opened, .*; did you mean 'queue'\?"):
         told("data/raw/tickets.csv", "--label", "Queu")

@@ -7,6 +7,7 @@ several labels, lists; for numbers, numbers that are not those of the rows. Wher
 is chosen.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -145,10 +146,16 @@ def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) 
 
 
 def trimmed(names: list, wanted: list[str]) -> list:
-    """Column names as they are wanted, or else without spaces at their ends, unless two would be the same."""
-    exact = {name.strip(): name for name in wanted}
-    found = [exact.get(name.strip(), name.strip()) if isinstance(name, str) else name for name in names]
+    """Column names as they are wanted, or else with accents composed (NFC), as keyboards type them, and without spaces
+    at their ends, unless two would be the same."""
+    exact = {plain(name): name for name in wanted}
+    found = [exact.get(plain(name), plain(name)) if isinstance(name, str) else name for name in names]
     return found if len(set(found)) == len(found) else names
+
+
+def plain(name: str) -> str:
+    """A column name with accents composed and without spaces at its ends."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def listed(fields: list) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 from stages.common import errors
 from stages.common.texts import nearest
 from stages.rows import formats
+from stages.rows.columns import plain
 
 
 def text_columns(
@@ -26,6 +27,7 @@ def text_columns(
             f"found {named}"
         )
     roles = {"text": named} if named else trained
+    roles = {role: name if name in table else plain(name) for role, name in roles.items()}
     absent = [column for column in roles.values() if column not in table]
     if not absent:
         return roles

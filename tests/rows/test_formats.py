@@ -13,6 +13,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from stages.common.errors import PipelineError
 from stages.rows import formats
+from stages.streaming import tables
+from stages.streaming.columns import text_columns
 
 WANTED = {"text": "review", "label": "stars"}
 ROWS = {"review": ['A "fine", warm film', "Dull"], "stars": ["5", "1"]}
@@ -281,6 +283,23 @@ def test_other_encodings_are_read_and_named(tmp_path, capsys, name, encoding):
     assert table.to_dict("list") == {"text": ["café für “alle”"], "label": ["1"]}
     said = capsys.readouterr().err
     assert f"{name}: read as {encoding}" in said if encoding != "utf-8-sig" else not said
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_names_of_columns_are_compared_with_accents_composed(tmp_path, name):
+    composed, apart = "na\u00efve", "nai\u0308ve"
+    for written, wanted in ((composed, apart), (apart, composed), (apart, apart)):
+        table = pd.DataFrame({"review": ["x"], written: ["1"]})
+        content = {
+            "a.csv": table.to_csv(index=False).encode(),
+            "a.jsonl": table.to_json(orient="records", lines=True, force_ascii=False).encode(),
+            "a.parquet": table.to_parquet(),
+        }[name]
+        path = write(tmp_path, name, content)
+        assert formats.read(path, wanted={"text": "review", "label": wanted})["label"].tolist() == ["1"]
+        assert list(formats.read_all(path)) == ["review", composed]
+        chosen = text_columns(tables.sample(tables.opened(path)), {"text": "text"}, named=wanted, file=path)
+        assert chosen == {"text": composed}
 
 
 def test_names_of_columns_are_compared_without_spaces_at_their_ends(tmp_path):
