@@ -8,6 +8,7 @@ is chosen.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -200,7 +201,13 @@ def in_one_piece(values: pd.Series) -> pd.Series:
 
 
 def values_of(table: pa.Table) -> dict[str, list]:
-    """Each column's values; class numbers become names if `datasets` wrote these into the schema."""
+    """Each column's values; class numbers become names if `datasets` wrote these into the schema.
+
+    Raises:
+        ValueError: several columns have one name.
+    """
+    if twice := [name for name, columns in Counter(table.column_names).items() if columns > 1]:
+        raise ValueError(f"several columns {twice[0]!r}; rename all but one")
     columns = {name: table[name].to_pylist() for name in table.column_names}
     for name, feature in Features.from_arrow_schema(table.schema).items():
         if isinstance(feature, ClassLabel):

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -62,6 +63,22 @@ def test_parquet_is_read(tmp_path):
 def test_the_classes_that_datasets_names_in_a_parquet_file_arrive_by_name_and_no_class_as_none(tmp_path):
     table = formats.read(write_classes(tmp_path / "rows.parquet", [1, 0, -1]), wanted=WANTED)
     assert table["label"].tolist() == ["good", "bad", None]
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused_where_it_is_wanted(tmp_path):
+    columns = {"review": ["x"], "stars": ["1"], "id": [1]}
+    for twice in ("stars", "id"):
+        names = [*columns, twice]
+        table = pa.table([pa.array(columns[name]) for name in names], names=names)
+        pq.write_table(table, tmp_path / f"{twice}.parquet")
+        message = rf"^{twice}\.parquet: expected parquet, found: several columns '{twice}'; rename all but one$"
+        with pytest.raises(PipelineError, match=message):
+            formats.read_all(tmp_path / f"{twice}.parquet")
+        with pytest.raises(PipelineError, match=message):
+            tables.sample(tables.opened(tmp_path / f"{twice}.parquet"))
+    assert formats.read(tmp_path / "id.parquet", wanted=WANTED)["text"].tolist() == ["x"]
+    with pytest.raises(PipelineError, match="several columns 'stars'"):
+        formats.read(tmp_path / "stars.parquet", wanted=WANTED)
 
 
 def test_numbers_and_booleans_stay_what_they_are(tmp_path):
