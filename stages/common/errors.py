@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import signal
@@ -79,8 +80,11 @@ def run(main: Callable[[], None]) -> None:
     """Run `main`; a `PipelineError`, a missing output of another stage, or what the operating system refuses ends it
     with a one-line message.
 
-    A reader of standard output that wants no more of it, such as `head`, ends it without a message.
+    A reader of standard output that wants no more of it, such as `head`, ends it without a message. A character that
+    standard output's encoding lacks is printed by its number, as on standard error.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             with interruptible():

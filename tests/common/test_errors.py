@@ -1,5 +1,6 @@
 """Errors a user can mend end in one line and a non-zero exit; others keep their traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_an_error_becomes_one_line_and_an_exit_status(error, message, status, ca
 def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)):
         errors.run(failing(error))
+
+
+def test_what_the_encoding_of_the_output_lacks_is_printed_by_its_number():
+    code = "from stages.common import errors; errors.run(lambda: print('caf\\xe9 \\u2026 \\udcff'))"
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"caf\xe9 \\u2026 \\udcff\n", b"")
 
 
 @pytest.mark.parametrize("ending", ["", "sys.exit(1)"])
