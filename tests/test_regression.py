@@ -184,6 +184,7 @@ def table(numbers):
         ("1e39", "expected a finite number in column 'stars', found 1e+39 in row 1"),
         ("null", "expected a label in every row, found 1 without one, the first in row 1 of column 'stars'"),
         ('"nan"', "expected a finite number in column 'stars', found 'nan' in row 1"),
+        ('"2021_10"', "expected a finite number in column 'stars', found '2021_10' in row 1"),
         ("[1.0]", "expected text, numbers or booleans in column 'stars' (data.label), found list in row 1"),
     ],
 )

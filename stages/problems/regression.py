@@ -54,7 +54,7 @@ class Regression(Problem):
         if not text:
             return None
         try:
-            number = float(text)
+            number = np.nan if "_" in text else float(text)  # 2021_10 is a code, though a number for Python
         except ValueError:
             number = np.nan
         if not abs(number) < LARGEST:
