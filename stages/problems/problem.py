@@ -178,13 +178,16 @@ class Problem(ABC):
 
 
 def label_text(label: str | float | bool | None) -> str:
-    """A label as text, the same for every spelling of one value: 1, 1.0, "1" and "1.0"; true and "True"; "a" and " a ".
+    """A label as text, the same for every spelling of one value: 1, 1.0, "1" and "1.0"; 0 and -0.0; true and "True";
+    "a" and " a ".
 
     A missing one, None or the number NaN, is an empty string; words like "nan", "null" and "NA" are labels.
     """
     text = clean(label)
     if WHOLE.fullmatch(text):
-        return text.partition(".")[0]
+        text = text.partition(".")[0]
+    if text == "-0":
+        return "0"
     return text.lower() if text.lower() in ("true", "false") else text
 
 

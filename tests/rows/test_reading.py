@@ -93,6 +93,7 @@ def test_words_that_look_like_missing_values_are_labels(tmp_path, name, content)
 def test_spellings_of_one_label_are_one_class_and_codes_stay_apart(tmp_path):
     path = tmp_path / "rows.jsonl"
     labels = [1, 1.0, '"1"', '"1.0"', '" 1 "', "true", '"True"', '"caf\u00e9"', '"cafe\u0301"', '"01"', '"1.5"', 1.5]
+    labels += [0, -0.0, "-0", '"-0.0"', -10.0]
     path.write_text("".join(f'{{"text": "x", "label": {label}}}\n' for label in labels))
     found = reading.read(path, options(), Counter())["label"].tolist()
-    assert found == ["1"] * 5 + ["true"] * 2 + ["café"] * 2 + ["01", "1.5", "1.5"]
+    assert found == ["1"] * 5 + ["true"] * 2 + ["café"] * 2 + ["01", "1.5", "1.5"] + ["0"] * 4 + ["-10"]
