@@ -12,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BartConfig,
     BigBirdConfig,
     BloomConfig,
     Gemma3Config,
@@ -27,7 +28,7 @@ from transformers import (
 )
 
 from stages.backbone import prefix
-from stages.backbone.base import keep_lowest_layers, load_config
+from stages.backbone.base import keep_lowest_layers, load_config, max_tokens
 from stages.backbone.states import States
 from stages.classifier import inference
 from stages.classifier.label_words import label_word_rows
@@ -161,12 +162,14 @@ def test_a_head_for_another_number_of_classes_is_refused(saved_model, tmp_path):
         (RobertaConfig(max_position_embeddings=514, pad_token_id=1), 512),
         (BloomConfig(), float("inf")),
         (XLNetConfig(), float("inf")),
+        (LlamaConfig(max_position_embeddings=512, vocab_size=512, pad_token_id=511), 512),
+        (BartConfig(max_position_embeddings=512, vocab_size=512, pad_token_id=1), 512),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
 def test_the_longest_row_is_what_the_models_positions_allow(config, longest):
     config.num_hidden_layers = 1
-    assert template.max_tokens(config) == longest
+    assert max_tokens(config) == longest
 
 
 def test_a_row_too_long_for_the_model_is_refused_before_it_is_encoded(saved_model):

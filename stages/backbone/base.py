@@ -1,11 +1,13 @@
 """The base model's folder."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 
 from stages.common import files
 from stages.common.errors import PipelineError
@@ -106,3 +108,19 @@ def why_unsupported(config: PreTrainedConfig) -> str | None:
     if not hasattr(config, "num_hidden_layers"):
         return "whose layers are not a stack of blocks"
     return None
+
+
+def max_tokens(config: PreTrainedConfig) -> float:
+    """The most tokens that a model takes in a row; infinite if it has relative positions only (Bloom; XLNet sets -1).
+
+    An embedding table of positions with a padding index counts from the position after it (RoBERTa: 514 positions, 512
+    tokens).
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return math.inf
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = [part for name, part in model.named_modules() if name.endswith("position_embeddings")]
+    paddings = [getattr(table, "padding_idx", None) for table in tables]
+    return positions - max((index + 1 for index in paddings if index is not None), default=0)

@@ -5,16 +5,12 @@ saved and loaded with the tokenizer, so everyone who uses the adapter has them, 
 rule that special tokens written out in a text, like `</s>`, are plain text; in the template they are what they mean.
 """
 
-import math
 import re
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
-from torch import nn
 from transformers import (
-    AutoModel,
     AutoTokenizer,
     BatchEncoding,
     PreTrainedConfig,
@@ -22,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from stages.backbone.base import load_config
+from stages.backbone.base import load_config, max_tokens
 from stages.common.errors import PipelineError
 from stages.encoding.params import TEXT_ALONE
 
@@ -204,21 +200,6 @@ def stored(tokenizer: PreTrainedTokenizerBase, encoded: BatchEncoding) -> dict[s
     """
     least = {"tokens": [tokenizer.pad_token_id], "token_types": [0]}
     return {name: [row or least[name] for row in encoded[given]] for name, given in INPUTS.items() if given in encoded}
-
-
-def max_tokens(config: PreTrainedConfig) -> float:
-    """The most tokens that a model takes in a row; infinite if it has relative positions only (Bloom; XLNet sets -1).
-
-    An embedding table of positions with a padding index counts from the position after it (RoBERTa: 514 positions, 512
-    tokens).
-    """
-    places = getattr(config, "max_position_embeddings", None)
-    if places is None or places < 1:
-        return math.inf
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == places]
-    return places - max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str, pairs: bool) -> PreTrainedTokenizerBase:
