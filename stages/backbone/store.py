@@ -73,6 +73,8 @@ class Rows:
     token_types: np.ndarray | None = None
     multiple: int = 1
     """The rows of a batch are padded to a multiple of this number of tokens."""
+    max_length: float = math.inf
+    """The most tokens of a row, beyond which none is padded: the model may have no more positions."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,7 +148,7 @@ class Rows:
 
     def width(self, indices: list[int] | np.ndarray) -> int:
         """Tokens to which a batch of these rows is padded."""
-        return math.ceil(self.lengths[indices].max() / self.multiple) * self.multiple
+        return min(math.ceil(self.lengths[indices].max() / self.multiple) * self.multiple, self.max_length)
 
     def bytes_of(self, index: int) -> bytes:
         """What the model reads of a row: its tokens, and their types where there are any."""
@@ -304,4 +306,5 @@ def read_rows(folder: Path, about: About, precision: str) -> Rows:
         windows=np.load(windows) if windows.exists() else None,
         token_types=np.memmap(types, np.int8, mode="r") if types.exists() else None,
         multiple=multiple_of_tokens(precision),
+        max_length=about.max_length,
     )

@@ -1,16 +1,19 @@
 """16-bit products: close to float32's results, the same from run to run, and refused where they cannot be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import FAMILIES, tiny_params
-from families import chunk_of, described, labels_of, stored
+from families import chunk_of, described, labels_of, save_model, stored
 from transformers import AutoModelForSequenceClassification
 
 from stages import encode
 from stages.backbone import parallel, precision, store
 from stages.backbone.device import device
+from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common import paths
 from stages.common.errors import PipelineError
@@ -45,6 +48,17 @@ def test_states_from_16_bit_products_are_stored_in_float32_and_close(family, sav
     assert found["bfloat16"].dtype == np.float32
     assert not np.array_equal(found["bfloat16"], found["float32"])
     np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0.05, atol=0.05)
+
+
+def test_a_model_with_no_more_positions_than_the_longest_row_has_tokens_runs_in_16_bits(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "BASE_MODEL", save_model("gpt2", tmp_path / "base", n_positions=9))
+    model, depth = encode.load_frozen_blocks(2, matmul_precision="bfloat16")
+    about = described(depth=depth, max_length=9)
+    params = Params.model_validate(tiny_params(precision="bfloat16"))
+    encode.encode_states(model, folder, about, params, folder / "place")
+    rows = store.load_rows(folder / "train", about, "bfloat16")
+    whole = load_base(paths.BASE_MODEL, labels=LABELS, seed=1)
+    assert inference.logits(whole, replace(rows, states=None), batch_size=4, progress="logits").shape == (6, 2)
 
 
 def test_only_the_weights_of_linear_layers_are_lowered(saved_model):

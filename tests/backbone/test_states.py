@@ -29,7 +29,7 @@ def texts(count, *, seed=0):
 def saved(folder, rows, *, seed=0, windows=1):
     """The bytes of each file of a split of these rows, in an order by `seed`, several to a text; the states of a token
     are the token."""
-    about = described(hidden_size=8)
+    about = described(hidden_size=8, max_length=1_000)
     found = [rows[start : start + windows] for start in range(0, len(rows), windows)]
     order = np.random.default_rng(seed).permutation(len(found))
     chunk = chunk_of([found[text] for text in order], np.zeros(len(found), dtype=np.int64), order + 1)

@@ -65,6 +65,14 @@ def test_a_batch_is_padded_to_a_multiple_of_tokens(tmp_path):
             assert not padded[name][:, 3:].any()
 
 
+def test_no_batch_is_padded_beyond_the_most_tokens_of_a_row(tmp_path):
+    description = about(max_length=5)
+    written(tmp_path / "train", description)
+    rows = store.load_rows(tmp_path / "train", description, "bfloat16")
+    assert rows.batch([0, 2])["input_ids"].shape == (2, 5)
+    assert rows.width([1]) == 5
+
+
 def test_bfloat16_halves_the_disk(tmp_path):
     whole, half = (size(1000, hidden_size=4, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert whole == 1000 * 4 * 4 == 2 * half
