@@ -22,6 +22,7 @@ from stages.adapters.options import CONFIGS, check_options
 from stages.adapters.params import ON_PROJECTIONS, PEFT_FIELD_OF, Lora, Peft
 from stages.adapters.peft_internals import NO_TARGET_MODULES, UNMATCHED_PATTERN
 from stages.backbone import prefix
+from stages.backbone.base import max_tokens
 from stages.classifier import last_token
 from stages.classifier.model import is_causal
 from stages.common.errors import PipelineError
@@ -166,16 +167,16 @@ def modules_to_save(model: PreTrainedModel) -> list[str]:
 
 
 def check_positions(model: PreTrainedModel, text: int, virtual: int) -> None:
-    """Check that the model has positions for the tokens of a text and the virtual tokens together.
+    """Check that the model takes the tokens of a text and the virtual tokens together.
 
     Raises:
-        PipelineError: the model has fewer positions.
+        PipelineError: it takes fewer.
     """
-    positions = getattr(model.config, "max_position_embeddings", text + virtual)
-    if text + virtual > positions:
+    most = max_tokens(model.config)
+    if text + virtual > most:
         raise PipelineError(
-            f"encode.max_length: expected at most {positions - virtual}, as the model has {positions} positions and "
-            f"{virtual} of them go to virtual tokens, found {text}"
+            f"encode.max_length: expected at most {most - virtual}, as the model takes {most} tokens and {virtual} of "
+            f"them are virtual, found {text}"
         )
 
 

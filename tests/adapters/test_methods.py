@@ -11,6 +11,7 @@ import pytest
 import tiny_run
 import torch
 from conftest import tiny_params
+from families import unlabelled
 from ruamel.yaml import YAML
 from transformers import AutoModelForSequenceClassification
 
@@ -18,7 +19,7 @@ from stages import evaluate, export, train
 from stages.adapters import methods
 from stages.adapters.options import CONFIGS
 from stages.adapters.run import Run
-from stages.backbone import store
+from stages.backbone import precision, store
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common import paths
@@ -188,7 +189,7 @@ def test_balancing_brings_a_rare_class_into_the_answers(balance, encoded):
         (
             "prompt",
             {"num_virtual_tokens": 65},
-            "encode.max_length: expected at most 63, as the model has 128 positions",
+            "encode.max_length: expected at most 63, as the model takes 128 tokens and 65 of them are virtual",
         ),
     ],
 )
@@ -201,6 +202,23 @@ def test_an_option_that_does_not_fit_is_one_clear_line(method, options, message,
 def test_a_method_that_cannot_adapt_gpt2s_projections_says_so(method, saved_model):
     params = Params.model_validate(tiny_params(peft={"method": method}))
     refused(f"peft.method: {method}: PEFT rejects these settings: Target module", params, saved_model("gpt2"))
+
+
+@pytest.mark.parametrize(("family", "takes"), [("gpt2", 128), ("roberta", 129)])
+@pytest.mark.parametrize("method", methods.PROMPTS)
+def test_virtual_tokens_leave_room_for_the_longest_text_and_no_longer_one_is_allowed(
+    family, takes, method, saved_model
+):
+    most = takes - methods.VIRTUAL_TOKENS
+    sections = [{"peft": {"method": method}, "encode": {"max_length": length}} for length in (most, most + 1)]
+    fitting, longer = (Params.model_validate(tiny_params(**section)) for section in sections)
+    refused(
+        f"encode.max_length: expected at most {most}, as the model takes {takes} tokens", longer, saved_model(family)
+    )
+    model = add(fitting, saved_model(family), depth=0).eval()
+    in_16_bits = {"multiple": precision.multiple_of_tokens("bfloat16"), "max_length": most}
+    rows = replace(unlabelled([np.arange(5, 5 + length) for length in (most, most - 1)], pad_token_id=0), **in_16_bits)
+    assert inference.logits(model, rows, batch_size=1, progress="logits").shape == (2, 2)
 
 
 def refused(message: str, params: Params, base: Path) -> None:
