@@ -3,8 +3,8 @@
 import pytest
 import torch
 from conftest import LAYERS, sentences
-from families import SPLIT
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from families import SIZES, SPLIT
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from stages.backbone import prefix
 from stages.common.errors import PipelineError
@@ -63,6 +63,11 @@ def test_a_model_without_one_list_of_blocks_has_none_to_split(saved_model):
     assert len(prefix.blocks(model)) == LAYERS
     model.config.num_hidden_layers = 7
     assert not prefix.blocks(model)
+
+
+def test_a_model_of_a_few_letters_can_be_split():
+    config = BertConfig(vocab_size=9, **SIZES)  # those of DNA, and special tokens
+    prefix.check_split(BertModel(config), 2)
 
 
 def test_why_a_model_cannot_be_split_is_said_and_numbers_that_are_none_are_no_reason(saved_model, monkeypatch):
