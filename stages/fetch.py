@@ -27,6 +27,9 @@ from stages.sources.params import Model
 if TYPE_CHECKING:  # it takes seconds to import
     from transformers import PreTrainedTokenizerBase
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which transformers and PEFT know that a folder holds an adapter."""
+
 TOKENIZER = "tokenizer.json"
 """The file that holds a whole tokenizer; older ones have files of its parts."""
 
@@ -91,13 +94,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
 
 
 def copy_model(model: Path, folder: Path) -> None:
-    """Copy the files of a saved transformers model from its folder.
+    """Copy the files of a saved transformers model from its folder, without the configuration of an adapter: with it,
+    transformers would load the adapter, too.
 
     Raises:
         PipelineError: weights in safetensors are missing, incomplete or unreadable.
     """
     found = sorted(path.name for path in model.iterdir() if path.is_file())
-    kept = [name for name in found if any(fnmatch(name, pattern) for pattern in MODEL_FILES)]
+    kept = [name for name in found if any(fnmatch(name, one) for one in MODEL_FILES) and name != ADAPTER_CONFIG]
     weights = {name for name in kept if name.endswith(".safetensors")}
     index = model / "model.safetensors.index.json"
     needed = set(read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}

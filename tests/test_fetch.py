@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from conftest import copy_project, tiny_params
+from peft import LoraConfig
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import processors
@@ -85,6 +86,13 @@ def test_a_changed_file_of_the_users_own_reruns_fetch(raw, tmp_path):
     assert "fetch" not in project.run("dvc", "status", "fetch").stdout
     change(project.folder / "models/raw/tiny/config.json", summary_first_dropout=0.0)
     assert "models/raw" in project.run("dvc", "status", "fetch").stdout
+
+
+def test_an_adapter_that_lies_beside_a_whole_model_stays_there(raw, tmp_path):
+    LoraConfig(base_model_name_or_path="org/other", target_modules=["c_attn"]).save_pretrained(raw)
+    fetch.main()
+    assert not (tmp_path / "models/base/adapter_config.json").exists()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "models/base")
 
 
 def test_code_of_a_repository_is_forgotten_where_transformers_has_its_own(raw, tmp_path):
