@@ -74,11 +74,13 @@ def convert_gguf(file: Path, folder: Path) -> None:
     transformers.logging.disable_progress_bar()
     modeling_gguf_pytorch_utils.tqdm = partial(modeling_gguf_pytorch_utils.tqdm, leave=False, disable=None)  # no file's
 
-    where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
-        config = AutoConfig.from_pretrained(**where)
-        AutoTokenizer.from_pretrained(**where, config=config).save_pretrained(folder)
-        loaded = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.float32)
+        with files.scratch() as alone:  # beside it, transformers would read an adapter and a tokenizer's settings, too
+            (alone / file.name).symlink_to(file.resolve())
+            where = {"pretrained_model_name_or_path": alone, "gguf_file": file.name}
+            config = AutoConfig.from_pretrained(**where)
+            AutoTokenizer.from_pretrained(**where, config=config).save_pretrained(folder)
+            loaded = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.float32)
     except (ValueError, LookupError, NotImplementedError, OSError) as error:
         raise errors.PipelineError(
             f"{file.name}: expected a GGUF file of a language model that transformers reads, found: "

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import processors
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from stages import fetch
 from stages.common.errors import PipelineError
@@ -225,6 +225,22 @@ def test_a_gguf_file_that_is_none_is_refused(raw, tmp_path):
     (raw / "x.gguf").write_bytes(b"not a model")
     write_params(tmp_path, RAW | {"source": "path:models/raw/tiny/x.gguf"})
     assert "x.gguf: expected a GGUF file of a language model that transformers reads, found" in refused(tmp_path)
+
+
+def test_nothing_beside_a_gguf_file_is_read(raw, tmp_path, monkeypatch):
+    shutil.copy(raw / "model.safetensors", raw / "x.gguf")
+    LoraConfig(base_model_name_or_path="org/other", target_modules=["c_attn"]).save_pretrained(raw)
+    write_params(tmp_path, RAW | {"source": "path:models/raw/tiny/x.gguf"})
+    seen = []
+
+    def read(pretrained_model_name_or_path, gguf_file):
+        seen.extend(pretrained_model_name_or_path.iterdir())
+        assert (pretrained_model_name_or_path / gguf_file).read_bytes() == (raw / "x.gguf").read_bytes()
+        raise ValueError("enough")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", read)
+    assert refused(tmp_path).endswith("found: enough")
+    assert [path.name for path in seen] == ["x.gguf"]
 
 
 def test_a_failure_leaves_the_former_model(raw, tmp_path):
