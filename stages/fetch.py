@@ -106,7 +106,7 @@ def copy_model(model: Path, folder: Path) -> None:
     kept = [name for name in found if any(fnmatch(name, one) for one in MODEL_FILES) and name != ADAPTER_CONFIG]
     weights = {name for name in kept if name.endswith(".safetensors")}
     index = model / "model.safetensors.index.json"
-    needed = set(read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    needed = named_in(index) if index.is_file() else {"model.safetensors"}
     if missing := sorted(needed - weights):
         raise errors.PipelineError(
             f"{model.name}: expected {listing(missing)}, found {listing(found)}; pickled weights are not loaded"
@@ -122,6 +122,22 @@ def copy_model(model: Path, folder: Path) -> None:
     files.check_space(paths.BASE_MODEL, sum((model / name).stat().st_size for name in kept))
     for name in kept:
         shutil.copyfile(model / name, folder / name)
+
+
+def named_in(index: Path) -> set[str]:
+    """The names of the files over which an index says that the weights are spread.
+
+    Raises:
+        PipelineError: it names none.
+    """
+    places = read_json(index).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise errors.PipelineError(
+            f"{index.name}: expected weight_map, an object with the file of each weight, found "
+            f"{shortened(json.dumps(places), 100)}; fetch or copy it again"
+        )
+    return set(names)
 
 
 def refuse_remote_code(folder: Path) -> None:

@@ -151,6 +151,23 @@ def test_a_model_that_is_not_whole_is_refused(raw, tmp_path, damage, message):
     assert message in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({}, "null"),
+        ({"weight_map": {}}, "{}"),
+        ({"weight_map": ["wte.weight"]}, '["wte.weight"]'),
+        ({"weight_map": {"wte.weight": None}}, '{"wte.weight": null}'),
+    ],
+)
+def test_an_index_of_weights_that_names_no_files_is_refused(raw, tmp_path, content, found):
+    (raw / "model.safetensors.index.json").write_text(json.dumps(content))
+    assert refused(tmp_path) == (
+        "model.safetensors.index.json: expected weight_map, an object with the file of each weight, found "
+        f"{found}; fetch or copy it again"
+    )
+
+
 def without_files(tokenizer):
     for path in tokenizer.parent.glob("tokenizer*"):
         path.unlink()
