@@ -16,10 +16,19 @@ INITIAL_RANK = 1.5
 UNKNOWN_STEPS = 2**31
 """A placeholder: PEFT requires the number of training steps; `RankAllocation` sets it once it is known."""
 
+NOT_GIVEN = -UNKNOWN_STEPS
+"""Stands for a `tinit` or `tfinal` that `peft.options` does not set: PEFT's default, 0, is a choice, too."""
+
 
 def initial_fields(r: int) -> dict[str, int]:
-    """The fields of PEFT's configuration for a training that ends at a mean rank of `r`."""
-    return {"init_r": math.ceil(INITIAL_RANK * r), "total_step": UNKNOWN_STEPS}
+    """The fields of PEFT's configuration, unless `peft.options` sets them, for a training that ends at a mean rank of
+    `r`."""
+    return {
+        "init_r": math.ceil(INITIAL_RANK * r),
+        "total_step": UNKNOWN_STEPS,
+        "tinit": NOT_GIVEN,
+        "tfinal": NOT_GIVEN,
+    }
 
 
 class AdaLora(AdaLoraModel):
@@ -75,7 +84,9 @@ class RankAllocation(TrainerCallback):
         """
         self.model = model
         config, steps = model.active_peft_config, state.max_steps
-        config.total_step, config.tinit, config.tfinal = steps, config.tinit or steps // 10, config.tfinal or steps // 2
+        config.total_step = steps
+        config.tinit = steps // 10 if config.tinit == NOT_GIVEN else config.tinit
+        config.tfinal = steps // 2 if config.tfinal == NOT_GIVEN else config.tfinal
         if config.tinit + config.tfinal >= steps:
             raise PipelineError(
                 f"peft.options: expected tinit + tfinal below the run's {steps} steps, "

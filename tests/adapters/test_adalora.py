@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import tiny_run
 import torch
+from conftest import tiny_params
+from families import adapted
 from peft import AutoPeftModelForSequenceClassification
 
 from stages.adapters.adalora import RankAllocation
+from stages.classifier.model import load_base
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.params import Params
 
 
 def test_adalora_ends_at_the_mean_rank_asked_for_and_its_penalty_is_pefts(saved_model, tmp_path, monkeypatch):
@@ -34,12 +38,21 @@ def test_adalora_ends_at_the_mean_rank_asked_for_and_its_penalty_is_pefts(saved_
 
 
 @pytest.mark.parametrize(
-    ("chosen", "steps", "tinit", "tfinal"), [((0, 0), 40, 4, 20), ((7, 0), 40, 7, 20), ((3, 8), 12, 3, 8)]
+    ("options", "steps", "tinit", "tfinal"),
+    [
+        ({}, 40, 4, 20),
+        ({"tinit": 7}, 40, 7, 20),
+        ({"tinit": 3, "tfinal": 8}, 12, 3, 8),
+        ({"tinit": 0}, 40, 0, 20),
+        ({"tinit": 0, "tfinal": 0}, 40, 0, 0),
+    ],
 )
 def test_the_rank_is_full_in_the_first_tenth_and_final_in_the_last_half_unless_options_say_so(
-    chosen, steps, tinit, tfinal
+    saved_model, options, steps, tinit, tfinal
 ):
-    config = SimpleNamespace(total_step=None, tinit=chosen[0], tfinal=chosen[1])
+    params = Params.model_validate(tiny_params(peft={"method": "adalora", "options": options}))
+    base = saved_model("llama")
+    config = adapted(load_base(base, labels=tiny_run.LABELS, seed=0), params, depth=2, base=base).active_peft_config
     begin(config, steps)
     assert (config.total_step, config.tinit, config.tfinal) == (steps, tinit, tfinal)
 
