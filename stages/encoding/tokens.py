@@ -1,5 +1,6 @@
 """A prepared split as token ids: of whole texts first, whose lengths decide how much is read; then as it is read."""
 
+import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def tokenize(split: Path, tokenizer: PreTrainedTokenizerBase, *, scratch: Path) 
         return template.stored(tokenizer, tokenizer(inputs, verbose=False))
 
     with files.reading(split):
-        rows = Dataset.from_parquet(str(split), cache_dir=str(scratch))
+        path = glob.escape(str(split.absolute()))  # `datasets` takes it for a pattern
+        rows = Dataset.from_parquet(path, cache_dir=str(scratch))
     columns = {name: List(Value("int32")) for name in template.stored_names(tokenizer)}
     return rows.map(
         tokens_of,

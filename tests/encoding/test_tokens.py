@@ -1,6 +1,7 @@
 """A prepared split as tokens: chunk by chunk, long ones cut or in windows, each text with its row's number."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,16 @@ def test_rows_on_disk_are_those_that_were_tokenized(saved_model, split, tmp_path
     assert count == len(saved)
     assert np.load(tmp_path / "saved/rows.npy").tolist() == list(range(10, 17))
     assert np.load(tmp_path / "saved/labels.npy").tolist() == [0, 1] * 3 + [0]
+
+
+def test_a_folder_may_have_a_name_that_would_be_a_pattern(saved_model, tmp_path, monkeypatch):
+    folder = tmp_path / "copy [1] of a*"
+    folder.mkdir()
+    monkeypatch.chdir(folder)  # datasets puts it before a relative path
+    Dataset.from_dict({"text": ["A good film."], "label": [1]}).to_parquet("train.parquet")
+    tokenizer = template.load_tokenizer(saved_model("llama"), template=FORM, max_length=64)
+    (row,) = tokens.tokenize(Path("train.parquet"), tokenizer, scratch=folder / "scratch")
+    assert row["tokens"] == tokenizer("A good film.")["input_ids"]
 
 
 def test_a_long_text_becomes_several_rows_where_there_are_windows(saved_model, split):
