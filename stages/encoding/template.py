@@ -1,6 +1,6 @@
 """The prompt template, a part of the tokenizer, which puts every text into the template.
 
-The template, as token ids, is the tokenizer's post-processor; the cleaning of white space is its normalizer. Both are
+The template, as token ids, is the tokenizer's post-processor; the cleaning of texts is its normalizer. Both are
 saved and loaded with the tokenizer, so everyone who uses the adapter has them, without this project's code. So is the
 rule that special tokens written out in a text, like `</s>`, are plain text; in the template they are what they mean.
 """
@@ -30,8 +30,10 @@ CLEANING = (
     normalizers.Replace("\0", ""),
     normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " "),
     normalizers.Strip(),
+    normalizers.NFC(),
 )
-"""The same cleaning as `texts.clean`, for texts that were not cleaned before."""
+"""The same cleaning as `texts.clean`, for texts that were not cleaned before; only accents younger than the tables of
+`tokenizers` (Unicode 10 and later, in rare scripts) may stay in another order."""
 
 INPUTS = {"tokens": "input_ids", "token_types": "token_type_ids"}
 """What the stored rows hold, and the names by which models take it."""

@@ -6,7 +6,9 @@ from collections import Counter
 import pytest
 from conftest import CAUSAL, sentences
 from families import MODELS
-from tokenizers import Tokenizer, models, pre_tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from stages.common.errors import PipelineError
@@ -18,6 +20,8 @@ PAIRS = (
     "{text}\n{text_pair}\nSame:",
     "Compare: {text}\nwith: {text_pair}",
 )
+ODD = "\u1100\u1161\u11a8\uac00\u1e9b\u0323\u0301\u2126\u212b\ufb01\U0001d15e\u180e\u2000\u200b\u2028\u3000\ufeff"
+"""Parts of Korean syllables, accents and what they compose, letters that are written as others, and kinds of space."""
 TEMPLATES = ("Review: {text}\nSentiment:", "{text}\nSentiment:", "Review: {text}", "{text}")
 
 
@@ -38,10 +42,15 @@ def test_ids_equal_those_of_the_formatted_string_also_after_saving(family, form,
 @pytest.mark.parametrize("family", MODELS)
 def test_a_text_as_it_comes_gets_the_tokens_of_the_cleaned_text_also_after_saving(family, form, saved_model, tmp_path):
     template.load_tokenizer(saved_model(family), template=form, max_length=100).save_pretrained(tmp_path)
-    loaded, raw = AutoTokenizer.from_pretrained(tmp_path), " A\tgood \u00a0film,\r\n\n not\0 bad.\x1f \u3000"
-    assert clean(raw) == "A good film, not bad."
+    loaded, raw = AutoTokenizer.from_pretrained(tmp_path), " A\tgood \u00a0film,\r\n\n not\0 u\u0308bel.\x1f \u3000"
+    assert clean(raw) == "A good film, not übel."
     assert loaded(raw)["input_ids"] == loaded(clean(raw))["input_ids"]
     assert loaded(raw)["input_ids"] != loaded("good")["input_ids"]
+
+
+@given(st.text(st.characters(codec="utf-8", max_codepoint=0x6FF) | st.sampled_from(ODD)))
+def test_the_tokenizer_cleans_a_text_as_prepare_does(text):
+    assert normalizers.Sequence([*template.CLEANING]).normalize_str(text) == clean(text)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
