@@ -228,7 +228,9 @@ def test_an_error_of_the_work_and_a_process_that_is_always_killed_end_with_one_l
         with pytest.raises(PipelineError, match=r"^expected one number$"):
             parallel.each_batch(model, refuse, [[1], [2]], progress="test")
     write_params(engine="ray", address=cluster.address, processes=3)
-    with pytest.raises(PipelineError, match=r"expected at most 2 processes, one for each CPU of the Ray cluster, found 3"):
+    with pytest.raises(
+        PipelineError, match=r"expected at most 2 processes, one for each CPU of the Ray cluster, found 3"
+    ):
         train.main()
     params = YAML(typ="safe").load(paths.PARAMS)
     params["train"]["batch_size"], params["compute"]["processes"] = 7, 2
@@ -285,7 +287,7 @@ def test_without_ray_the_work_ends_with_what_to_install(monkeypatch):
         monkeypatch.delitem(sys.modules, f"stages.compute.{name}", raising=False)
         monkeypatch.delattr(f"stages.compute.{name}", raising=False)
     options = SimpleNamespace(processes=2, engine="ray", address=None)
-    line = "expected the packages of requirements-ray.txt for the engine ray, found no ray; install them with: pip install"
+    line = "expected the packages of requirements-ray.txt for the engine ray, found no ray; install them with: pip"
     with pytest.raises(PipelineError, match=line):
         ranks.run(print, options)
     with pytest.raises(PipelineError, match=line):
