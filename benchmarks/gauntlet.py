@@ -30,16 +30,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from benchmarks import results, standings
-from benchmarks.tasks import MODELS, ROOT, SHUFFLED, TASKS, write_params, write_rows
+from benchmarks.tasks import DEVELOPMENT, MODELS, ROOT, SHUFFLED, TASKS, write_params, write_rows
 from stages.backbone import store
 from stages.common import errors, files, paths
 from stages.evidence import intervals
 from stages.params import Params
 from stages.scoring.kinds import SCORED
+
+HOME = Path(".cache/gauntlet")
 
 SEEDS = (42, 1, 2)
 SMALL = "all-MiniLM-L6-v2"
@@ -64,16 +67,15 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    home = Path(".cache/gauntlet")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gauntlet", description="The defaults on many tasks.")
     parser.add_argument("command", choices=("prepare", "run", "shuffled", "report"))
     parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *SHUFFLED], metavar="TASK", help="default: all")
     parser.add_argument("--models", nargs="+", choices=MODELS, metavar="MODEL", help=f"among {', '.join(MODELS)}")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the training; shuffled: the first one")
     parser.add_argument("--jobs", type=int, default=1, help="tasks that run at the same time")
-    parser.add_argument("--data", type=Path, default=home / "data", help="the prepared rows of the tasks")
-    parser.add_argument("--bases", type=Path, default=home / "bases", help="the fetched models")
-    parser.add_argument("--results", type=Path, default=home / "results")
+    parser.add_argument("--data", type=Path, default=HOME / "data", help="the prepared rows of the tasks")
+    parser.add_argument("--bases", type=Path, default=HOME / "bases", help="the fetched models")
+    parser.add_argument("--results", type=Path, default=HOME / "results")
     return parser.parse_args()
 
 
@@ -113,7 +115,7 @@ def fetch_base(model: str, folder: Path) -> None:
 
 def prepare_rows(name: str, folder: Path) -> None:
     """Prepare the rows of a task into the folder, and write beside them the params that they need."""
-    task = (TASKS | SHUFFLED)[name]
+    task = (TASKS | SHUFFLED | DEVELOPMENT)[name]
     with tempfile.TemporaryDirectory() as scratch:
         built = write_rows(Path(scratch), task.build()) if task.build else {}
         write_params(Path(scratch, paths.PARAMS), built | task.changes)
@@ -164,11 +166,7 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        links = {path: folders.data / task / path.name for path in (paths.PREPARED, paths.SLICES)}
-        for place, target in (links | {paths.BASE_MODEL: folders.bases / model}).items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).symlink_to(target)
-        changes = read(folders.data / task / "params.json") | MODELS[model]
+        changes = link(folder, folders, task, model)
         write_params(folder / paths.PARAMS, changes)
         seconds = {name: stage(name, folder, log) for name in ("encode", "baseline")}
         by_seed = {}
@@ -184,6 +182,15 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
     result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
     files.write_json(written, result)
     return time.perf_counter() - begun
+
+
+def link(folder: Path, folders: Folders, task: str, model: str) -> dict[str, Any]:
+    """Link the prepared rows and the model into the folder; returns what they change in params.yaml."""
+    links = {path: folders.data / task / path.name for path in (paths.PREPARED, paths.SLICES)}
+    for place, target in (links | {paths.BASE_MODEL: folders.bases / model}).items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(target)
+    return read(folders.data / task / "params.json") | MODELS[model]
 
 
 def rival_intervals(folder: Path, *, main: str) -> dict[str, dict[str, dict[str, float]]]:

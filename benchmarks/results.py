@@ -8,7 +8,7 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import gpu_results, standings
+from benchmarks import gpu_results, pictures, standings
 from stages.common import files
 from stages.params import Params
 from stages.reporting.markdown import paragraphs, table
@@ -38,11 +38,17 @@ def report() -> None:
     """Write RESULTS.md, and the pictures, from the parts that have been measured."""
     parts = measured()
     files.write_text(HERE / "RESULTS.md", document(parts))
-    draw_accuracy(parts)
+    if "full" in parts:
+        save_figure(pictures.accuracy(parts), "time_accuracy.png")
     if "growth" in parts:
-        draw_growth(parts["growth"]["values"])
+        save_figure(pictures.growth(parts["growth"]["values"]), "growth.png")
     if "gauntlet" in parts:
         save_figure(standings.picture(parts["gauntlet"]["values"]), "gauntlet.png")
+
+
+def save_figure(figure: Figure, name: str) -> None:
+    """Write a picture, without the version of the program that drew it."""
+    figure.savefig(HERE / name, dpi=120, metadata={"Software": None})
 
 
 def measured() -> dict[str, dict]:
@@ -237,9 +243,58 @@ def growth(values: dict) -> str:
     return paragraphs(*parts)
 
 
+def variants(values: dict) -> str:
+    """What other settings would give, on rows that are not the test rows."""
+    rows = [
+        (
+            name,
+            " ".join(f"`{key}={value}`" for key, value in found["changes"].items()),
+            f"{100 * found['validation']:.1f}",
+            f"{100 * found['probe']:.1f}",
+            f"{100 * found['accuracy']:.1f} ({100 * found['interval']['low']:.1f} to "
+            f"{100 * found['interval']['high']:.1f})",
+            f"{100 * (found['accuracy'] - found['probe']):+.1f}",
+            f"{found['log_loss']:.3f}",
+        )
+        for name, found in values["variants"].items()
+    ]
+    columns = ("", "changes", "validation", "linear probe", "tuned (95 % interval)", "gain", "log loss")
+    return paragraphs(
+        "## Other settings on the default data",
+        f"Printed by `python -m benchmarks.variants`: the default model trained on the default run's "
+        f"{values['rows']['train']:,} rows. The test rows are not read: accuracies, in percent, are those of "
+        f"{values['rows']['test']:,} training rows that the default run leaves out.",
+        table(columns, rows, names=2),
+    )
+
+
+def abstention(values: dict) -> str:
+    """Whether the promised accuracy is kept on other rows than those that chose the threshold."""
+    rows = []
+    for seed, found in values["splits"].items():
+        accuracy, holds = "", "yes"  # where nothing is answered, nothing can be wrong
+        if "accuracy" in found:
+            accuracy = f"{found['accuracy']:.1%} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+            holds = "yes" if found["high"] >= values["target"] else "no"
+        rows.append(
+            (seed, f"{found['rows']:,}", f"{found['threshold']:.3f}", f"{found['answered']:.1%}", accuracy, holds)
+        )
+    columns = ("seed of the split", "rows for the threshold", "threshold", "answered", "accuracy (95 % interval)")
+    return paragraphs(
+        "## Answers only when sure",
+        "Printed by `python -m benchmarks.abstention`: all-MiniLM-L6-v2 on the default data, with "
+        f"`evaluate.target_accuracy: {values['target']:g}` and `data.split.calibration: 0.15`; share and accuracy of "
+        "the test rows that are answered. The promise holds where the interval reaches the target.",
+        table((*columns, "holds"), rows),
+    )
+
+
 SECTIONS = {
     part.__name__: part
-    for part in (repeated, full, bfloat16, methods, labels, share, inference, startup, growth, standings.gauntlet)
+    for part in (
+        *(repeated, full, bfloat16, methods, labels, share, inference, startup, growth),
+        *(standings.gauntlet, variants, abstention),
+    )
 }
 
 ROWS = {
@@ -265,53 +320,3 @@ def medians(rounds: list[dict], key: str) -> dict[str, float]:
 def memory_line(peak: dict[str, float]) -> str:
     """Peak memory of both sides."""
     return f"Peak memory of a process: pipeline {peak['pipeline']:,.0f} MiB, plain script {peak['plain']:,.0f} MiB."
-
-
-def draw_accuracy(parts: dict[str, dict]) -> None:
-    """Seconds against test accuracy: first run and rerun of both sides, in every precision that was measured."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for part, precision, colour in (("full", "float32", "C0"), ("bfloat16", "bfloat16", "C1")):
-        if part not in parts:
-            continue
-        run = parts[part]["values"]
-        accuracy, depths = run["accuracy"], run["depths"]
-        points = {
-            "plain script, first run": (run["first_run_s"]["plain"], accuracy["plain"], "s"),
-            "plain script, rerun": (run["rerun_s"]["plain"], accuracy["plain"], "D"),
-            "pipeline, first run": (run["first_run_s"]["pipeline"], accuracy["pipeline"], "o"),
-            "pipeline, rerun": (run["rerun_s"]["pipeline"], accuracy["pipeline_rerun"], "^"),
-        }
-        for title, (seconds, share, marker) in points.items():
-            axes.plot(seconds, 100 * share, marker, color=colour, label=f"{title}, {precision}")
-        numbers = ", ".join(str(found["top_layers"]) for found in depths)
-        axes.plot(
-            [found["rerun_s"] for found in depths],
-            [100 * found["accuracy"] for found in depths],
-            ".-",
-            color=colour,
-            label=f"pipeline, rerun, adapters on {numbers} layers, {precision}",
-        )
-    axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))
-    axes.legend(fontsize="small")
-    save_figure(figure, "time_accuracy.png")
-
-
-def draw_growth(values: dict) -> None:
-    """Seconds and memory against rows, both on logarithmic axes."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    time, memory = figure.subplots(1, 2)
-    for title, measured in values.items():
-        if next(iter(measured[0])) == "rows":
-            rows = [row["rows"] for row in measured]
-            time.plot(rows, [row["seconds"] for row in measured], "o-", label=title.removesuffix(", rows"))
-            memory.plot(rows, [row["peak MiB"] for row in measured], "o-", label=title.removesuffix(", rows"))
-    time.set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds")
-    memory.set(xscale="log", yscale="log", xlabel="rows", ylabel="peak memory, MiB")
-    figure.legend(*time.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    save_figure(figure, "growth.png")
-
-
-def save_figure(figure: Figure, name: str) -> None:
-    """Write a picture, without the version of the program that drew it."""
-    figure.savefig(HERE / name, dpi=120, metadata={"Software": None})

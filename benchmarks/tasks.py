@@ -118,6 +118,11 @@ def paired(splits: Tables) -> Tables:
     return {split: pairs(rows) for split, rows in splits.items()}
 
 
+def development(splits: Tables, *, rows: int) -> Tables:
+    """So many training rows, and all others of them in place of the test rows."""
+    return splits | {"train": splits["train"][:rows], "test": splits["train"][rows:]}
+
+
 def shuffled(splits: Tables, *, rows: int, seed: int) -> Tables:
     """Rows whose labels say nothing about their texts, for prepare to split."""
     generator, every = np.random.default_rng(seed), pd.concat(splits.values(), ignore_index=True)
@@ -194,6 +199,13 @@ SHUFFLED = {
     for number in range(1, 11)
 }
 """Tasks on which nothing can be learned: a gain that is found there is a false alarm."""
+
+DEVELOPMENT = {
+    "movies-development": Task(
+        {"encode.template": REVIEW, "data.limit.test": None}, build=built(development, rows=3000)
+    )
+}
+"""The default data without its test rows: what the defaults are chosen by."""
 
 MODELS = {
     "SmolLM2-135M": {},

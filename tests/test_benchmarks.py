@@ -18,6 +18,27 @@ def test_the_committed_results_are_those_that_were_measured():
     assert (results.HERE / "RESULTS.md").read_text() == results.document(parts)
 
 
+def test_the_report_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    results.report()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("RESULTS.md", "time_accuracy.png", "growth.png", "gauntlet.png")
+    }
+    assert (tmp_path / "RESULTS.md").read_text() == results.document(results.measured())
+
+
+def test_a_promise_holds_where_the_interval_reaches_it_or_nothing_is_answered():
+    found = {"rows": 1_000, "threshold": 0.8, "answered": 0.5}
+    scored = [found | {"accuracy": 0.88, "low": 0.85, "high": high} for high in (0.905, 0.895)]
+    splits = dict(zip("012", [found | {"answered": 0.0}, *scored], strict=True))
+    page = results.abstention({"target": 0.9, "splits": splits})
+    assert [line.split(" | ")[-2:] for line in page.splitlines()[-3:]] == [
+        ["", "yes |"],
+        ["88.0% (85.0 to 90.5)", "yes |"],
+        ["88.0% (85.0 to 89.5)", "no |"],
+    ]
+
+
 def test_made_up_rows_are_prepared_as_the_growth_of_costs_is_measured(saved_model, tmp_path, monkeypatch):
     folder = growth.workspace(tmp_path / "rows", saved_model("llama"), 200, 8)
     monkeypatch.chdir(folder)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from families import sentences
 
-from benchmarks import gauntlet, results, standings, tasks
+from benchmarks import gauntlet, results, standings, tasks, variants
 from stages.common.errors import PipelineError
 from stages.params import Params
 
@@ -137,7 +137,6 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
         gauntlet.report(tiny.results)
     gauntlet.result_file(tiny.results, "other", "tiny").unlink()
 
-    monkeypatch.setattr(results, "draw_accuracy", lambda parts: None)
     for name in ("HERE", "FOLDER"):
         monkeypatch.setattr(results, name, tmp_path / name)
     gauntlet.report(tiny.results)
@@ -156,6 +155,33 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
     gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
     with pytest.raises(PipelineError, match=r"found other with .* and gauntlet\.json with"):
         gauntlet.report(tiny.results)
+
+
+def test_variants_encode_once_for_each_depth_and_are_not_run_again(tiny, tmp_path, monkeypatch):
+    ran = []
+    stage = gauntlet.stage
+    monkeypatch.setattr(gauntlet, "stage", lambda name, *where: ran.append(name) or stage(name, *where))
+    monkeypatch.setattr(gauntlet, "HOME", tmp_path)
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(results, name, tmp_path / name)
+    for name in ("TASK", "MODEL"):
+        monkeypatch.setattr(variants, name, "tiny")
+    tried = {"as it is": {}, "slower": {"train.lr": 1e-5}, "one layer": {"lora.top_layers": 1}}
+    monkeypatch.setattr(variants, "VARIANTS", tried)
+
+    variants.main()
+    once = ["train", "evaluate"]
+    assert ran == ["prepare", *(["encode", "baseline", *once, *once, "encode", "baseline", *once])]
+    page = (tmp_path / "HERE/RESULTS.md").read_text()
+    assert "| slower | `train.lr=1e-05` | " in page
+    variants.main()
+    assert len(ran) == 11
+
+
+def test_development_rows_are_training_rows_alone(splits):
+    made = tasks.development(splits, rows=700)
+    assert [*made["train"]["text"], *made["test"]["text"]] == [*splits["train"]["text"]]
+    assert {split: len(table) for split, table in made.items()} == {"train": 700, "validation": 120, "test": 100}
 
 
 def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(tiny, monkeypatch, capsys):
