@@ -261,7 +261,7 @@ def variants(values: dict) -> str:
     columns = ("", "changes", "validation", "linear probe", "tuned (95 % interval)", "gain", "log loss")
     return paragraphs(
         "## Other settings on the default data",
-        f"Printed by `python -m benchmarks.variants`: the default model trained on the default run's "
+        "Printed by `python -m benchmarks.variants`: the default model trained on the default run's "
         f"{values['rows']['train']:,} rows. The test rows are not read: accuracies, in percent, are those of "
         f"{values['rows']['test']:,} training rows that the default run leaves out.",
         table(columns, rows, names=2),

@@ -205,7 +205,7 @@ DEVELOPMENT = {
         {"encode.template": REVIEW, "data.limit.test": None}, build=built(development, rows=3000)
     )
 }
-"""The default data without its test rows: what the defaults are chosen by."""
+"""The default data without its test rows, for trying other settings: see benchmarks/variants.py."""
 
 MODELS = {
     "SmolLM2-135M": {},
