@@ -38,7 +38,7 @@ class Setting:
     hidden: int = 576
     layers: int = 22
     """Those in use."""
-    top: int = 2
+    top: int = 4
     """Those with adapters, `lora.top_layers`."""
     bytes: int = 4
     """A stored value and a weight."""

@@ -33,7 +33,7 @@ VARIANTS = {
     "label smoothing": {"train.label_smoothing": 0.1},
     "LoRA+": {"train.lora_plus_ratio": 8, "train.lr": 5e-4},
     "start from the label words": {"lora.head_init": "label_words"},
-    "4 layers": {DEPTH: 4},
+    "2 layers": {DEPTH: 2},
     "6 layers": {DEPTH: 6},
 }
 """What differs from params.yaml, by dotted keys. Those of one depth stand together."""

@@ -84,7 +84,6 @@ class Params(Section):
         try:
             params = cls.model_validate(filled)
             lines += unused_settings(params) or target_without_rows(params)
-            lines += too_many_top_layers(params)
             lines += unknown_main_score(params) or unreachable_gates(params)
             lines += gate_without_slices(params)
             lines += not_to_be_sharded(params)
@@ -161,14 +160,6 @@ def target_without_rows(params: Params) -> list[str]:
     if target is None or params.data.split.calibration:
         return []
     return [f"evaluate.target_accuracy: expected data.split.calibration above 0, like 0.1, with {target}, found 0.0"]
-
-
-def too_many_top_layers(params: Params) -> list[str]:
-    """A problem if `lora.top_layers` exceeds the layers that `model.layers` keeps."""
-    kept, trained = params.model.layers, params.lora.top_layers
-    if kept is None or trained == "all" or trained <= kept:
-        return []
-    return [f"lora.top_layers: expected at most model.layers = {kept}, found {trained}"]
 
 
 def unknown_main_score(params: Params) -> list[str]:

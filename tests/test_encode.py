@@ -143,7 +143,7 @@ def test_a_saved_head_for_other_classes_is_refused_before_any_text_is_read(
 
 
 @pytest.mark.parametrize(
-    ("top_layers", "layers", "depth"), [(1, None, LAYERS - 1), (1, 3, 2), (3, 3, 0), ("all", None, 0)]
+    ("top_layers", "layers", "depth"), [(1, None, LAYERS - 1), (1, 3, 2), (3, 3, 0), (4, 3, 0), ("all", None, 0)]
 )
 def test_the_layers_in_use_below_the_top_ones_are_run(saved_model, monkeypatch, capsys, top_layers, layers, depth):
     monkeypatch.setattr(paths, "BASE_MODEL", saved_model("llama"))

@@ -67,16 +67,8 @@ def adapted(model: nn.Module, depth: int) -> list[nn.Module]:
 
 
 def depth(layers: int, top_layers: int | str) -> int:
-    """How many of the blocks in use are below the top layers, which are trained.
-
-    Raises:
-        PipelineError: fewer layers than `top_layers` are in use.
-    """
-    if top_layers == "all":
-        return 0
-    if top_layers > layers:
-        raise PipelineError(f"lora.top_layers: expected at most the {layers} layers in use, found {top_layers}")
-    return layers - top_layers
+    """How many of the blocks in use are below the top layers, which are trained; 0 if there are no others."""
+    return 0 if top_layers == "all" else max(0, layers - top_layers)
 
 
 def check_split(model: PreTrainedModel, depth: int) -> None:

@@ -93,7 +93,7 @@ class Share:
         room = cls(count=count, cpus=1, gpus=gpus).room
         raise PipelineError(
             f"expected at most {room} processes, one for each {'GPU' if gpus else 'CPU'} of the Ray cluster, "
-            f"found {count}; lower it, or start more nodes"
+            f"found {count}; start fewer, or more nodes"
         )
 
     @property

@@ -7,7 +7,6 @@ from scipy.special import log_softmax
 RANGE = (0.05, 20.0)
 """The lowest and the highest temperature."""
 
-
 PRIOR = 0.5
 """Standard deviation of the normal prior on log T below 0. Few rows are no reason for making a model surer than it is;
 hundreds outweigh the prior. Making it less sure needs no reason: trained models are mostly too sure."""
