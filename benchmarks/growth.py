@@ -1,4 +1,4 @@
-"""What prepare and encode cost as rows grow in number and in length.
+"""What prepare and encode cost as rows grow in number and in length, and in several processes.
 
     python -m benchmarks.growth
     python -m benchmarks.growth --prepare 1000000 10000000     prepare alone, with so many rows
@@ -37,6 +37,7 @@ BOOKKEEPING = (1_000, 10_000, 100_000, 1_000_000)
 REAL = (500, 2_000, 8_000)
 LENGTHS = {8: 2_000, 32: 500, 128: 125}
 """Number of rows by words per row; the total number of words is the same."""
+PROCESSES = (1, 2, 4)
 
 ROWS = "rows.tsv"
 PREPARE = ("-m", "benchmarks.growth", "--file", ROWS)
@@ -79,6 +80,22 @@ def every_measurement(scratch: Path, real: Path) -> dict[str, list[dict]]:
         f"encode with {REAL_LAYERS} of 30 layers, words a row": [
             {"words a row": words} | real_encode(scratch, real, count, words) for words, count in LENGTHS.items()
         ],
+        **in_processes(scratch, stub, real),
+    }
+
+
+def in_processes(scratch: Path, stub: Path, real: Path) -> dict[str, list[dict]]:
+    """The cost of prepare with many rows and of encode with the real model, in several processes; the memory is the
+    first one's."""
+    return {
+        "prepare, processes": [
+            {"processes": number} | prepared(scratch / f"processes-{number}", stub, max(BOOKKEEPING), number)
+            for number in PROCESSES
+        ],
+        f"encode with {REAL_LAYERS} of 30 layers, processes": [
+            {"processes": number} | real_encode(scratch / f"processes-{number}", real, REAL[1], WORDS, number)
+            for number in PROCESSES
+        ],
     }
 
 
@@ -88,9 +105,9 @@ def prepared(scratch: Path, model: Path, count: int, processes: int = 1) -> dict
     return {"rows": count} | measure(folder, *PREPARE)
 
 
-def real_encode(scratch: Path, model: Path, count: int, words: int) -> dict:
+def real_encode(scratch: Path, model: Path, count: int, words: int, processes: int = 1) -> dict:
     """The cost of encode with the real model, on `count` rows of `words` words."""
-    folder = workspace(scratch / f"real-{count}-{words}", model, count, words)
+    folder = workspace(scratch / f"real-{count}-{words}", model, count, words, processes)
     measure(folder, *PREPARE)
     return {"rows": count} | measure(folder, "-m", "stages.encode")
 

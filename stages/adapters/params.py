@@ -25,9 +25,9 @@ use none of these."""
 ON_PROJECTIONS = ("lora", "qlora", "adalora", "vera", "ia3", "loha", "lokr", "oft", "boft")
 """The methods that adapt the projections named in `lora.target_modules`."""
 
-ON_WHOLE_WEIGHTS = ("qlora", "adalora", "prompt", "prefix", "p_tuning")
-"""The methods that cannot be used with `compute.strategy: fsdp`: packed 4-bit weights cannot be cut into shares,
-AdaLoRA computes with whole factors after each step, and prompts change the model before training does."""
+ON_WHOLE_WEIGHTS = ("adalora", "prompt", "prefix", "p_tuning")
+"""The methods that cannot be used with `compute.strategy: fsdp`: AdaLoRA computes with whole factors after each step,
+and prompts change the model before training does."""
 
 ASKS_FOR_NOTHING = {
     "lora.target_modules": "all-linear",

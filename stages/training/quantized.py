@@ -41,7 +41,14 @@ def in_four_bits(layer: nn.Linear | Conv1D, dtype: torch.dtype) -> nn.Linear:
     weight = layer.weight.detach().T if isinstance(layer, Conv1D) else layer.weight.detach()
     outputs, inputs = weight.shape
     result = Linear4bit(inputs, outputs, bias=layer.bias is not None, compute_dtype=dtype, quant_type="nf4")
-    result.weight = Params4bit(weight.contiguous(), requires_grad=False, quant_type="nf4", compress_statistics=True)
+    result.weight = Params4bit(
+        weight.contiguous(),
+        requires_grad=False,
+        quant_type="nf4",
+        compress_statistics=True,
+        quant_storage=weight.dtype,  # whatever the bytes mean: FSDP shares out tensors of numbers of one dtype
+        module=result,  # keeps the constants, which a weight loses while it is shared out
+    )
     result.bias = layer.bias
     result.support_avx512bf16_for_cpu = False  # that path rounds differently in inference, and refuses some sizes
     return result.to(device())
