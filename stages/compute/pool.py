@@ -53,23 +53,33 @@ class Processes:
         """`function` of each part, in order, computed in the processes.
 
         They get `function` as a file, in which an array that is mapped into memory is the name of its own, so that they
-        may write to it.
+        may write to it. They answer by a file, too: of a long answer in a pipe, a process that ends may leave a part,
+        for whose rest this process would wait forever.
         """
-        job, parts, begun = self.scratch / f"{next(self.names)}.pickle", iter(parts), deque()
+        job, parts, begun = self.new_file(), iter(parts), deque()
         with job.open("wb") as file:
             ByFile(file).dump(function)
         try:
             while True:
                 for part in itertools.islice(parts, WAITING * self.count - len(begun)):
+                    answer = self.new_file()
                     with naming_killed():
-                        begun.append(self.pool.submit(in_process, job, part))
+                        begun.append((self.pool.submit(in_process, job, part, answer), answer))
                 if not begun:
                     return
-                yield result(begun.popleft())
+                future, answer = begun.popleft()
+                result(future)
+                found = pickle.loads(answer.read_bytes())
+                answer.unlink()
+                yield found
         finally:
-            for future in begun:
+            for future, _ in begun:
                 future.cancel()
             job.unlink()
+
+    def new_file(self) -> Path:
+        """The path of a file of its own, which is gone with the processes."""
+        return self.scratch / f"{next(self.names)}.pickle"
 
 
 def result(future: Future) -> Any:
@@ -116,9 +126,9 @@ def end_after(ended: Connection) -> None:
     os._exit(0)
 
 
-def in_process(job: Path, part: Any) -> Any:
-    """The function in a file, of a part."""
-    return opened(job)(part)
+def in_process(job: Path, part: Any, answer: Path) -> None:
+    """Write what the function in the file `job` makes of a part to the file `answer`."""
+    answer.write_bytes(pickle.dumps(opened(job)(part)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import LAYERS
+from conftest import LAYERS, ROOT
 from families import described, labels_of, sentences, unlabelled
 from torch import nn
 
@@ -133,6 +135,16 @@ def test_several_parts_are_computed_in_other_processes_and_one_alone_in_this_one
     assert list(spread(process, [])) == []
     assert list(spread(process, [1])) == [os.getpid()]
     assert os.getpid() not in set(spread(process, range(4)))
+
+
+def test_work_that_is_left_while_long_answers_are_on_their_way_ends(tmp_path):
+    leaving = "with Processes(2) as two: next(two.map(np.ones, [3_000_000] * 100))"
+    command = f"import numpy as np; from stages.compute.pool import Processes\n{leaving}"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0
+    assert not any(tmp_path.glob(".cache/scratch/*")), "nothing is left"
 
 
 def test_a_process_that_is_killed_ends_the_work_with_one_line(tmp_path, monkeypatch):
