@@ -8,7 +8,9 @@ VENV = test -x .venv/bin/python || $(PYTHON) -m venv .venv
 INSTALL = python -m pip install --quiet --quiet --disable-pip-version-check
 # one package of requirements.lock
 INSTALL_LOCKED = sed -n '/^$(1)==/,/[^\\]$$/p' requirements.lock > .venv/$(1).lock && $(INSTALL) -r .venv/$(1).lock
-PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(HUNG)
+# a test that hangs shows where after 15 minutes, and fails
+HUNG = --max-worker-restart 0 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 # the CPU instructions that oneDNN and MKL, torch's libraries for matrix products, may use
 ISA_default = ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 ISA_avx2 = ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
@@ -24,7 +26,7 @@ all: costs .venv/installed  ## create the environment, run the pipeline, print t
 	@echo 'The whole report: metrics/report.md, metrics/summary.png'
 
 costs:
-	@echo 'The default run takes about 5 minutes on 2 cores; later runs compute only what changed.'
+	@echo 'The default run takes about 6 minutes on 2 cores; later runs compute only what changed.'
 	@echo 'It needs 3 GB of memory, 2 GB of disk, and 2 GB more for .venv (6 GB where torch comes with CUDA).'
 
 report: .venv/installed  ## run the pipeline, write report.md with the changes since REV (main); fails if the gate fails

@@ -64,7 +64,6 @@ LONG = [
     ("llama", 4, {"compute": FSDP}),  # two of them have no row of the head, which has two
     ("llama", 2, {"compute": FSDP, "peft": {"method": "full", "options": {}}, "train": {"lr": 1e-5}}),
     ("llama", 2, {"compute": FSDP, "precision": "bfloat16"}),
-    ("llama", 2, {"peft": {"method": "qlora", "options": {}}}),
     ("llama", 2, {"compute": FSDP, "peft": {"method": "qlora", "options": {}}}),
     ("llama", 2, {"compute": FSDP, "train": {"gradient_accumulation": 2, "activation_checkpointing": True}}),
     ("llama", 2, {"compute": FSDP, "train": {"seeds": [1, 2], "lora_plus_ratio": 4}}),
