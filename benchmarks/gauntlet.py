@@ -8,8 +8,8 @@
 
 Nothing but source, columns and template differs between tasks (benchmarks/tasks.py). What exists is not made again, so
 a stopped command can be repeated; remove a file or folder to make it anew. `report` keeps what it has of other tasks;
-remove benchmarks/results/gauntlet.json where params.yaml has changed. After `prepare`, the others need no network and
-no DVC: with these folders they run on another machine too. Run from the root of the repository.
+what was measured with another params.yaml it shows apart, until it is measured anew. After `prepare`, the others need
+no network and no DVC: with these folders they run on another machine too. Run from the root of the repository.
 
     .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
                                    task changes in params.yaml, by dotted keys
@@ -214,15 +214,15 @@ def read(path: Path) -> dict:
 def report(folder: Path) -> None:
     """Add the results to benchmarks/results/gauntlet.json, and write RESULTS.md and the pictures.
 
+    What it holds of other settings goes to former_gauntlet.json, and leaves that once it is measured anew.
+
     Raises:
         PipelineError: there are no results, or they were measured with different settings.
     """
     found = [read(path) for path in sorted(folder.glob("*--*.json"))]
     if not found:
         raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
-    earlier = results.measured().get("gauntlet")
     measured = [(result["task"], result["conditions"]) for result in found]
-    measured += [("gauntlet.json", earlier)] if earlier else []
     settings = {json.dumps(conditions["settings"]): name for name, conditions in measured}
     if len(settings) > 1:
         different = " and ".join(f"{name} with {setting}" for setting, name in settings.items())
@@ -230,12 +230,20 @@ def report(folder: Path) -> None:
             f"{folder}: expected results of one params.yaml, found {different}; remove the old ones and run these again"
         )
     order = {"tasks": TASKS, "models": MODELS}
-    values = standings.summarized(found, **order)
+    values, conditions = standings.summarized(found, **order), [conditions for _, conditions in measured]
+    parts = results.measured()
+    earlier, former = parts.get("gauntlet"), parts.get("former_gauntlet")
+    if earlier and earlier["settings"] != conditions[0]["settings"]:
+        earlier, former = None, earlier
     if earlier:
-        values = standings.joined(earlier["values"], values, **order)
-    hardware = dict.fromkeys(part for _, one in measured for part in one["hardware"].split(" and "))
-    conditions = {"hardware": " and ".join(sorted(hardware)), "settings": found[0]["conditions"]["settings"]}
-    results.save("gauntlet", values, conditions)
+        values, conditions = standings.joined(earlier["values"], values, **order), [*conditions, earlier]
+    hardware = dict.fromkeys(part for one in conditions for part in one["hardware"].split(" and "))
+    shared = {"hardware": " and ".join(sorted(hardware)), "settings": conditions[0]["settings"]}
+    results.save("gauntlet", values, shared)
+    if former and any((left := standings.left(former["values"], values)).values()):
+        results.save("former_gauntlet", left, {key: former[key] for key in shared})
+    else:
+        results.remove("former_gauntlet")
     results.report()
 
 

@@ -22,6 +22,11 @@ def save(part: str, values: dict, conditions: dict | None = None) -> None:
     files.write_json(FOLDER / f"{part}.json", (conditions or conditions_here()) | {"values": values})
 
 
+def remove(part: str) -> None:
+    """Forget what a part measured, if it did."""
+    (FOLDER / f"{part}.json").unlink(missing_ok=True)
+
+
 def conditions_here() -> dict:
     """The hardware, and the settings that time depends on most."""
     has = torch.cpu.get_capabilities()
@@ -293,7 +298,7 @@ SECTIONS = {
     part.__name__: part
     for part in (
         *(repeated, full, bfloat16, methods, labels, share, inference, startup, growth),
-        *(standings.gauntlet, variants, abstention),
+        *(standings.gauntlet, standings.former_gauntlet, variants, abstention),
     )
 }
 

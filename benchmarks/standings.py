@@ -72,6 +72,15 @@ def joined(earlier: dict, found: dict, *, tasks: Iterable[str], models: Iterable
     }
 
 
+def left(former: dict, found: dict) -> dict[str, list[dict]]:
+    """What `found` lacks of `former`; both, and what is returned, are as `summarized` returns them."""
+    measured = [(one["task"], one.get("model")) for part in found.values() for one in part]
+    return {
+        part: [one for one in every if (one["task"], one.get("model")) not in measured]
+        for part, every in former.items()
+    }
+
+
 def setting(result: dict) -> dict[str, Any]:
     """One task with one model. Scores and gains are lists: value, low and high end of the 95 % interval."""
     return {
@@ -137,6 +146,17 @@ def gauntlet(values: dict) -> str:
         scores_table(settings, CLASS_SCORES),
         scores_table(settings, NUMBER_SCORES),
         "</details>",
+    )
+
+
+def former_gauntlet(values: dict) -> str:
+    """What is not measured anew yet."""
+    return paragraphs(
+        "### With former settings",
+        "What is not measured anew yet.",
+        "\n".join(f"- {line}" for line in conclusions(values["settings"])),
+        shuffled_line(values["shuffled"]),
+        standings_table(values["settings"]),
     )
 
 

@@ -153,8 +153,17 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
     assert [f"| {task} | tiny | accuracy: " in page for task in ("tiny", "other")] == [True, True]
 
     gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
-    with pytest.raises(PipelineError, match=r"found other with .* and gauntlet\.json with"):
-        gauntlet.report(tiny.results)
+    gauntlet.report(tiny.results)
+    page = (tmp_path / "HERE/RESULTS.md").read_text()
+    anew, former = page.split("### With former settings")
+    assert [part.count("| tiny | tiny | accuracy: ") for part in (anew, former)] == [0, 1]
+    assert [part.count("| other | tiny | accuracy: ") for part in (anew, former)] == [1, 0]
+    assert "`model.layers: 99`" in anew
+    assert "`model.layers: 99`" not in former
+
+    path.write_text(json.dumps(result | {"conditions": other["conditions"]}))
+    gauntlet.report(tiny.results)
+    assert "### With former settings" not in (tmp_path / "HERE/RESULTS.md").read_text()
 
 
 def test_variants_encode_once_for_each_depth_and_are_not_run_again(tiny, tmp_path, monkeypatch):
