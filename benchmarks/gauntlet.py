@@ -214,7 +214,7 @@ def read(path: Path) -> dict:
 def report(folder: Path) -> None:
     """Add the results to benchmarks/results/gauntlet.json, and write RESULTS.md and the pictures.
 
-    What it holds of other settings goes to former_gauntlet.json, and leaves that once it is measured anew.
+    Earlier results with other settings are moved to former_gauntlet.json, each until its task is measured anew.
 
     Raises:
         PipelineError: there are no results, or they were measured with different settings.

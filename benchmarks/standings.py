@@ -150,10 +150,10 @@ def gauntlet(values: dict) -> str:
 
 
 def former_gauntlet(values: dict) -> str:
-    """What is not measured anew yet."""
+    """Results with the settings before the last change, of tasks that have not been measured since."""
     return paragraphs(
         "### With former settings",
-        "What is not measured anew yet.",
+        "Tasks that have not been measured since the settings changed.",
         "\n".join(f"- {line}" for line in conclusions(values["settings"])),
         shuffled_line(values["shuffled"]),
         standings_table(values["settings"]),

@@ -21,22 +21,26 @@ MODEL = "SmolLM2-135M"
 DEPTH = "lora.top_layers"
 """The one key of all variants that decides what `encode` stores."""
 
+WITH_TWO_LAYERS = {
+    "seed 1": {"train.seeds": 1},
+    "seed 2": {"train.seeds": 2},
+    "half the learning rate": {"train.lr": 5e-4},
+    "twice the learning rate": {"train.lr": 2e-3},
+    "3 epochs": {"train.epochs": 3},
+    "rank 32": {"lora.r": 32, "lora.alpha": 64},
+    "dropout": {"lora.dropout": 0.1},
+    "label smoothing": {"train.label_smoothing": 0.1},
+    "LoRA+": {"train.lora_plus_ratio": 8, "train.lr": 5e-4},
+    "start from the label words": {"lora.head_init": "label_words"},
+}
+
 VARIANTS = {
     "the defaults": {},
     "seed 1": {"train.seeds": 1},
     "seed 2": {"train.seeds": 2},
     "6 layers": {DEPTH: 6},
     "2 layers": {DEPTH: 2},
-    "2 layers, seed 1": {DEPTH: 2, "train.seeds": 1},
-    "2 layers, seed 2": {DEPTH: 2, "train.seeds": 2},
-    "half the learning rate": {DEPTH: 2, "train.lr": 5e-4},
-    "twice the learning rate": {DEPTH: 2, "train.lr": 2e-3},
-    "3 epochs": {DEPTH: 2, "train.epochs": 3},
-    "rank 32": {DEPTH: 2, "lora.r": 32, "lora.alpha": 64},
-    "dropout": {DEPTH: 2, "lora.dropout": 0.1},
-    "label smoothing": {DEPTH: 2, "train.label_smoothing": 0.1},
-    "LoRA+": {DEPTH: 2, "train.lora_plus_ratio": 8, "train.lr": 5e-4},
-    "start from the label words": {DEPTH: 2, "lora.head_init": "label_words"},
+    **{f"2 layers, {name}": {DEPTH: 2} | changes for name, changes in WITH_TWO_LAYERS.items()},
 }
 """What differs from params.yaml, by dotted keys. Those of one depth stand together."""
 
