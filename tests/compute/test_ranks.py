@@ -75,6 +75,8 @@ LONG = [
     [("llama", 2, {}), *(pytest.param(*one, marks=pytest.mark.long) for one in LONG)],
 )
 def test_processes_that_share_each_batch_train_as_one_does(family, processes, sections, encoded):
+    if sections.get("peft", {}).get("method") == "qlora":
+        pytest.importorskip("bitsandbytes")
     encoded(family)
     scores, weights, _ = trained(1, **sections)
     found, same, _ = trained(processes, **sections)
