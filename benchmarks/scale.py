@@ -8,10 +8,16 @@ points of `benchmarks.growth`. Computing grows with the products: 2 operations a
 backward, as the weights themselves get no gradient (Kaplan et al. 2020, Scaling Laws for Neural Language Models,
 section 2.1, has 2 and 4 for a model that is trained whole). Attention between tokens is left out: it is small for texts
 shorter than six times the hidden size. The rate is the machine's matmul rate times the share of it that
-`benchmarks.share` found. Nothing is measured here: the output is arithmetic.
+`benchmarks.share` found.
+
+Workers divide the computing among them, each with the machine's whole rate, and that share of `prepare` which runs in
+parts (Amdahl 1967, Validity of the single processor approach). Each that is started adds seconds. The share and the
+seconds are fitted on the points of 1 to 4 processes, which shared the cores of one machine: workers with cores of their
+own start sooner. Nothing is measured here: the output is arithmetic.
 """
 
 import argparse
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +28,9 @@ from stages.reporting.markdown import table
 
 TEST_SHARE = 0.2
 """Of the rows, by default."""
+
+PREPARE, ENCODE = "prepare, processes", "encode with 6 of 30 layers, processes"
+"""The measurements that say what several processes change."""
 
 UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 """Each with its seconds."""
@@ -71,11 +80,16 @@ def main() -> None:
     options = vars(arguments())
     counts = options.pop("rows")
     growth, share = (results.measured()[part] for part in ("growth", "share"))
-    print(f"Fitted on {growth['hardware']} (benchmarks.growth) and {share['hardware']} (benchmarks.share).\n")
+    divided, start_prepare = in_processes(growth["values"][PREPARE], cores(growth["hardware"]))
+    print(f"Fitted on {growth['hardware']} (benchmarks.growth) and {share['hardware']} (benchmarks.share).")
+    print(
+        f"Workers divide what the model computes among them, and {divided:.0%} of prepare. Each further one takes "
+        f"{starting(growth['values'][ENCODE]):.1f} s, in prepare {start_prepare:.1f} s.\n"
+    )
     for rows in counts:
         setting = Setting(rows=rows, **options)
         print(f"{rows:,.0f} rows of {setting.tokens:g} tokens, {setting.workers} worker(s):\n")
-        print(shown(costs(setting, growth["values"], share["values"]["float32"])) + "\n")
+        print(shown(costs(setting, growth["values"], share["values"]["float32"], cores(growth["hardware"]))) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -88,33 +102,41 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def costs(setting: Setting, growth: dict, share: dict) -> dict[str, Cost]:
+def costs(setting: Setting, growth: dict, share: dict, cores: int) -> dict[str, Cost]:
     """The cost of every stage that grows, by its name.
 
     Args:
-        growth: what `benchmarks.growth` measured; share: what `benchmarks.share` measured in float32.
+        growth: what `benchmarks.growth` measured, on so many `cores`.
+        share: what `benchmarks.share` measured in float32.
     """
     rows, tokens, weights = setting.rows, setting.rows * setting.tokens, setting.parameters * setting.bytes
     rate = setting.rate or 1e9 * share["gflops"]["frozen"]
     frozen, top = (operations / rate for operations in setting.operations)
     prepare, tokenize = growth["prepare, rows"], growth["encode with a stub model, rows"]
     memory = weights + 2**20 * at(tokenize, "peak MiB", rows)
+    divided, start_prepare = in_processes(growth[PREPARE], cores)
+    start = starting(growth[ENCODE]) * (setting.workers - 1)
 
-    def computed(seconds_per_token: float, kind: str, of: float = 1.0) -> float:
-        return of * tokens * seconds_per_token / share["share"][kind] / setting.workers
+    def computed(seconds_per_token: float, kind: str) -> float:
+        return start + tokens * seconds_per_token / share["share"][kind] / setting.workers
 
     return {
-        "prepare": Cost(seconds=at(prepare, "seconds", rows), memory=2**20 * at(prepare, "peak MiB", rows), disk=0),
+        "prepare": Cost(
+            seconds=at(prepare, "seconds", rows) * (1 - divided + divided / setting.workers)
+            + start_prepare * (setting.workers - 1),
+            memory=2**20 * at(prepare, "peak MiB", rows),
+            disk=0,
+        ),
         "encode": Cost(
             seconds=at(tokenize, "seconds", rows) + computed(frozen, "encode"), memory=memory, disk=setting.states
         ),
         "baseline": Cost(
-            seconds=computed(top, "encode") + computed(frozen + top, "encode", TEST_SHARE),
+            seconds=computed(top + TEST_SHARE * (frozen + top), "encode"),
             memory=memory,
             disk=4 * rows * setting.hidden,
         ),
         "train": Cost(seconds=computed(2 * top, "fused"), memory=memory, disk=0),
-        "evaluate": Cost(seconds=computed(top, "encode", TEST_SHARE), memory=memory, disk=0),
+        "evaluate": Cost(seconds=computed(TEST_SHARE * top, "encode"), memory=memory, disk=0),
     }
 
 
@@ -122,6 +144,26 @@ def at(points: list[dict], key: str, rows: float) -> float:
     """What the points say of so many rows: a constant and a slope, by least squares of the relative errors."""
     counts, values = (np.array([point[name] for point in points], dtype=float) for name in ("rows", key))
     return float(np.polyval(np.polyfit(counts, values, 1, w=1 / values), rows))
+
+
+def in_processes(points: list[dict], cores: int) -> tuple[float, float]:
+    """What the points say of work that takes a core a process, by least squares: the share of it that processes divide
+    among them, and the seconds that each further one takes."""
+    counts, seconds = (np.array([point[name] for point in points], dtype=float) for name in ("processes", "seconds"))
+    terms = np.stack([np.ones_like(counts), 1 / np.minimum(counts, cores), counts - 1], axis=1)
+    whole, divided, start = np.linalg.lstsq(terms, seconds)[0]
+    return float(divided / (whole + divided)), float(start)
+
+
+def starting(points: list[dict]) -> float:
+    """The seconds that each further process takes, by least squares, where one uses all cores already."""
+    counts, seconds = (np.array([point[name] for point in points], dtype=float) for name in ("processes", "seconds"))
+    return float(np.polyfit(counts, seconds, 1)[0])
+
+
+def cores(hardware: str) -> int:
+    """The number of cores in what `results.conditions_here` says of the hardware."""
+    return int(re.search(r"(\d+) cores", hardware)[1])
 
 
 def shown(found: dict[str, Cost]) -> str:

@@ -104,18 +104,24 @@ def test_a_part_that_fails_or_takes_too_long_leaves_what_it_found():
 MEASURED = {
     name: [{"rows": rows, "seconds": 10 + rows / 1_000, "peak MiB": 400 + rows / 10_000} for rows in (1e3, 1e4, 1e6)]
     for name in ("prepare, rows", "encode with a stub model, rows")
+} | {
+    scale.PREPARE: [{"processes": 1, "seconds": 100}, {"processes": 2, "seconds": 82}, {"processes": 4, "seconds": 86}],
+    scale.ENCODE: [{"processes": number, "seconds": 40 + 3 * number} for number in (1, 2, 4)],
 }
 SHARE = {"gflops": {"frozen": 100}, "share": {"encode": 0.5, "fused": 0.25}}
 
 
-def test_the_predicted_costs_go_through_the_measured_points_and_workers_share_the_computing_alone():
-    one, four = (scale.costs(scale.Setting(rows=1e6, workers=workers), MEASURED, SHARE) for workers in (1, 4))
-    assert one["prepare"].seconds == four["prepare"].seconds == pytest.approx(1_010)
+def test_the_predicted_costs_go_through_the_measured_points_and_workers_share_what_can_be_divided():
+    one, four = (scale.costs(scale.Setting(rows=1e6, workers=workers), MEASURED, SHARE, 2) for workers in (1, 4))
+    assert one["prepare"].seconds == pytest.approx(1_010)
+    # 100 = 60 + 40, 82 = 60 + 40 / 2 + 2, 86 = 60 + 40 / 2 + 3 * 2, on two cores
+    assert four["prepare"].seconds == pytest.approx(1_010 * (0.6 + 0.4 / 4) + 3 * 2)
     assert one["prepare"].memory == pytest.approx(500 * 2**20)
     frozen, top = scale.Setting(rows=1e6).operations
     assert one["encode"].seconds == pytest.approx(1_010 + 25e6 * frozen / 50e9)
-    assert four["encode"].seconds == pytest.approx(1_010 + 25e6 * frozen / 200e9)
-    assert one["train"].seconds == pytest.approx(4 * four["train"].seconds) == pytest.approx(25e6 * 2 * top / 25e9)
+    assert four["encode"].seconds == pytest.approx(1_010 + 25e6 * frozen / 200e9 + 3 * 3)
+    assert one["train"].seconds == pytest.approx(25e6 * 2 * top / 25e9)
+    assert four["train"].seconds == pytest.approx(one["train"].seconds / 4 + 3 * 3)
     assert one["encode"].disk == 1e6 * 25 * 576 * 4
 
 
@@ -123,5 +129,6 @@ def test_the_costs_are_printed_for_every_number_of_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["scale", "--rows", "1e4", "1e8", "--workers", "8", "--rate", "1e14"])
     scale.main()
     said = capsys.readouterr().out
+    assert "% of prepare. Each further one takes " in said
     assert "10,000 rows of 25 tokens, 8 worker(s):" in said and "100,000,000 rows" in said
     assert said.count("| encode | ") == 2
