@@ -43,6 +43,12 @@ def test_the_recipes_are_proper_shell(script):
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
+def test_the_job_array_asks_for_gpus_in_a_way_that_slurm_accepts():
+    (options,) = re.findall(r"^#SBATCH (.*)", ARRAY, re.MULTILINE)
+    # sbatch: --gpus-per-task used without either --gpus or -n/--ntasks is not allowed
+    assert "--gpus=" in options
+
+
 @pytest.fixture
 def cluster(project: Project, own_sources: None, tmp_path: Path) -> Callable[[str, int], subprocess.Popen]:
     """A function that starts a job array's task, by its script and number, in the folder of a project."""
