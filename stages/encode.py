@@ -60,6 +60,7 @@ def main() -> None:
         for warning in (cut_warning(metrics), tokens.unknown_warning(tokenized["train"], tokenizer)):
             if warning:
                 progress.say(warning)
+        del tokenized  # mapped from files in `scratch`
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced
             with parallel.spread_over(engine.workers(params.compute)):
@@ -322,8 +323,7 @@ def check_size(tokens: int, about: store.About, max_gb: float, *, kept: int = 0)
         PipelineError: they do not.
     """
     needed = size(tokens, hidden_size=about.hidden_size, dtype=about.dtype)
-    gigabytes = needed / 1e9
-    if gigabytes > max_gb:
+    if (gigabytes := needed / 1e9) > max_gb:
         raise errors.PipelineError(
             f"encode: expected the stored states to fit encode.max_gb = {max_gb}, "
             f"they need {gigabytes:.2f} GB; raise it, halve them with encode.dtype: bfloat16, "

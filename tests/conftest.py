@@ -300,6 +300,21 @@ def restored(project: Project):
     project.run("dvc", "checkout", "--quiet", "--force")
 
 
+@pytest.fixture
+def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files do not go as long as this process has mapped them into memory: as on NFS, they get another name."""
+    unlink = os.unlink
+
+    def renaming(path: str | os.PathLike, *, dir_fd: int | None = None) -> None:
+        full = Path(path) if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink() / path
+        if str(full) in Path("/proc/self/maps").read_text():
+            full.rename(full.with_name(f".nfs-{full.name}"))
+        else:
+            unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", renaming)
+
+
 @pytest.fixture(scope="session")
 def finished(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the stages and commands read and write, of which tests make copies."""

@@ -564,3 +564,10 @@ def test_a_model_and_a_file_of_the_users_own_need_few_changes_and_go_all_the_way
     assert found["label"].tolist() == table["tuned"].tolist()
     np.testing.assert_allclose(found["score"], table["probability"], atol=1e-4)
     assert set(table["label"]) == {"liked", "disliked"}
+
+
+@pytest.mark.parametrize("stage", ["prepare", "encode", "baseline", "train", "evaluate"])
+def test_a_stage_leaves_nothing_behind_on_nfs(stage, restored, nfs, own_sources):
+    restored.call(stage)
+    hidden = [path for path in restored.folder.rglob(".*") if re.search("nfs-|unfinished", path.name)]
+    assert hidden == []

@@ -155,13 +155,17 @@ def replacing(path: Path) -> Iterator[Path]:
 def scratch() -> Iterator[Path]:
     """Yield a folder for what is not needed after the block: in the repository, unless that cannot be written to."""
     place = temporary(paths.SCRATCH / "stage") if os.access(".", os.W_OK) else contextlib.nullcontext()
-    with place as home, tempfile.TemporaryDirectory(dir=home) as folder:  # not locked, as `temporary` may have to
+    # another folder in it, which is not locked, as `temporary` may have to
+    with place as home, tempfile.TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and remove those that processes which are gone have left there.
+
+    It is removed after the block, except for what the disk does not give up: NFS keeps a file that is still mapped into
+    memory, under another name, as long as it is.
 
     A folder is locked as long as its process, or a child of it, is alive: unlike a process's number, which another
     process may have got since, a lock also tells the truth between containers and machines that share a disk.
@@ -172,7 +176,8 @@ def temporary(path: Path) -> Iterator[Path]:
             with locked(left) as gone:
                 if gone:
                     shutil.rmtree(left, ignore_errors=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:60]}-", suffix=UNFINISHED)
+        named = {"prefix": f".{path.name[:60]}-", "suffix": UNFINISHED}
+        folder = tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True, **named)
         lock = contextlib.ExitStack()
         lock.enter_context(locked(Path(folder.name)))
     with folder as name, lock:

@@ -49,7 +49,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
                 stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
             raise
         with changing():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def changing() -> contextlib.AbstractContextManager:

@@ -249,6 +249,19 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert sorted(path.name for path in tmp_path.iterdir()) == [".notes-mine.unfinished", "other"]
 
 
+def test_a_file_that_nfs_keeps_fails_no_stage_and_is_removed_later(tmp_path, nfs):
+    (tmp_path / "out").mkdir()
+    np.save(tmp_path / "out/mapped.npy", np.arange(3))
+    mapped = np.load(tmp_path / "out/mapped.npy", mmap_mode="r")
+    with files.replacing(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.rglob(".nfs*")] == [".nfs-mapped.npy"]
+    del mapped
+    files.write_text(tmp_path / "other", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
 def test_outputs_can_be_read_by_those_who_may_read_what_the_user_makes(tmp_path):
     before = os.umask(0o022)
     try:

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages import train
@@ -54,6 +55,17 @@ def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
     with place():
         pass
     assert interrupted() == (folder, [])
+
+
+def test_a_file_that_nfs_keeps_is_no_error_and_nothing_is_taken_up(nfs):
+    with place() as folder:
+        np.save(folder / "mapped.npy", np.arange(3))
+        mapped = np.load(folder / "mapped.npy", mmap_mode="r")
+        (folder / "kept").touch()
+    assert mapped[2] == 2
+    with place() as again:
+        assert again == folder
+        assert [path.name for path in again.iterdir()] == [".nfs-mapped.npy"]
 
 
 def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alone(capsys):
