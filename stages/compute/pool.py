@@ -53,8 +53,8 @@ class Processes:
         """`function` of each part, in order, computed in the processes.
 
         They get `function` as a file, in which an array that is mapped into memory is the name of its own, so that they
-        may write to it. They answer by a file, too: of a long answer in a pipe, a process that ends may leave a part,
-        for whose rest this process would wait forever.
+        may write to it. Each answers with a file as well: if one ended while it sent a long answer through a pipe, this
+        process would wait forever for the rest.
         """
         job, parts, begun = self.new_file(), iter(parts), deque()
         with job.open("wb") as file:

@@ -46,7 +46,7 @@ def in_four_bits(layer: nn.Linear | Conv1D, dtype: torch.dtype) -> nn.Linear:
         requires_grad=False,
         quant_type="nf4",
         compress_statistics=True,
-        quant_storage=weight.dtype,  # whatever the bytes mean: FSDP shares out tensors of numbers of one dtype
+        quant_storage=weight.dtype,  # whatever the bytes mean: FSDP shares out floats only
         module=result,  # keeps the constants, which a weight loses while it is shared out
     )
     result.bias = layer.bias
