@@ -1,6 +1,8 @@
 """Tiny models, tiny datasets and a local package index: nothing here needs a network."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import importlib
 import io
@@ -302,17 +304,25 @@ def restored(project: Project):
 
 @pytest.fixture
 def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files do not go as long as this process has mapped them into memory: as on NFS, they get another name."""
-    unlink = os.unlink
+    """As on NFS, a file does not go as long as this process has opened it or mapped it into memory: it gets another
+    name; and other machines are told of locks on files that are open for writing alone, so there are no others."""
+    unlink, flock = os.unlink, fcntl.flock
 
     def renaming(path: str | os.PathLike, *, dir_fd: int | None = None) -> None:
         full = Path(path) if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink() / path
-        if str(full) in Path("/proc/self/maps").read_text():
+        opened = {os.path.realpath(handle) for handle in Path("/proc/self/fd").iterdir()}
+        if str(full) in opened or str(full) in Path("/proc/self/maps").read_text():
             full.rename(full.with_name(f".nfs-{full.name}"))
         else:
             unlink(path, dir_fd=dir_fd)
 
+    def shared(handle: int, operation: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(handle, operation)
+
     monkeypatch.setattr(os, "unlink", renaming)
+    monkeypatch.setattr(fcntl, "flock", shared)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from conftest import sentences
 from safetensors.torch import load_file, save_file
 
 from stages import predict
-from stages.common import errors, paths
+from stages.common import errors, files, paths
 from stages.rows import formats
 from stages.serving.answers import Classifier
 from stages.streaming import outputs, tables
@@ -176,8 +176,8 @@ def memory(inside):
 
 def left():
     """What runs have left beside what the test has made."""
-    cached = Path(".cache").rglob("*")
-    return [path for path in (*cached, *Path().glob("*answers*")) if path.parent.name == "scratch" or path.is_file()]
+    found = (*Path(".cache").rglob("*"), *Path().glob("*answers*"))
+    return [path for path in found if path.parent.name == "scratch" or (path.is_file() and path.name != files.LOCK)]
 
 
 def test_files_at_urls_are_answered_as_files_here_and_the_answers_go_there(memory, run):

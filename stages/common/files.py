@@ -34,7 +34,7 @@ DIGITS = 5
 PLOT_DIGITS = 4
 """Significant digits of a number that is drawn."""
 
-FILE, FOLDER = "a file", "a folder"
+FILE, FOLDER, LOCK = "a file", "a folder", ".lock"
 
 KINDS = {
     stat.S_IFREG: FILE,
@@ -155,7 +155,6 @@ def replacing(path: Path) -> Iterator[Path]:
 def scratch() -> Iterator[Path]:
     """Yield a folder for what is not needed after the block: in the repository, unless that cannot be written to."""
     place = temporary(paths.SCRATCH / "stage") if os.access(".", os.W_OK) else contextlib.nullcontext()
-    # another folder in it, which is not locked, as `temporary` may have to
     with place as home, tempfile.TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -164,32 +163,32 @@ def scratch() -> Iterator[Path]:
 def temporary(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and remove those that processes which are gone have left there.
 
-    It is removed after the block, except for what the disk does not give up: NFS keeps a file that is still mapped into
-    memory, under another name, as long as it is.
-
     A folder is locked as long as its process, or a child of it, is alive: unlike a process's number, which another
-    process may have got since, a lock also tells the truth between containers and machines that share a disk.
+    process may have got since, a lock also tells the truth between containers and machines that share a disk. What the
+    disk does not give up stays for later: NFS keeps a file, under another name, as long as it is mapped into memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent, wait=True):  # so that no process finds a folder that is made, but not locked yet
-        for left in path.parent.glob(f".*-*{UNFINISHED}"):
-            with locked(left) as gone:
-                if gone:
-                    shutil.rmtree(left, ignore_errors=True)
-        named = {"prefix": f".{path.name[:60]}-", "suffix": UNFINISHED}
-        folder = tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True, **named)
-        lock = contextlib.ExitStack()
-        lock.enter_context(locked(Path(folder.name)))
-    with folder as name, lock:
-        yield Path(name)
+    for left in path.parent.glob(f".*-*{UNFINISHED}"):
+        with locked(left) as gone:
+            pass
+        if gone:
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:60]}-"))
+    folder = made.with_name(made.name + UNFINISHED)
+    try:
+        with locked(made):
+            yield made.rename(folder)  # locked before others find it
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[bool | None]:
-    """Hold the lock of a folder; yields whether it was to be had, or None where there is no folder, or are no locks."""
+    """Hold the lock of a folder; yields whether it was to be had, or None where there is no folder, or are no locks. It
+    is that of a file in the folder: NFS does not tell other machines of a lock on the folder itself."""
     with contextlib.ExitStack() as opened:
         try:
-            handle = os.open(folder, os.O_RDONLY)
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, mode=0o666)
             opened.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True

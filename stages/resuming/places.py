@@ -49,13 +49,14 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
                 stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
             raise
         with changing():
+            held.close()  # NFS removes no file that is open
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def changing() -> contextlib.AbstractContextManager:
     """Hold back other processes that make or remove a folder, so that none locks one that is gone."""
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    return files.locked(paths.CHECKPOINTS, wait=True)
+    return files.locked(paths.CHECKPOINTS.parent, wait=True)
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
@@ -71,7 +72,7 @@ def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:
 
 def clear(days: float) -> None:
     """Remove what runs left that did not write for so many days."""
-    for folder in paths.CHECKPOINTS.glob("*"):
+    for folder in paths.CHECKPOINTS.glob("*/"):
         if time.time() - written(folder) > days * 86_400:
             shutil.rmtree(folder, ignore_errors=True)
 

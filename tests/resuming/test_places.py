@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stages import train
+from stages.common import files
 from stages.params import Params
 from stages.resuming import places
 
@@ -21,10 +22,15 @@ def inside(tmp_path, monkeypatch):
     (tmp_path / "rows/one").write_text("1")
 
 
+def names(folder):
+    """What is in a folder besides its lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != files.LOCK)
+
+
 def interrupted(settings=(), days=1.0):
     """Where a run was that was interrupted; what an earlier one left there."""
     with pytest.raises(KeyboardInterrupt), place(settings, days) as folder:
-        found = sorted(path.name for path in folder.iterdir())
+        found = names(folder)
         (folder / "kept").touch()
         raise KeyboardInterrupt
     return folder, found
@@ -65,7 +71,7 @@ def test_a_file_that_nfs_keeps_is_no_error_and_nothing_is_taken_up(nfs):
     assert mapped[2] == 2
     with place() as again:
         assert again == folder
-        assert [path.name for path in again.iterdir()] == [".nfs-mapped.npy"]
+        assert names(again) == [".nfs-mapped.npy"]
 
 
 def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alone(capsys):
@@ -74,9 +80,9 @@ def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alon
         assert first == kept
         with place() as second:
             assert second != first
-            assert not any(second.iterdir())
+            assert names(second) == []
             (second / "own").touch()
-        assert [path.name for path in first.iterdir()] == ["kept"]
+        assert names(first) == ["kept"]
         assert not second.exists()
         with pytest.raises(KeyboardInterrupt) as stopped, place():
             raise KeyboardInterrupt
@@ -108,7 +114,7 @@ def test_other_settings_inputs_and_code_have_a_place_of_their_own(path, tmp_path
 
 def test_what_no_run_has_written_to_for_days_is_removed():
     old, _ = interrupted({"lr": 1})
-    for path in (old / "kept", old):
+    for path in (*old.iterdir(), old):
         os.utime(path, times=(time.time() - 2 * 86_400,) * 2)
     interrupted(days=3)
     assert old.exists()
