@@ -13,7 +13,8 @@ shorter than six times the hidden size. The rate is the machine's matmul rate ti
 Workers divide the computing among them, each with the machine's whole rate, and that share of `prepare` which runs in
 parts (Amdahl 1967, Validity of the single processor approach). Each that is started adds seconds. The share and the
 seconds are fitted on the points of 1 to 4 processes, which shared the cores of one machine: workers with cores of their
-own start sooner. Nothing is measured here: the output is arithmetic.
+own start sooner. For `prepare` these are three points of three unknowns: a second of noise moves the share by up to ten
+points. Nothing is measured here: the output is arithmetic.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def main() -> None:
     divided, start_prepare = in_processes(growth["values"][PREPARE], cores(growth["hardware"]))
     print(f"Fitted on {growth['hardware']} (benchmarks.growth) and {share['hardware']} (benchmarks.share).")
     print(
-        f"Workers divide what the model computes among them, and {divided:.0%} of prepare. Each further one takes "
+        f"Workers divide what the model computes among them, and {divided:.0%} of prepare. Each further worker takes "
         f"{starting(growth['values'][ENCODE]):.1f} s, in prepare {start_prepare:.1f} s.\n"
     )
     for rows in counts:
@@ -148,7 +149,7 @@ def at(points: list[dict], key: str, rows: float) -> float:
 
 def in_processes(points: list[dict], cores: int) -> tuple[float, float]:
     """What the points say of work that takes a core a process, by least squares: the share of it that processes divide
-    among them, and the seconds that each further one takes."""
+    among them, and the seconds that each further one takes. On a single core they cannot say it."""
     counts, seconds = (np.array([point[name] for point in points], dtype=float) for name in ("processes", "seconds"))
     terms = np.stack([np.ones_like(counts), 1 / np.minimum(counts, cores), counts - 1], axis=1)
     whole, divided, start = np.linalg.lstsq(terms, seconds)[0]

@@ -129,6 +129,6 @@ def test_the_costs_are_printed_for_every_number_of_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["scale", "--rows", "1e4", "1e8", "--workers", "8", "--rate", "1e14"])
     scale.main()
     said = capsys.readouterr().out
-    assert "% of prepare. Each further one takes " in said
+    assert "% of prepare. Each further worker takes " in said
     assert "10,000 rows of 25 tokens, 8 worker(s):" in said and "100,000,000 rows" in said
     assert said.count("| encode | ") == 2

@@ -177,7 +177,8 @@ def memory(inside):
 def left():
     """What runs have left beside what the test has made."""
     found = (*Path(".cache").rglob("*"), *Path().glob("*answers*"))
-    return [path for path in found if path.parent.name == "scratch" or (path.is_file() and path.name != files.LOCK)]
+    kept = (path for path in found if path.parent.name == "scratch" or path.is_file())
+    return [path for path in kept if path != paths.CHECKPOINTS.with_suffix(files.LOCK)]
 
 
 def test_files_at_urls_are_answered_as_files_here_and_the_answers_go_there(memory, run):

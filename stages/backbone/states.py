@@ -4,6 +4,8 @@ The files hold the rows in the order of their source, which stays when a row is 
 does not. DVC transfers files in parallel, and of the files only those that changed.
 """
 
+import errno
+import os
 import resource
 import zlib
 from collections.abc import Callable
@@ -16,7 +18,6 @@ import numpy as np
 import torch
 
 from stages.backbone.device import to_cpu
-from stages.common import files
 
 FILES = "states-*.npy"
 """The files of a split; in the place of the star is their number."""
@@ -120,8 +121,25 @@ def create_files(folder: Path, sizes: list[int], *, hidden_size: int, dtype: str
     for number, tokens in enumerate(sizes):
         path = folder / file_name(number)
         arrays.append(np.lib.format.open_memmap(path, "w+", STORED_AS[dtype], (tokens, hidden_size)))
-        files.reserve(path)
+        reserve(path)
     return arrays
+
+
+def reserve(path: Path) -> None:
+    """Give a file whose size is set its space on the disk: else a full disk ends the process that writes to its memory
+    map by a signal (SIGBUS).
+
+    Raises:
+        OSError: there is not enough.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS has none
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot
+                raise
 
 
 def open_files(folder: Path, mode: str) -> list[np.ndarray]:

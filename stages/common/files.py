@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -168,27 +169,36 @@ def temporary(path: Path) -> Iterator[Path]:
     disk does not give up stays for later: NFS keeps a file, under another name, as long as it is mapped into memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".*-*{UNFINISHED}"):
-        with locked(left) as gone:
-            pass
-        if gone:
-            shutil.rmtree(left, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:60]}-"))
-    folder = made.with_name(made.name + UNFINISHED)
-    try:
+    for folder in path.parent.glob(f".*-*{UNFINISHED}"):
+        if is_left(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    named = {"prefix": f".{path.name[:60]}-", "suffix": UNFINISHED}
+    with tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True, **named) as name:
+        made = Path(name, f"{LOCK}-made")
+        made.touch()
         with locked(made):
-            yield made.rename(folder)  # locked before others find it
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            yield made.rename(Path(name, LOCK)).parent  # with this name it is locked already
+
+
+def is_left(folder: Path) -> bool:
+    """Whether the process of a temporary folder is gone. A folder without a lock is being made or removed, or was, if
+    that is an hour ago."""
+    lock = folder / LOCK
+    with contextlib.suppress(OSError):
+        if lock.exists():
+            with locked(lock) as held:
+                return bool(held)
+        return time.time() - folder.stat().st_mtime > 3_600
+    return False
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[bool | None]:
-    """Hold the lock of a folder; yields whether it was to be had, or None where there is no folder, or are no locks. It
-    is that of a file in the folder: NFS does not tell other machines of a lock on the folder itself."""
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool | None]:
+    """Hold the lock of a file; yields whether it was to be had, or None where there are no locks. On a folder it could
+    be held, too, but NFS would not tell other machines."""
     with contextlib.ExitStack() as opened:
         try:
-            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, mode=0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o666)
             opened.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True
@@ -286,23 +296,6 @@ def check_space(path: Path, needed: int, *, advice: str = "") -> None:
             f"{path}: expected {needed / 1e9:.3g} GB of free space (DVC's cache takes as much again where it is on "
             f"another disk or copies: cache.type), found {free / 1e9:.3g} GB; {errors.FREE_SPACE}{advice}"
         )
-
-
-def reserve(path: Path) -> None:
-    """Give a file whose size is set its space on the disk: else a full disk ends the process that writes to its memory
-    map by a signal (SIGBUS).
-
-    Raises:
-        OSError: there is not enough.
-    """
-    if not hasattr(os, "posix_fallocate"):  # macOS has none
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot
-                raise
 
 
 def write_text(path: Path, text: str) -> None:

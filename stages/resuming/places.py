@@ -37,7 +37,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
     with contextlib.ExitStack() as held:
         with changing():
             folder.mkdir(parents=True, exist_ok=True)
-            taken = held.enter_context(files.locked(folder)) is False
+            taken = held.enter_context(files.locked(folder / files.LOCK)) is False
         if taken:
             progress.say(f"{stage}: another process is doing the same; this one begins anew")
             yield held.enter_context(files.temporary(folder))
@@ -56,7 +56,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
 def changing() -> contextlib.AbstractContextManager:
     """Hold back other processes that make or remove a folder, so that none locks one that is gone."""
     paths.CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    return files.locked(paths.CHECKPOINTS.parent, wait=True)
+    return files.locked(paths.CHECKPOINTS.with_suffix(files.LOCK), wait=True)
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path]) -> str:

@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from conftest import ROOT
 from safetensors.numpy import save_file
 
+from stages.backbone import states
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 
@@ -236,7 +238,7 @@ def at_work(tmp_path):
         process.kill()
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, at_work):
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, at_work, nfs):
     (tmp_path / ".notes-mine.unfinished").touch()  # no folder
     files.write_text(tmp_path / "other", "text")
     (left,) = tmp_path.glob(".out-*.unfinished")
@@ -249,6 +251,30 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert sorted(path.name for path in tmp_path.iterdir()) == [".notes-mine.unfinished", "other"]
 
 
+def test_a_folder_without_a_lock_is_removed_once_it_is_old(tmp_path):
+    left = tmp_path / ".out-made.unfinished"
+    left.mkdir()
+    files.write_text(tmp_path / "other", "text")
+    assert left.exists()
+    os.utime(left, times=(time.time() - 4_000,) * 2)
+    files.write_text(tmp_path / "other", "text")
+    assert not left.exists()
+
+
+def test_a_lock_is_held_before_others_can_find_it(tmp_path, monkeypatch):
+    found, rename = [], Path.rename
+
+    def renaming(path, target):
+        if target.name == files.LOCK:
+            with files.locked(path) as held:
+                found.append(held)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renaming)
+    with files.temporary(tmp_path / "out") as folder, files.locked(folder / files.LOCK) as held:
+        assert [*found, held] == [False, False]
+
+
 def test_a_file_that_nfs_keeps_fails_no_stage_and_is_removed_later(tmp_path, nfs):
     (tmp_path / "out").mkdir()
     np.save(tmp_path / "out/mapped.npy", np.arange(3))
@@ -258,6 +284,8 @@ def test_a_file_that_nfs_keeps_fails_no_stage_and_is_removed_later(tmp_path, nfs
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.rglob(".nfs*")] == [".nfs-mapped.npy"]
     del mapped
+    for left in tmp_path.glob(".out-*.unfinished"):
+        os.utime(left, times=(time.time() - 4_000,) * 2)
     files.write_text(tmp_path / "other", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
@@ -283,7 +311,7 @@ def full(path):
     return {
         "a text": lambda: path.write_text("a" * 5_000),
         "NumPy": lambda: np.save(path, np.zeros(5_000)),
-        "a memory map": lambda: (path.write_bytes(b"a"), os.truncate(path, 5_000), files.reserve(path)),
+        "a memory map": lambda: (path.write_bytes(b"a"), os.truncate(path, 5_000), states.reserve(path)),
         "safetensors": lambda: save_file({"a": np.zeros(5_000)}, path),
         "torch": lambda: torch.save(torch.zeros(5_000), path),
         "Parquet": lambda: pq.write_table(pa.table({"a": np.random.default_rng(0).random(5_000)}), path),
@@ -314,6 +342,7 @@ def test_space_is_checked_before_the_work(tmp_path):
         files.check_space(tmp_path / "absent/out", 10**18)
 
 
+@pytest.mark.parametrize("place", ["fsync", "mkdir"])
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -323,12 +352,12 @@ def test_space_is_checked_before_the_work(tmp_path):
         (errno.EIO, "out: Input/output error; the disk or its connection fails"),
     ],
 )
-def test_what_the_system_refuses_to_write_is_one_line(tmp_path, monkeypatch, code, said):
-    def refuse(handle):
-        raise OSError(code, os.strerror(code))
+def test_what_the_system_refuses_to_write_is_one_line(tmp_path, monkeypatch, code, said, place):
+    def refuse(refused, mode=None):
+        raise OSError(code, os.strerror(code), refused if place == "mkdir" else None)
 
     files.write_text(tmp_path / "out", "old")
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, place, refuse)
     with pytest.raises(PipelineError, match=re.escape(said)):
         files.write_text(tmp_path / "out", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

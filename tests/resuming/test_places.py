@@ -74,7 +74,7 @@ def test_a_file_that_nfs_keeps_is_no_error_and_nothing_is_taken_up(nfs):
         assert names(again) == [".nfs-mapped.npy"]
 
 
-def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alone(capsys):
+def test_a_second_process_at_the_same_work_begins_anew_and_leaves_the_first_alone(capsys, nfs):
     kept, _ = interrupted()
     with place() as first:
         assert first == kept
