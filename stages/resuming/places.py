@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,23 +35,27 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
     """
     clear(days)
     folder = paths.CHECKPOINTS / f"{stage}-{fingerprint(settings, inputs)[:16]}"
+    lock = folder / files.LOCK
     with contextlib.ExitStack() as held:
         with changing():
             folder.mkdir(parents=True, exist_ok=True)
-            taken = held.enter_context(files.locked(folder / files.LOCK)) is False
+            taken = held.enter_context(files.locked(lock)) is False
         if taken:
             progress.say(f"{stage}: another process is doing the same; this one begins anew")
             yield held.enter_context(files.temporary(folder))
             return
+        remove = partial(lock.unlink, missing_ok=True)
         try:
             yield folder
+            remove = partial(shutil.rmtree, folder, ignore_errors=True)
         except Interrupted as stopped:
             if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*")):
                 stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
             raise
-        with changing():
-            held.close()  # NFS removes no file that is open
-            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            with changing():
+                held.close()  # NFS removes no file that is open
+                remove()
 
 
 def changing() -> contextlib.AbstractContextManager:

@@ -23,7 +23,7 @@ def inside(tmp_path, monkeypatch):
 
 
 def names(folder):
-    """What is in a folder besides its lock."""
+    """What is in a folder besides the lock of who is at work there."""
     return sorted(path.name for path in folder.iterdir() if path.name != files.LOCK)
 
 
@@ -57,9 +57,11 @@ def test_files_that_other_processes_remove_meanwhile_are_no_error(monkeypatch):
 def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
     folder, found = interrupted()
     assert found == []
+    assert [path.name for path in folder.iterdir()] == ["kept"]
     assert interrupted() == (folder, ["kept"])
     with place():
         pass
+    assert not folder.exists()
     assert interrupted() == (folder, [])
 
 
