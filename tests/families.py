@@ -321,11 +321,13 @@ def loss(scores: np.ndarray, rows: store.Rows) -> float:
 
 
 def train(model: torch.nn.Module, rows: store.Rows) -> None:
-    """A few steps on all rows."""
-    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=2e-3)
+    """A few steps on all rows, with gradients clipped as the Trainer clips them: some families diverge otherwise."""
+    trained = [part for part in model.parameters() if part.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-3)
     model.train()
     for _ in range(STEPS):
         model(**rows.batch(np.arange(len(rows)))).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, max_norm=1.0)
         optimizer.step()
         optimizer.zero_grad()
 
