@@ -6,14 +6,17 @@ import fcntl
 import hashlib
 import importlib
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -188,6 +191,12 @@ def tiny_sources(index: Path, model: Path) -> dict[str, dict]:
     }
 
 
+@cache
+def forks() -> subprocess.Popen:
+    """tests/forks.py, as long as this process lives."""
+    return subprocess.Popen([sys.executable, ROOT / "tests/forks.py"], stdin=-1, stdout=-1, text=True)
+
+
 class Project:
     """A copy of this repository with tiny sources, under Git and DVC."""
 
@@ -207,6 +216,21 @@ class Project:
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, **options)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """What `run("dvc", ...)` does for `repro` and `exp run`, without the seconds that the imports of each stage
+        take, see tests/forks.py."""
+        with tempfile.TemporaryDirectory() as folder:
+            told, failed = Path(folder, "stdout"), Path(folder, "stderr")
+            request = {"folder": str(self.folder), "arguments": arguments, "environment": os.environ | environment}
+            server = forks()
+            server.stdin.write(json.dumps(request | {"stdout": str(told), "stderr": str(failed)}) + "\n")
+            server.stdin.flush()
+            status = int(server.stdout.readline())
+            done = subprocess.CompletedProcess(["dvc", *arguments], status, told.read_text(), failed.read_text())
+        if check and status:
+            raise AssertionError(f"dvc {' '.join(arguments)}: exit {status}\n{done.stdout}\n{done.stderr}")
         return done
 
     def stage(self, name: str, *arguments: str, check: bool = True, **options: object) -> subprocess.CompletedProcess:
@@ -277,7 +301,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
             sources["model"]["layers"] = LAYERS - 1
             project.write_params(tiny_params(**sources))
             project.commit("Describe the pipeline")
-            done = project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
+            done = project.dvc("repro", PIP_FIND_LINKS=str(wheels))
             (shared / "tiny.log").write_text(done.stdout + done.stderr)
             project.commit("Run the pipeline")
             project.folder.rename(made)

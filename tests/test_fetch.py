@@ -82,7 +82,7 @@ def test_a_changed_file_of_the_users_own_reruns_fetch(raw, tmp_path):
     shutil.move(raw, project.folder / "models/raw/tiny")
     project.write_params(tiny_params(model=RAW))
     assert not project.run("git", "check-ignore", "models/raw/tiny/model.safetensors", check=False).stdout
-    project.run("dvc", "repro", "fetch")
+    project.dvc("repro", "fetch")
     assert "fetch" not in project.run("dvc", "status", "fetch").stdout
     change(project.folder / "models/raw/tiny/config.json", summary_first_dropout=0.0)
     assert "models/raw" in project.run("dvc", "status", "fetch").stdout

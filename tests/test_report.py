@@ -212,7 +212,7 @@ def test_with_shuffled_training_labels_there_is_no_evidence_and_the_gate_fails(c
 def trained_less(project, tmp_path_factory) -> Project:
     """The tiny project after an experiment, `less`, that trains too little."""
     copied = Project(shutil.copytree(project.folder, tmp_path_factory.mktemp("less") / "project"))
-    copied.run("dvc", "exp", "run", "--name", "less", "-S", "lora.r=1", "-S", "train.epochs=1", "-S", "train.lr=1e-05")
+    copied.dvc("exp", "run", "--name", "less", "-S", "lora.r=1", "-S", "train.epochs=1", "-S", "train.lr=1e-05")
     return copied
 
 

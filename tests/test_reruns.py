@@ -11,7 +11,7 @@ def reran(output: str) -> list[str]:
 
 
 def test_a_second_repro_runs_nothing(project):
-    done = project.run("dvc", "repro")
+    done = project.dvc("repro")
     assert reran(done.stdout) == []
     assert "Data and pipelines are up to date." in done.stdout
 
@@ -39,7 +39,7 @@ def test_a_second_repro_runs_nothing(project):
     ],
 )
 def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
-    done = restored.run("dvc", "exp", "run", "-S", change)
+    done = restored.dvc("exp", "run", "-S", change)
     assert sorted(reran(done.stdout)) == sorted(stages)
 
 
@@ -57,7 +57,7 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
 def test_a_changed_module_reruns_the_stages_that_reach_it_and_what_they_make_stays_equal(restored, file, stages):
     path = restored.folder / file
     path.write_text(path.read_text() + "\n# Changed.\n")
-    assert reran(restored.run("dvc", "repro").stdout) == stages
+    assert reran(restored.dvc("repro").stdout) == stages
 
 
 def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(restored):
@@ -65,13 +65,13 @@ def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(resto
     words = path.read_text()
     assert words.count(" minus ") == 1
     path.write_text(words.replace(" minus ", " less "))
-    assert reran(restored.run("dvc", "repro").stdout) == ["report"]
+    assert reran(restored.dvc("repro").stdout) == ["report"]
     assert "tuned less the strongest rival" in (restored.folder / "metrics/report.md").read_text()
 
 
 def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restored):
     adapter = restored.files("models/adapter")
-    done = restored.run("dvc", "exp", "run", "-S", "data.limit.test=20")
+    done = restored.dvc("exp", "run", "-S", "data.limit.test=20")
     assert reran(done.stdout) == ["prepare", "encode", "baseline", "audit", "evaluate", "report"]
     computed = dict(re.findall(r"(\w+) (\d+) of \d+", done.stderr.split("rows computed")[1].splitlines()[0]))
     assert computed["train"] == computed["validation"] == "0"
@@ -83,15 +83,15 @@ def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restor
 def test_a_new_preset_reruns_prepare_alone(restored):
     preset = restored.folder / "presets/tickets.yaml"
     preset.write_text("data: {source: path:data/raw/tickets.csv}\n")
-    assert reran(restored.run("dvc", "repro").stdout) == ["prepare"]
+    assert reran(restored.dvc("repro").stdout) == ["prepare"]
     preset.unlink()
 
 
 def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):
-    done = restored.run("dvc", "exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
+    done = restored.dvc("exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
     assert reran(done.stdout) == ["train", "evaluate", "report"]
     restored.commit("Lower the rank")
-    assert reran(restored.run("dvc", "repro").stdout) == []
+    assert reran(restored.dvc("repro").stdout) == []
     diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)
     assert set(diff) == {"metrics/headline.json", "metrics/validation.json"}
     assert len(diff["metrics/headline.json"]) == 12
@@ -104,21 +104,19 @@ def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commi
 
 def test_train_twice_gives_the_same_bytes(project):
     before = {folder: project.files(folder) for folder in ("models/adapter", "metrics")}
-    project.run("dvc", "repro", "--single-item", "--force", "--no-run-cache", "train")
+    project.dvc("repro", "--single-item", "--force", "--no-run-cache", "train")
     assert {folder: project.files(folder) for folder in before} == before
 
 
 def test_after_a_failed_training_the_last_good_model_answers_and_a_command_brings_it_back_with_its_metrics(restored):
     before = {folder: restored.files(folder) for folder in ("models", "metrics")}
     answer = restored.call("predict", "Dull.").stdout
-    failed = restored.run(
-        "dvc", "exp", "run", "-S", "lora.target_modules=[query]", "-S", "data.limit.test=20", check=False
-    )
+    failed = restored.dvc("exp", "run", "-S", "lora.target_modules=[query]", "-S", "data.limit.test=20", check=False)
     assert failed.returncode
     assert not (restored.folder / "models/adapter").exists()
     assert restored.call("predict", "Dull.").stdout == answer
     restored.run("git", "checkout", "params.yaml")
-    ran = restored.run("dvc", "repro").stdout
+    ran = restored.dvc("repro").stdout
     assert "Running stage" not in ran
     assert {folder: restored.files(folder) for folder in before} == before
     assert not restored.run("git", "status", "--porcelain").stdout
