@@ -21,6 +21,7 @@ import argparse
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -77,20 +78,38 @@ class Cost:
     disk: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """What several workers change."""
+
+    divided: float
+    """The share of prepare that they divide among them."""
+    start_prepare: float
+    """The seconds that each further one takes in prepare."""
+    start: float
+    """The same in the other stages."""
+
+    @classmethod
+    def fitted(cls, growth: dict, cores: int) -> Self:
+        """From what `benchmarks.growth` measured on so many cores."""
+        divided, start_prepare = in_processes(growth[PREPARE], cores)
+        return cls(divided=divided, start_prepare=start_prepare, start=starting(growth[ENCODE]))
+
+
 def main() -> None:
     options = vars(arguments())
     counts = options.pop("rows")
     growth, share = (results.measured()[part] for part in ("growth", "share"))
-    divided, start_prepare = in_processes(growth["values"][PREPARE], cores(growth["hardware"]))
+    workers = Workers.fitted(growth["values"], cores(growth["hardware"]))
     print(f"Fitted on {growth['hardware']} (benchmarks.growth) and {share['hardware']} (benchmarks.share).")
     print(
-        f"Workers divide what the model computes among them, and {divided:.0%} of prepare. Each further worker takes "
-        f"{starting(growth['values'][ENCODE]):.1f} s, in prepare {start_prepare:.1f} s.\n"
+        f"Workers divide what the model computes among them, and {workers.divided:.0%} of prepare. Each further worker "
+        f"takes {workers.start:.1f} s, in prepare {workers.start_prepare:.1f} s.\n"
     )
     for rows in counts:
         setting = Setting(rows=rows, **options)
         print(f"{rows:,.0f} rows of {setting.tokens:g} tokens, {setting.workers} worker(s):\n")
-        print(shown(costs(setting, growth["values"], share["values"]["float32"], cores(growth["hardware"]))) + "\n")
+        print(shown(costs(setting, growth["values"], share["values"]["float32"], workers)) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -103,11 +122,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def costs(setting: Setting, growth: dict, share: dict, cores: int) -> dict[str, Cost]:
+def costs(setting: Setting, growth: dict, share: dict, workers: Workers) -> dict[str, Cost]:
     """The cost of every stage that grows, by its name.
 
     Args:
-        growth: what `benchmarks.growth` measured, on so many `cores`.
+        growth: what `benchmarks.growth` measured.
         share: what `benchmarks.share` measured in float32.
     """
     rows, tokens, weights = setting.rows, setting.rows * setting.tokens, setting.parameters * setting.bytes
@@ -115,16 +134,15 @@ def costs(setting: Setting, growth: dict, share: dict, cores: int) -> dict[str, 
     frozen, top = (operations / rate for operations in setting.operations)
     prepare, tokenize = growth["prepare, rows"], growth["encode with a stub model, rows"]
     memory = weights + 2**20 * at(tokenize, "peak MiB", rows)
-    divided, start_prepare = in_processes(growth[PREPARE], cores)
-    start = starting(growth[ENCODE]) * (setting.workers - 1)
+    further = setting.workers - 1
 
     def computed(seconds_per_token: float, kind: str) -> float:
-        return start + tokens * seconds_per_token / share["share"][kind] / setting.workers
+        return workers.start * further + tokens * seconds_per_token / share["share"][kind] / setting.workers
 
     return {
         "prepare": Cost(
-            seconds=at(prepare, "seconds", rows) * (1 - divided + divided / setting.workers)
-            + start_prepare * (setting.workers - 1),
+            seconds=at(prepare, "seconds", rows) * (1 - workers.divided * further / setting.workers)
+            + workers.start_prepare * further,
             memory=2**20 * at(prepare, "peak MiB", rows),
             disk=0,
         ),

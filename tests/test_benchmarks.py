@@ -112,7 +112,8 @@ SHARE = {"gflops": {"frozen": 100}, "share": {"encode": 0.5, "fused": 0.25}}
 
 
 def test_the_predicted_costs_go_through_the_measured_points_and_workers_share_what_can_be_divided():
-    one, four = (scale.costs(scale.Setting(rows=1e6, workers=workers), MEASURED, SHARE, 2) for workers in (1, 4))
+    fitted = scale.Workers.fitted(MEASURED, cores=2)
+    one, four = (scale.costs(scale.Setting(rows=1e6, workers=workers), MEASURED, SHARE, fitted) for workers in (1, 4))
     assert one["prepare"].seconds == pytest.approx(1_010)
     # 100 = 60 + 40, 82 = 60 + 40 / 2 + 2, 86 = 60 + 40 / 2 + 3 * 2, on two cores
     assert four["prepare"].seconds == pytest.approx(1_010 * (0.6 + 0.4 / 4) + 3 * 2)
