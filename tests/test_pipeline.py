@@ -515,7 +515,7 @@ def test_a_failing_stage_says_why_and_loses_nothing(restored, stage, section, ch
 
 def test_a_params_error_ends_with_status_2(restored):
     (restored.folder / "params.yaml").write_text((restored.folder / "params.yaml").read_text() + "sede: 1\n")
-    refused(restored.stage("evaluate", check=False), "sede: unknown key; did you mean 'seed'?", status=2)
+    refused(restored.stage("report", check=False), "sede: unknown key; did you mean 'seed'?", status=2)
 
 
 def test_an_encoder_without_a_language_model_head_and_classes_that_look_like_numbers_go_all_the_way(

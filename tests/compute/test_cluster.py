@@ -294,6 +294,7 @@ def test_without_ray_the_work_ends_with_what_to_install(monkeypatch):
         engine.workers(options)
 
 
+@has_ray
 def test_nothing_of_ray_is_imported_for_this_machine():
     command = "import sys, stages.prepare, stages.train, stages.encode, stages.predict; sys.exit('ray' in sys.modules)"
     assert not subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode
