@@ -54,6 +54,16 @@ def test_files_that_other_processes_remove_meanwhile_are_no_error(monkeypatch):
     assert interrupted() == (folder, ["gone", "kept"])
 
 
+def test_on_a_disk_that_became_read_only_the_error_is_what_ended_the_stage(monkeypatch):
+    def refused(path: Path, **_: bool) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OSError, match="Read-only file system: 'model'"), place() as folder:
+        refused(Path("model"))
+    assert names(folder) == []
+
+
 def test_what_an_interrupted_run_left_is_found_until_one_succeeds():
     folder, found = interrupted()
     assert found == []

@@ -77,7 +77,7 @@ def test_near_duplicates_never_sit_in_two_splits():
     [
         (["x"] * 9, r"expected at least two classes, found x"),
         ([], r"expected at least two classes, found no usable row"),
-        (["x"] * 9 + ["y"] * 2, r"class 'y': expected at least 3 rows, one for each split, found 2"),
+        (["x"] * 9 + ["y"] * 2 + ["z"], r"at least 3 rows of every class, .* fewer of z \(1\), y \(2\); add rows"),
     ],
 )
 def test_too_few_classes_or_rows_are_refused(labels, message):
