@@ -279,7 +279,7 @@ def copy_project(folder: Path) -> Project:
         else:
             shutil.copy(ROOT / name, target)
     project = Project(folder)
-    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "init", "--quiet", "--template=", "--initial-branch=main")
     return project
 
 
@@ -304,6 +304,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
             done = project.dvc("repro", PIP_FIND_LINKS=str(wheels))
             (shared / "tiny.log").write_text(done.stdout + done.stderr)
             project.commit("Run the pipeline")
+            project.run("git", "gc", "--quiet")  # hundreds of tests copy it, file by file
             project.folder.rename(made)
     shutil.copytree(wheels, index, dirs_exist_ok=True)
     project = Project(shutil.copytree(made, home / "project"))
