@@ -8,11 +8,11 @@ files that take what DVC prints (`stdout`, `stderr`). The answer is a line with 
 
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import SimpleNamespace
 from unittest import mock
 
@@ -31,61 +31,48 @@ for slow in ("LlamaForSequenceClassification", "PreTrainedTokenizerFast", "Train
 def main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
-        request = json.loads(line)
-        child = copied(partial(dvc_in, **request))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(in_copy(run_dvc, **json.loads(line)), flush=True)
 
 
-def copied(run: Callable[[], int]) -> int:
-    """Run a function in a copy of this process; the number of that process, which ends with the function's status."""
-    if child := os.fork():
-        return child
-    status = 1
-    try:
-        status = run()
-    except SystemExit as left:
-        status = left.code if isinstance(left.code, int) else int(left.code is not None)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def in_copy(function: Callable[..., None], **arguments: object) -> int:
+    """Call a function in a copy of this process; the status with which that ends."""
+    process = multiprocessing.get_context("fork").Process(target=function, kwargs=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
-def dvc_in(folder: str, arguments: Sequence[str], environment: Mapping[str, str], stdout: str, stderr: str) -> int:
-    """DVC's exit status."""
-    for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+def run_dvc(folder: str, arguments: Sequence[str], environment: Mapping[str, str], stdout: str, stderr: str) -> None:
+    for number, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     enter(folder, environment)
     sys.argv = ["dvc", *arguments]
     with mock.patch.object(dvc.stage.run, "subprocess", SimpleNamespace(Popen=Stage)):
-        return dvc.cli.main(arguments)
+        sys.exit(dvc.cli.main(arguments))
+
+
+class Stage:
+    """What DVC takes for the process of a stage; it has ended."""
+
+    def __init__(self, command: Sequence[str], *, cwd: str, env: Mapping[str, str], **_: object) -> None:
+        python, option, module = command[-1].split()
+        assert (python, option) == ("python", "-m")
+        self.returncode = in_copy(run_stage, module=module, folder=cwd, environment=env)
+
+    def communicate(self) -> None:
+        """Nothing is left to wait for."""
+
+
+def run_stage(module: str, folder: str, environment: Mapping[str, str]) -> None:
+    enter(folder, environment)
+    sys.argv, sys.path[0] = ["-m"], folder
+    runpy._run_module_as_main(module)
 
 
 def enter(folder: str, environment: Mapping[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-
-
-class Stage:
-    """What DVC waits for: `python -m stages.NAME` in a copy of this process."""
-
-    def __init__(self, command: Sequence[str], *, cwd: str, env: Mapping[str, str], **_: object) -> None:
-        python, option, module = command[-1].split()
-        assert (python, option) == ("python", "-m")
-        self.child = copied(partial(self.run, module, cwd, env))
-
-    @staticmethod
-    def run(module: str, folder: str, environment: Mapping[str, str]) -> int:
-        enter(folder, environment)
-        sys.argv, sys.path[0] = ["-m"], folder
-        runpy._run_module_as_main(module)
-        return 0
-
-    def communicate(self) -> None:
-        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
 
 
 if __name__ == "__main__":
