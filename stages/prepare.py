@@ -132,7 +132,7 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
         listed = texts.shortened(", ".join(f"{name} ({rows})" for name, rows in rare.items()), 200)
         lines.append(
             f"data.label: fewer than {FEW_ROWS} training rows of {listed}, too few to learn from; add rows, raise "
-            "data.limit.train, or leave classes out with data.classes"
+            "data.limit.train, merge classes, or remove those rows"
         )
     return [line for line in lines if line]
 

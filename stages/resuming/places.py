@@ -53,7 +53,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
                 stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
             raise
         finally:
-            # what ended the stage may have been the disk, which is then read-only: it is what must be reported
+            # if the disk became read-only, the error that ended the stage must not be hidden by another one here
             with contextlib.suppress(OSError), changing():
                 held.close()  # NFS removes no file that is open
                 remove()
