@@ -391,7 +391,7 @@ TABLES = [
         "every row its own class",
         "x.csv",
         b"text,label\n" + b"".join(b"a longer text %d,c%d\n" % (n, n) for n in range(50)),
-        "expected at least 3 rows of every class, one for each split, found fewer of c",
+        "expected at least 3 rows of every class, one for each split, found fewer of c5 \\(1\\), ",
         text="text",
         label="label",
     ),
@@ -405,7 +405,7 @@ TABLES = [
         "two rows",
         "x.csv",
         b"text,label\nsome text,good\nother text,bad\n",
-        "expected at least 3 rows of every class, one for each split, found fewer of ",
+        "expected at least 3 rows of every class, one for each split, found fewer of bad \\(1\\), good \\(1\\); add",
     ),
     table(
         "labels missing",
