@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import gc
 import hashlib
 import importlib
 import io
@@ -66,8 +67,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that run whole pipelines first: at the end, one of two processes would wait for them."""
-    items.sort(key=lambda item: item.path.stem not in ("test_reruns", "test_report", "test_pipeline", "test_search"))
+    """Put the files that run whole pipelines first: at the end, one of two processes would wait for them. While the
+    first makes `project`, the second has test_real."""
+    first = ["test_reruns", "test_real", "test_report", "test_pipeline", "test_search"]
+    items.sort(key=lambda item: first.index(item.path.stem) if item.path.stem in first else len(first))
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look at what is there already, imported modules above all, and no fork copy it so."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -192,9 +200,10 @@ def tiny_sources(index: Path, model: Path) -> dict[str, dict]:
 
 
 @cache
-def forks() -> subprocess.Popen:
-    """tests/forks.py, as long as this process lives."""
-    return subprocess.Popen([sys.executable, ROOT / "tests/forks.py"], stdin=-1, stdout=-1, text=True)
+def fork_server() -> subprocess.Popen:
+    """tests/fork_server.py, as long as this process lives."""
+    command = [sys.executable, ROOT / "tests/fork_server.py"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Project:
@@ -218,16 +227,18 @@ class Project:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def dvc(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        """What `run("dvc", ...)` does for `repro` and `exp run`, without the seconds that the imports of each stage
-        take, see tests/forks.py."""
+    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        """`run("dvc", ...)` in forks that have the imports already; what differs, tests/fork_server.py says."""
         with tempfile.TemporaryDirectory() as folder:
             told, failed = Path(folder, "stdout"), Path(folder, "stderr")
-            request = {"folder": str(self.folder), "arguments": arguments, "environment": os.environ | environment}
-            server = forks()
+            request = {"folder": str(self.folder), "arguments": arguments, "environment": dict(os.environ)}
+            server = fork_server()
             server.stdin.write(json.dumps(request | {"stdout": str(told), "stderr": str(failed)}) + "\n")
             server.stdin.flush()
-            status = int(server.stdout.readline())
+            if not (answer := server.stdout.readline()):
+                fork_server.cache_clear()  # the next test starts another
+                raise AssertionError(f"tests/fork_server.py ended with status {server.wait()}")
+            status = int(answer)
             done = subprocess.CompletedProcess(["dvc", *arguments], status, told.read_text(), failed.read_text())
         if check and status:
             raise AssertionError(f"dvc {' '.join(arguments)}: exit {status}\n{done.stdout}\n{done.stderr}")
@@ -301,7 +312,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Project:
             sources["model"]["layers"] = LAYERS - 1
             project.write_params(tiny_params(**sources))
             project.commit("Describe the pipeline")
-            done = project.dvc("repro", PIP_FIND_LINKS=str(wheels))
+            # not in forks: tests read what the processes print, and compare what they write with what forks write
+            done = project.run("dvc", "repro", env=os.environ | {"PIP_FIND_LINKS": str(wheels)})
             (shared / "tiny.log").write_text(done.stdout + done.stderr)
             project.commit("Run the pipeline")
             project.run("git", "gc", "--quiet")  # hundreds of tests copy it, file by file

@@ -38,12 +38,12 @@ def done(project: Project, tmp_path_factory: pytest.TempPathFactory, request: py
     if request.config.getoption("faults"):
         params["train"]["epochs"] = LONG_TRAINING
     done.write_params(params)
-    done.dvc("repro")
+    done.run("dvc", "repro")
     rows = "".join(f"{number},{('Good.', 'Bad really', 'So so.')[number % 3]}\n" for number in range(kills.ROWS))
     (done.folder / "given.csv").write_text(f"number,text\n{rows}")
     done.commit("Describe a longer training")
     if request.config.getoption("faults"):
-        done.dvc("exp", "run", "--temp", "--name", kills.COMPARED, "-S", "lora.r=2")
+        done.run("dvc", "exp", "run", "--temp", "--name", kills.COMPARED, "-S", "lora.r=2")
         for command in kills.COMMANDS.values():
             done.run(*command)
     return done
