@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import gc
 import hashlib
 import importlib
 import io
@@ -71,11 +70,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first makes `project`, the second has test_real."""
     first = ["test_reruns", "test_real", "test_report", "test_pipeline", "test_search"]
     items.sort(key=lambda item: first.index(item.path.stem) if item.path.stem in first else len(first))
-
-
-def pytest_collection_finish() -> None:
-    """Let no garbage collection look at what is there already, imported modules above all, and no fork copy it so."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

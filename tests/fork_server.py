@@ -5,7 +5,7 @@
 Every line of its standard input is a request as JSON: the `folder`, the `arguments` of DVC, the `environment`, and the
 files that take what DVC prints (`stdout`, `stderr`). The answer is a line with DVC's exit status.
 
-They differ from processes of their own: all have one hash seed, the warning filters of what is imported here, and what
+Forks differ from separate processes: all have one hash seed, the warning filters of what is imported here, and what
 libraries read from the environment when they are imported; and nothing runs that is registered with atexit.
 """
 
