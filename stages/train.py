@@ -64,7 +64,8 @@ def train_seeds(params: Params) -> None:
     ranks.check_share(params.train.batch_size)
     about, rows = load_rows(params)
     main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
-    options = recipe.resolve(params.train, labels=rows["train"].labels, method=params.peft.method, main=main_score.key)
+    training = {"labels": rows["train"].labels, "tokens": len(rows["train"].tokens)}
+    options = recipe.resolve(params.train, **training, method=params.peft.method, main=main_score.key)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
     settings = recorded(params) | {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy}
     kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)
@@ -145,7 +146,7 @@ def best_seed(metrics: dict[int, dict[str, Any]], options: Train, main_score: Ma
 
 
 def publish(place: Path, seeds: list[int], kept: int) -> None:
-    """Copy the adapters and curves of all seeds from where they were made to where DVC expects them."""
+    """Copy the adapters of all seeds, and the curves of the kept one, to where DVC expects them."""
     with (
         files.replacing(paths.SEEDS) as others,
         files.replacing(paths.ADAPTER) as adapter,
@@ -154,7 +155,7 @@ def publish(place: Path, seeds: list[int], kept: int) -> None:
         for seed in seeds:
             made = place / f"seed-{seed}" / "done"
             shutil.copytree(made / "adapter", adapter if seed == kept else others / f"{seed}", dirs_exist_ok=True)
-            shutil.copytree(made / "curves", curves if seed == kept else curves / f"{seed}", dirs_exist_ok=True)
+        shutil.copytree(place / f"seed-{kept}" / "done" / "curves", curves, dirs_exist_ok=True)
         files.write_text(others / "README.md", "The adapters of the seeds that were not kept; none with one seed.\n")
 
 

@@ -109,10 +109,23 @@ def test_what_is_kept_is_never_below_the_start_in_the_main_score():
     kept = Best(select_by="loss", main=PROBLEMS["single_label"].main_scores["accuracy"], patience=None)
     model = torch.nn.Linear(1, 1)
     assert kept.consider(model, {"accuracy": 0.8, "log_loss": 0.5}, epoch=0)
-    kept.floor = 0.8
+    kept.start = kept.scores
     assert not kept.consider(model, {"accuracy": 0.7, "log_loss": 0.3}, epoch=1)
     assert kept.consider(model, {"accuracy": 0.8, "log_loss": 0.4}, epoch=2)
     assert kept.epoch == 2
+
+
+def test_a_loss_that_is_lower_by_chance_does_not_replace_the_start():
+    accuracy = PROBLEMS["single_label"].main_scores["accuracy"]
+    by_loss, by_main = (Best(select_by=choice, main=accuracy, patience=None) for choice in ("loss", "main"))
+    model = torch.nn.Linear(1, 1)
+    for kept in (by_loss, by_main):
+        kept.consider(model, {"accuracy": 0.5, "log_loss": 0.6932}, epoch=0)
+        kept.start = kept.scores
+    assert not by_loss.consider(model, {"accuracy": 0.6, "log_loss": 0.6929}, epoch=1)
+    assert by_main.consider(model, {"accuracy": 0.6, "log_loss": 0.6929}, epoch=1)
+    assert by_loss.consider(model, {"accuracy": 0.5, "log_loss": 0.6920}, epoch=2)
+    assert by_loss.consider(model, {"accuracy": 0.5, "log_loss": 0.6919}, epoch=3), "of what beats the start, the best"
 
 
 def test_a_learning_rate_that_finds_nothing_better_than_the_start_is_followed_by_a_lower_one(

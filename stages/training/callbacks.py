@@ -1,6 +1,5 @@
 """What goes along with a training: the best weights by the validation rows, the logged curves, the progress bar."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,27 +12,32 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from stages.classifier.weights import copied
 from stages.common import files, progress
-from stages.problems.main_score import MainScore
+from stages.problems.main_score import LOSS, MainScore, selected_by
 
 LOSSES = {"loss": "training", "eval_loss": "validation", "eval_log_loss": "validation, calibrated"}
 """The logged losses, and what they are called in loss.csv; timings differ from run to run and are in no file."""
+
+LEAST_GAIN = 1e-3
+"""The part of the start's loss by which a run has to lower it: where a text says nothing about its class, the lowest of
+several losses is lower by chance, and the start tells the classes apart no worse."""
 
 
 class Best(TrainerCallback):
     """Keeps the trained weights with the best scores on the validation rows; a run's start counts as epoch 0.
 
-    Weights whose main score is below that of the start are never the best, whatever their loss. The weights stay in
-    memory: PEFT cannot load virtual tokens or AdaLoRA from a checkpoint into the model that it trains.
+    Weights whose main score is below that of the start are never the best, nor, if selected by their loss, those that
+    lower the start's by less than `LEAST_GAIN`. The weights stay in memory: PEFT cannot load virtual tokens or AdaLoRA
+    from a checkpoint into the model that it trains.
     """
 
     def __init__(self, *, select_by: str, main: MainScore, patience: int | None) -> None:
         self.select_by, self.main, self.patience = select_by, main, patience
         self.scores: dict[str, Any] = {}
-        self.floor = -math.inf  # the main score of the start
+        self.start: dict[str, Any] = {}  # the scores of the start, once it is chosen
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold."""
-        return {name: vars(self)[name] for name in ("scores", "epoch", "weights", "floor", "waited")}
+        return {name: vars(self)[name] for name in ("scores", "epoch", "weights", "start", "waited")}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint holds."""
@@ -63,10 +67,18 @@ class Best(TrainerCallback):
 
     def consider(self, model: nn.Module, scores: dict[str, Any], *, epoch: float) -> bool:
         """Keep the weights of `model` if their scores are the best so far; returns whether they are."""
-        if self.main_score(scores) < self.floor or (self.scores and self.score(scores) <= self.score(self.scores)):
+        if self.start and not self.beats_start(scores):
+            return False
+        if self.scores and self.score(scores) <= self.score(self.scores):
             return False
         self.scores, self.epoch, self.weights = scores, round(epoch, 2), copied(model)
         return True
+
+    def beats_start(self, scores: dict[str, Any]) -> bool:
+        """Whether weights with these scores may be kept instead of the start."""
+        found, started = self.score(scores), self.score(self.start)
+        least = LEAST_GAIN * abs(started) if self.select_by == LOSS else 0
+        return self.main_score(scores) >= self.main_score(self.start) and found - started > least
 
     def score(self, scores: dict[str, Any]) -> float:
         """What decides; higher is better."""
@@ -78,10 +90,9 @@ class Best(TrainerCallback):
 
 
 def selection_score(scores: dict[str, Any], select_by: str, main: MainScore) -> float:
-    """What weights are compared by; higher is better. The loss is calibrated, if it can be."""
-    if select_by == "loss":
-        return -scores["log_loss" if "log_loss" in scores else "loss"]
-    return main.sign * scores[main.key]
+    """What weights are compared by; higher is better."""
+    score = scores[selected_by(select_by, main.key, scores)]
+    return -score if select_by == LOSS else main.sign * score
 
 
 def without_prefix(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -72,11 +72,12 @@ def teach(
         means: that mean for each training row, (rows, hidden).
     """
     with files.scratch() as scratch:
-        arguments = trainer.arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch))
+        usual = trainer.arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch))
+        settings = replace(usual, max_steps=STEPS, learning_rate=LEARNING_RATE, eval_strategy="no")
         taught = MeanTrainer(
             torch.from_numpy(means),
             model=model,
-            args=replace(arguments, max_steps=STEPS, learning_rate=LEARNING_RATE, eval_strategy="no"),
+            args=trainer.on_one_device(settings),
             train_dataset=trainer.indexed(rows, "train"),
             data_collator=partial(trainer.collate, rows=rows),
         )
@@ -87,6 +88,8 @@ def teach(
 class MeanTrainer(trainer.RowTrainer):
     """Trains by the mean square of what the first token's final state lacks, relative to the variance of the means,
     which is not taken for 0 where all texts have the same tokens."""
+
+    remedy = "set lora.head_init: probe, a lower lora.alpha, or precision: float32"
 
     def __init__(self, means: torch.Tensor, **settings: Any) -> None:
         super().__init__(**settings)
@@ -99,4 +102,4 @@ class MeanTrainer(trainer.RowTrainer):
         indices = inputs[trainer.INDICES].cpu()
         texts = {name: values for name, values in inputs.items() if name not in (trainer.INDICES, "labels")}
         first = model(**texts, output_hidden_states=True).hidden_states[-1][:, 0]
-        return (first - self.means[indices].to(first)).square().mean() / self.variance
+        return self.finite((first - self.means[indices].to(first)).square().mean() / self.variance)

@@ -6,6 +6,7 @@ computes all projections that share an input (query, key and value; gate and up)
 factors, and every low-rank update added in place. The layers stay PEFT's own: saved, loaded and merged by PEFT.
 """
 
+import threading
 from collections import Counter
 from typing import Any
 
@@ -75,12 +76,14 @@ def grouped_by_input(model: nn.Module, layers: list[Linear], example: dict[str, 
 
 
 class LayersSharingInput:
-    """Layers that share an input: the first one called computes the outputs of all."""
+    """Layers that share an input: the first one called computes the outputs of all.
+
+    Replicas of the model, each in a thread of its own, share this object.
+    """
 
     def __init__(self, layers: list[Linear]) -> None:
         self.layers = layers
-        self.input: torch.Tensor | None = None
-        self.outputs: dict[Linear, torch.Tensor] = {}
+        self.of_thread = threading.local()
         self.frozen: dict[torch.dtype, list[Frozen]] = {}
         for layer in layers:
             layer.forward = lambda x, layer=layer: self.output(layer, x)
@@ -89,11 +92,11 @@ class LayersSharingInput:
         """What PEFT's `layer.forward(x)` returns."""
         if layer.disable_adapters or layer.merged:
             return type(layer).forward(layer, x)
-        if self.input is not x or layer not in self.outputs:
-            self.input, self.outputs = x, dict(zip(self.layers, self.compute(x), strict=True))
-        result = self.outputs.pop(layer)
-        if not self.outputs:
-            self.input = None
+        given, outputs = getattr(self.of_thread, "kept", (None, {}))
+        if given is not x or layer not in outputs:
+            outputs = dict(zip(self.layers, self.compute(x), strict=True))
+        result = outputs.pop(layer)
+        self.of_thread.kept = (x, outputs) if outputs else (None, {})
         return result
 
     def compute(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:

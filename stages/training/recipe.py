@@ -1,4 +1,4 @@
-"""What `auto` means in the section `train`: choices by the number of rows, the method and the main score."""
+"""What `auto` means in the section `train`: choices by the number of rows and tokens, the method and the main score."""
 
 import math
 from typing import Any
@@ -16,6 +16,10 @@ FEW_STEPS = 100
 MAX_EPOCHS = 20
 """Passes over the rows, at most, unless it takes more to make `FEW_STEPS`."""
 
+TOKENS = 1_500_000
+"""Tokens of a run, at most, unless it takes more to make `FEW_STEPS`: 100 steps on 16 rows of 1,024 tokens, the longest
+that `encode.max_length: auto` reads, take about as many. 16 minutes at 1,604 tokens/s (benchmarks/RESULTS.md)."""
+
 LEARNING_RATES = {"full": 5e-5, "ia3": 8e-3, "adalora": 3e-3, "prompt": 0.3} | dict.fromkeys(
     ("vera", "ln_tuning", "head", "prefix", "p_tuning"), 1e-2
 )
@@ -30,14 +34,14 @@ EVALUATION_SHARE = 0.1
 """Share of a run's time that its evaluations may take; the one at the end is always done."""
 
 
-def resolve(options: Train, *, labels: np.ndarray, method: str, main: str) -> Train:
+def resolve(options: Train, *, labels: np.ndarray, tokens: int, method: str, main: str) -> Train:
     """The section with a value in place of every `auto`, and `seeds` as a list.
 
     Args:
-        labels: of the training rows; method: `peft.method`; main: the key of the main score.
+        labels: of the training rows; tokens: in all of them; method: `peft.method`; main: the key of the main score.
     """
     chosen = {
-        "epochs": epochs(steps_per_epoch(options, len(labels))),
+        "epochs": epochs(steps_per_epoch(options, len(labels)), tokens),
         "lr": LEARNING_RATES.get(method, LORA_RATE),
         "balance": "weights" if main == "f1_macro" and method != "adalora" and labels.ndim == 1 else None,
     }
@@ -60,9 +64,14 @@ def steps_per_epoch(options: Train, rows: int) -> int:
     return math.ceil(rows / (options.batch_size * options.gradient_accumulation))
 
 
-def epochs(per_epoch: int) -> int:
-    """Passes over the rows that make about `STEPS` steps, at least one, if each makes `per_epoch`."""
-    return min(max(round(STEPS / per_epoch), 1), max(MAX_EPOCHS, math.ceil(FEW_STEPS / per_epoch)))
+def epochs(steps: int, tokens: int) -> int:
+    """Passes over the rows that make about `STEPS` steps, or fewer where that is more than `MAX_EPOCHS` or `TOKENS`,
+    but at least one, and as many as make `FEW_STEPS`.
+
+    Args:
+        steps, tokens: of one pass.
+    """
+    return max(round(min(STEPS / steps, MAX_EPOCHS, TOKENS / tokens)), math.ceil(FEW_STEPS / steps))
 
 
 def too_few_steps(options: Train, rows: int) -> str | None:

@@ -130,7 +130,7 @@ def start(trainer: "RowTrainer", starts: dict[str, head.Start], best: Best) -> t
             chosen = name
         found[name] = validation_entries(scores, best.main)
     put(trainer.model, best.weights)
-    best.floor = best.main_score(best.scores)
+    best.start = best.scores
     return chosen, found
 
 
@@ -246,9 +246,14 @@ def arguments(
         average_tokens_across_devices=False,  # the loss is a mean over rows
         log_level_replica="error",
     )
-    if found.device and found.n_gpu > 1:  # each would get a batch of its own (`nn.DataParallel`)
-        found._n_gpu = 1
-    return found
+    return on_one_device(found)
+
+
+def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """The arguments, which several GPUs do not change: each would get a batch of its own (`nn.DataParallel`)."""
+    if arguments.device and arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def logits_alone(outputs: torch.Tensor | tuple, labels: Any) -> torch.Tensor:
@@ -260,6 +265,8 @@ class RowTrainer(Trainer):
     """A Trainer whose batches carry their row indices, and that fails at the first loss that is not finite."""
 
     loss_is_scaled_for_ga = False  # the models' classification loss is a mean over the batch, whatever they accept
+    remedy = "lower train.lr or lora.alpha, lengthen train.warmup, or set precision: float32"
+    """What may help where the loss is not finite."""
 
     def __init__(self, **settings: Any) -> None:
         if shards.is_sharded(settings["model"]):  # no rank has room for whole gradients until the last batch of a step
@@ -288,13 +295,20 @@ class RowTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         model_inputs = {name: values for name, values in inputs.items() if name != INDICES}
         result = super().compute_loss(model, model_inputs, *args, **kwargs)
-        loss = result[0] if isinstance(result, tuple) else result
+        self.finite(result[0] if isinstance(result, tuple) else result)
+        return result
+
+    def finite(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss.
+
+        Raises:
+            PipelineError: it is not finite.
+        """
         if not torch.isfinite(loss):
             raise PipelineError(
-                f"train: expected a finite loss, found {loss.item()} at step {self.state.global_step}; "
-                "lower train.lr or lora.alpha, lengthen train.warmup, or set precision: float32"
+                f"train: expected a finite loss, found {loss.item()} at step {self.state.global_step}; {self.remedy}"
             )
-        return result
+        return loss
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.checkpoints.save()

@@ -1,9 +1,11 @@
 """A better start for an encoder: its first token is taught the mean over all tokens."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from conftest import tiny_params
 from families import adapted, labels_of, unlabelled
 
@@ -54,6 +56,26 @@ def test_texts_of_the_same_tokens_are_learned_without_a_division_by_their_varian
     model = adapted(model, params, depth=2, base=saved_model("bert")).eval()
     first_token.start(model, rows=rows | {"train": same}, options=params.train, precision="float32", seed=1)
     assert np.isfinite(inference.logits(model, same, batch_size=8, progress="test")).all()
+
+
+def test_a_teaching_that_diverges_ends_with_what_to_set(rows, saved_model, monkeypatch):
+    params = Params.model_validate(tiny_params(train={"epochs": 1}))
+    model = load_base(saved_model("bert"), labels=labels_of(["bad", "good"]), seed=1)
+    model = adapted(model, params, depth=2, base=saved_model("bert"))
+    means = np.full((60, model.config.hidden_size), np.inf, dtype=np.float32)
+    with pytest.raises(PipelineError, match=r"expected a finite loss, found nan at step 0; set lora.head_init: probe"):
+        first_token.teach(model, rows, means, options=params.train, precision="float32", seed=1)
+
+
+def test_a_batch_has_as_many_rows_however_many_gpus_are_visible(rows, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    made = mock.MagicMock()
+    monkeypatch.setattr(first_token, "MeanTrainer", made)
+    options = Params.model_validate(tiny_params(train={"batch_size": 4})).train
+    first_token.teach(None, rows, np.zeros((60, 8)), options=options, precision="float32", seed=1)
+    used = made.call_args.kwargs["args"]
+    assert (used.n_gpu, used.train_batch_size, used.max_steps) == (1, 4, first_token.STEPS)
 
 
 @pytest.mark.parametrize(

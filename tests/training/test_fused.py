@@ -1,6 +1,7 @@
 """Fused LoRA: PEFT's numbers, forward and backward, on PEFT's own layers."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -101,6 +102,23 @@ def test_projections_of_the_same_tensor_are_computed_together(saved_model, monke
     names = {layer: name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)}
     together = [[names[layer] for layer in group] for group in groups]
     assert together == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]] * 2
+
+
+def test_replicas_of_a_model_in_threads_of_their_own_do_not_take_each_others_results(saved_model, monkeypatch):
+    model, computed = tuned(saved_model("llama")), []
+    compute = fused.LayersSharingInput.compute
+    monkeypatch.setattr(fused.LayersSharingInput, "compute", lambda self, x: computed.append(x) or compute(self, x))
+    fused.fuse(model, BATCH)
+    first, second = layers(model)[:2]
+    one, other = torch.randn(2, 3, first.in_features, generator=torch.manual_seed(1))
+    with torch.no_grad(), ThreadPoolExecutor(1) as thread:
+        expected = [(first.forward(x), second.forward(x)) for x in (one, other)]
+        computed.clear()
+        found = first.forward(one), thread.submit(first.forward, other).result()  # then each wants the second
+        found += second.forward(one), thread.submit(second.forward, other).result()
+    for values, wanted in zip(found, (expected[0][0], expected[1][0], expected[0][1], expected[1][1]), strict=True):
+        torch.testing.assert_close(values, wanted)
+    assert len(computed) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What `auto` means in the section `train`, by the rows, the method and the main score."""
 
+import math
+
 import numpy as np
 import pytest
 from conftest import tiny_params
@@ -8,11 +10,12 @@ from stages.params import Params
 from stages.training import recipe
 
 
-def resolved(*, labels=None, method="lora", main="accuracy", **train):
+def resolved(*, labels=None, tokens=1, method="lora", main="accuracy", **train):
     options = Params.model_validate(
         tiny_params(train={"epochs": "auto", "lr": "auto", "balance": "auto"} | train)
     ).train
-    return recipe.resolve(options, labels=np.arange(100) % 2 if labels is None else labels, method=method, main=main)
+    labels = np.arange(100) % 2 if labels is None else labels
+    return recipe.resolve(options, labels=labels, tokens=tokens, method=method, main=main)
 
 
 @pytest.mark.parametrize("rows", [20, 47, 100, 1_000, 3_000, 20_000, 1_000_000])
@@ -23,6 +26,17 @@ def test_few_rows_are_seen_many_times_and_many_rows_once(rows):
     assert steps >= recipe.FEW_STEPS / 2
     assert epochs >= recipe.MAX_EPOCHS or steps >= 0.7 * recipe.STEPS
     assert recipe.too_few_steps(resolved(labels=np.zeros(rows), batch_size=16), rows) is None
+
+
+@pytest.mark.parametrize("rows", [20, 98, 1_000, 3_000])
+@pytest.mark.parametrize("length", [30, 300, 1_000])
+def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
+    short = resolved(labels=np.zeros(rows), batch_size=16).epochs
+    found = resolved(labels=np.zeros(rows), tokens=rows * length, batch_size=16).epochs
+    fewest = math.ceil(recipe.FEW_STEPS / math.ceil(rows / 16))
+    assert found == short or fewest <= found < short
+    assert found == short or (found + 1) * rows * length > recipe.TOKENS
+    assert found * rows * length <= 1.25 * recipe.TOKENS or found in (1, fewest)
 
 
 def test_a_larger_batch_needs_more_passes_for_the_same_steps():
