@@ -227,7 +227,7 @@ def measure(
         for name, rival in predictions.items()
         if name != TUNED
     }
-    gains[STRONGEST_RIVAL] = min(gains.values(), key=lambda values: values["gain"])
+    gains[STRONGEST_RIVAL] = significance.of_strongest(gains)
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
         "interval": intervals.intervals(problem, main, labels=labels, predictions=tuned, resamples=options.resamples),

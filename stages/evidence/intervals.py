@@ -20,13 +20,14 @@ def intervals(
     """The 95 % confidence interval, `low` and `high`, of every metric.
 
     The intervals are percentiles over bootstrap resamples of the rows (Efron 1979); that of the main score comes from
-    `main_interval`. A resample without the classes that some metric needs is left out.
+    `main_interval`. A resample without the classes that some metric needs is left out. The calibration error has none:
+    resampled rows are always calibrated worse, so that its percentiles lie too high.
     """
     drawn = []
     for counts in resampled(len(labels), resamples):
         kept = [problem.complete(labels[times > 0], predictions[times > 0]) for times in counts]
         drawn.append(pd.DataFrame(problem.scores_of_draws(labels, predictions, counts[kept])))
-    table = pd.concat(drawn).quantile(BOUNDS)
+    table = pd.concat(drawn).drop(columns="calibration_error", errors="ignore").quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
     return result | {main.key: main_interval(main, labels=labels, predictions=predictions)}
 

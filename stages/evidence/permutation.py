@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean
+from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, placements
 
 PERMUTATIONS = 9_999
 """How often rows are swapped at random; the lowest p-value is 1 / 10,000."""
@@ -94,12 +94,7 @@ def roc_auc_shares(main: RocAuc, labels: np.ndarray, one: Any, other: Any) -> np
     for column, has in enumerate(true.T):
         ranks = [rankdata(values[:, column]) for values in (first, second)]
         for rows, sign in ((has, 1), (~has, -1)):
-            against = np.sort(np.concatenate([values[~rows] for values in ranks]))
-            above, below = (placement(values[rows], against) for values in ranks)
+            against = np.concatenate([values[~rows] for values in ranks])
+            above, below = (placements(values[rows], against) for values in ranks)
             shares[rows, column] = sign * (above - below) / (2 * has.sum() * (~has).sum())
     return shares.mean(axis=1) if true.shape[1] else np.zeros(len(labels))
-
-
-def placement(values: np.ndarray, sorted_others: np.ndarray) -> np.ndarray:
-    """How many of the others each value exceeds, (values,); an equal one counts half."""
-    return (np.searchsorted(sorted_others, values) + np.searchsorted(sorted_others, values, side="right")) / 2

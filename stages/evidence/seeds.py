@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from stages.evidence.permutation import AT_ONCE
-from stages.evidence.significance import BOUNDS, strongest
-from stages.problems.main_score import MainScore, RowMean
+from stages.evidence.significance import BOUNDS, of_loss, strongest
+from stages.problems.main_score import MainScore
 
 
 def over_seeds(
@@ -24,30 +23,26 @@ def over_seeds(
 
     Returns:
         `mean` and `std` (standard deviation over the seeds) of the main score; those of the gain, `gain` and
-        `gain_std`; its interval and p-value, see `gain_over_seeds`; and `by_seed`, score and gain of each seed.
+        `gain_std`; its interval and p-value, see `gain_over_seeds` and `of_loss`; and `by_seed`, score and gain of each
+        seed.
     """
     values = np.array([main.value(labels, predictions) for predictions in tuned.values()])
     rival = strongest(main, labels=labels, rivals=rivals)
     gains = main.sign * (values - main.value(labels, rival))
-    of_rows = np.stack([rows_of(main, labels, predictions) for predictions in tuned.values()])
+    of_rows = np.stack([main.of_each(labels, predictions) for predictions in tuned.values()])
+    tested, gain = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival))), float(gains.mean())
     return {
         "mean": float(values.mean()),
         "std": float(values.std(ddof=1)),
         "gain_std": float(gains.std(ddof=1)),
-        **gain_over_seeds(main.sign * (of_rows - rows_of(main, labels, rival))),
-        "gain": float(gains.mean()),
+        **tested,
+        "gain": gain,
+        "p_value": of_loss(gain, tested["p_value"], rivals=len(rivals)),
         "by_seed": {
             str(seed): {main.key: float(value), "gain": float(gain)}
             for seed, value, gain in zip(tuned, values, gains, strict=True)
         },
     }
-
-
-def rows_of(main: MainScore, labels: np.ndarray, predictions: Any) -> np.ndarray:
-    """What each row adds to the main score, (rows,); its mean is the score, or near it."""
-    if isinstance(main, RowMean):
-        return main.of_rows(labels, predictions).astype(float)
-    return pseudo_values(main, labels, predictions)
 
 
 def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
@@ -62,7 +57,7 @@ def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
 
     Args:
         differences: (seeds, rows), at least two of each: how much better each seed's model is than the rival on each
-            row; for a score that is not a mean over rows, the difference of `pseudo_values`.
+            row; for a score that is not a mean over rows, the difference of `MainScore.of_each`.
 
     Returns:
         `gain`, `gain_low`, `gain_high`, `p_value`. If all differences are equal there is no variance to estimate;
@@ -81,14 +76,3 @@ def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
     low, high = gain + error * stats.t.ppf(BOUNDS, freedom)
     p_value = 2 * stats.t.sf(abs(gain) / error, freedom)
     return {"gain": gain, "gain_low": float(low), "gain_high": float(high), "p_value": float(p_value)}
-
-
-def pseudo_values(main: MainScore, labels: np.ndarray, predictions: Any) -> np.ndarray:
-    """Each row's share of a score that is not a mean over rows, (rows,): n value - (n - 1) value without the row.
-
-    These are the jackknife's pseudo-values (Tukey 1958); of a mean over rows, they are the rows' own values.
-    """
-    rows = np.arange(len(labels))
-    left_out = np.array_split(rows, 1 + len(rows) ** 2 // AT_ONCE)
-    without = [main.values(labels, predictions, (rows != some[:, None]).astype(float)) for some in left_out]
-    return len(rows) * main.value(labels, predictions) - (len(rows) - 1) * np.concatenate(without)

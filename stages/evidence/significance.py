@@ -23,11 +23,12 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resampl
 
     Returns:
         `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided: of
-        `sign_test`, or where the score is no mean over the rows, or a few rows decide it, of `permutation.p_value`.
+        `mcnemar` where each row is either right or wrong, else of `permutation.p_value`.
     """
-    rows = len(labels)
+    rows, right_or_wrong = len(labels), False
     if isinstance(main, RowMean):
-        difference = main.sign * (main.of_rows(labels, tuned).astype(float) - main.of_rows(labels, rival))
+        right_or_wrong = main.of_rows(labels, tuned).dtype == bool
+        difference = main.sign * (main.of_each(labels, tuned) - main.of_each(labels, rival))
         found, drawn = difference.mean(), over_draws(lambda counts: counts @ difference / rows, rows, resamples)
     else:
         found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
@@ -35,8 +36,8 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resampl
             lambda counts: main.values(labels, tuned, counts) - main.values(labels, rival, counts), rows, resamples
         )
     low, high = np.quantile(drawn, BOUNDS)
-    if isinstance(main, RowMean) and not main.few_rows_decide:
-        p_value = sign_test(difference)
+    if right_or_wrong:
+        p_value = mcnemar(difference)
     else:
         p_value = permutation.p_value(main, labels=labels, one=tuned, other=rival)
     values = {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value}
@@ -52,15 +53,32 @@ def strongest(main: MainScore, *, labels: np.ndarray, rivals: dict[str, Any]) ->
     return max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
 
 
-def sign_test(difference: np.ndarray) -> float:
-    """The p-value of the hypothesis that a row is as often better as worse, given each row's gain, (rows,).
+def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The gain over the rival over which it is least.
 
-    Where each row is either right or wrong, it is the exact test of McNemar 1947. It is 1 where more rows favour one
-    model and the mean the other.
+    Which rival that is, the same rows decide, and the best of several rivals is better by chance: the p-value of a loss
+    is multiplied by their number (Bonferroni). A gain over the strongest rival needs no such correction.
+
+    Args:
+        gains: what `gain` returns for each rival, by its name.
+    """
+    least = min(gains.values(), key=lambda values: values["gain"])
+    return least | {"p_value": of_loss(least["gain"], least["p_value"], rivals=len(gains))}
+
+
+def of_loss(gain: float, p_value: float, *, rivals: int) -> float:
+    """The p-value of a gain over the strongest of some rivals, corrected if it is a loss, see `of_strongest`."""
+    return min(1.0, p_value * rivals) if gain < 0 else p_value
+
+
+def mcnemar(difference: np.ndarray) -> float:
+    """The p-value of the exact test of McNemar 1947.
+
+    Args:
+        difference: (rows,): 1 where only one model is right, -1 where only the other is, else 0.
     """
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-    agree = (better - worse) * difference.mean() > 0
-    return stats.binomtest(better, better + worse).pvalue if agree else 1.0
+    return stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
 
 
 def wilson(correct: np.ndarray) -> dict[str, float]:
@@ -74,8 +92,10 @@ def wilson(correct: np.ndarray) -> dict[str, float]:
 
 
 def over_draws(values: Callable[[np.ndarray], np.ndarray], rows: int, resamples: int) -> np.ndarray:
-    """What `values` makes of each resample, (resamples,), from the blocks of `resampled`."""
-    return np.concatenate([values(counts) for counts in resampled(rows, resamples)])
+    """What `values` makes of each resample, (resamples,), from the blocks of `resampled`; without those that do not
+    define it (NaN)."""
+    drawn = np.concatenate([values(counts) for counts in resampled(rows, resamples)])
+    return drawn[~np.isnan(drawn)]
 
 
 def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,6 @@ from scipy import stats
 
 from stages.common.rivals import STRONGEST_RIVAL
 from stages.evidence.permutation import ROUNDING
-from stages.evidence.seeds import rows_of
 from stages.evidence.significance import LEVEL, strongest
 from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
@@ -94,11 +93,11 @@ def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: f
 
     A score with two bounds has Wilson's interval (1927), with Student's quantile, for the number of rows at which a
     share would be as uncertain (Dean & Pagano 2015); for rows that are right or wrong, that is their number. A score
-    without an upper bound has Student's interval for its logarithm. The variance is that of `rows_of`: for a score that
-    is no mean over rows, the jackknife's (Tukey 1958).
+    without an upper bound has Student's interval for its logarithm. The variance is that of `MainScore.of_each`: for a
+    score that is no mean over rows, the jackknife's (Tukey 1958).
     """
     value, rows = score.value(labels, predictions), len(labels)
-    variance = rows_of(score, labels, predictions).var(ddof=1) / rows
+    variance = score.of_each(labels, predictions).var(ddof=1) / rows
     reach = stats.t.ppf((1 + level) / 2, rows - 1)
     if score.sign < 0:
         factor = np.exp(reach * np.sqrt(variance) / value) if value else 1.0
@@ -135,7 +134,7 @@ def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predicti
     generator, least, extreme = np.random.default_rng(0), differences(inside[None])[0] - ROUNDING, np.zeros(0)
     while len(extreme) < DRAWS and extreme.sum() < EXTREME:
         drawn = np.array([generator.permutation(inside) for _ in range(AT_ONCE)])
-        extreme = np.append(extreme, differences(drawn) >= least)
+        extreme = np.append(extreme, ~(differences(drawn) < least))  # a draw that does not define the score is extreme
     if extreme.sum() < EXTREME:
         return float((extreme.sum() + 1) / (DRAWS + 1))
     return float(EXTREME / (np.searchsorted(extreme.cumsum(), EXTREME) + 1))

@@ -88,7 +88,7 @@ class Check:
         Raises:
             PipelineError: the model is in float32, and an output differs by more than the tolerance; or it is in int8,
                 and its main score is worse by more than the tolerance (of a score that is no share, this part of it),
-                or, unless more than `TOLERANCE` was allowed, significantly worse.
+                or, if it is no error and no more than `TOLERANCE` was allowed, significantly worse.
         """
         if reason := self.why_refused(main):
             raise PipelineError(
@@ -105,7 +105,8 @@ class Check:
         if -self.gain > most:
             return f"its {main.name} worse by {-self.gain:.2g}, more than {most:.2g}"
         worse = self.gain < 0 and self.p_value < 0.05 and self.tolerance <= TOLERANCE["int8"]
-        return f"its {main.name} worse, p = {self.p_value:.2g}" if worse else ""
+        # of an error, like MAE, a trifle is significant if it is in every row
+        return f"its {main.name} worse, p = {self.p_value:.2g}" if worse and main.sign > 0 else ""
 
     def told(self, main: MainScore) -> str:
         """What was found, in a line."""

@@ -5,7 +5,7 @@ over the rows, a function of the counts of each class, or the area under the ROC
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,18 @@ AUTO = "auto"
 
 LOSS = "loss"
 """The value of `train.select_by`, and the key in metrics/train.json, of the loss on the validation rows."""
+
+
+def selected_by(choice: str, main: str, scores: Mapping[str, Any]) -> str:
+    """The key of the score on the validation rows by which weights, seeds and trials are compared.
+
+    Args:
+        choice: `train.select_by`; main: the key of the main score; scores: by their keys; of a loss the calibrated one
+            counts, `log_loss`, if there is one.
+    """
+    if choice != LOSS:
+        return main
+    return "log_loss" if "log_loss" in scores else LOSS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +54,23 @@ class MainScore(ABC):
 
     @abstractmethod
     def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
-        """The score of each of many draws of the rows, (draws,).
+        """The score of each of many draws of the rows, (draws,); NaN where the drawn rows do not define it.
 
         Args:
             counts: how often each row is in each draw, (draws, rows) float.
         """
+
+    @abstractmethod
+    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """The score of all rows but one, for each row, (rows,)."""
+
+    def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """What each row adds to the score, (rows,); the mean is the score, or near it.
+
+        The jackknife's pseudo-values (Tukey 1958): n times the score, less n - 1 times the score without the row.
+        """
+        rows = len(labels)
+        return rows * self.value(labels, predictions) - (rows - 1) * self.without_each(labels, predictions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +79,19 @@ class RowMean(MainScore):
 
     of_rows: Callable[[np.ndarray, Any], np.ndarray]
     """The score of each row, (rows,); bool where an answer is either right or wrong."""
-    few_rows_decide: bool = False
-    """Whether a few rows can outweigh all others, so that counting the better and the worse rows is no test of it."""
 
     def value(self, labels: np.ndarray, predictions: Any) -> float:
         return float(self.of_rows(labels, predictions).mean())
 
     def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
         return counts @ self.of_rows(labels, predictions) / counts.sum(axis=1)
+
+    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        of_rows = self.of_each(labels, predictions)
+        return (of_rows.sum() - of_rows) / (len(of_rows) - 1)
+
+    def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        return self.of_rows(labels, predictions).astype(float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +104,15 @@ class OfCounts(MainScore):
     """From the hits, the given and the true rows of each class, all (..., classes), to the score, (...)."""
 
     def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
+        return self.of_counts(*(counts @ rows for rows in self.counted(labels, predictions)))
+
+    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        return self.of_counts(*(rows.sum(axis=0) - rows for rows in self.counted(labels, predictions)))
+
+    def counted(self, labels: np.ndarray, predictions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The hits, the given and the true classes of each row, all (rows, classes) float."""
         true, given = self.decisions(labels, predictions)
-        return self.of_counts(*(counts @ rows.astype(float) for rows in (true & given, given, true)))
+        return tuple(rows.astype(float) for rows in (true & given, given, true))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +123,13 @@ class RocAuc(MainScore):
     """Which classes each row has, and by which probabilities it is ranked: two arrays, (rows, classes)."""
     from_answers: bool = False
 
+    def value(self, labels: np.ndarray, predictions: Any) -> float:
+        """0.5 where no class has a pair of a positive and a negative row."""
+        return float(np.nan_to_num(super().value(labels, predictions), nan=0.5))
+
     def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
-        """From the number of pairs of a positive and a negative row that are in order (Mann & Whitney 1947, section 2);
-        0.5 where no class has such a pair. The rows are sorted once, whatever the number of draws."""
+        """From the number of pairs of a positive and a negative row that are in order (Mann & Whitney 1947, section 2).
+        The rows are sorted once, whatever the number of draws."""
         true, probabilities = self.ranked(labels, predictions)
         drawn = np.ascontiguousarray(counts.T)  # the rows are taken in the order of each class
         areas, classes = np.zeros((2, len(counts)))
@@ -99,6 +139,17 @@ class RocAuc(MainScore):
             lower, not_higher = below(scores[has], scores, drawn)
             in_order = (drawn[has] * (lower + not_higher)).sum(axis=0) / 2 - positive**2 / 2  # less pairs of positives
             areas += np.divide(in_order, pairs, out=np.zeros_like(pairs), where=pairs > 0)
+            classes += pairs > 0
+        return np.divide(areas, classes, out=np.full_like(areas, np.nan), where=classes > 0)
+
+    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """From all pairs in order, less those of the row; 0.5 where no class is left with a pair."""
+        true, probabilities = self.ranked(labels, predictions)
+        areas, classes = np.zeros((2, len(true)))
+        for has, scores in zip(true.T, probabilities.T, strict=True):
+            in_order = np.where(has, placements(scores, scores[~has]), has.sum() - placements(scores, scores[has]))
+            pairs = has.sum() * (~has).sum() - np.where(has, (~has).sum(), has.sum())
+            areas += np.divide(in_order[has].sum() - in_order, pairs, out=np.zeros(len(has)), where=pairs > 0)
             classes += pairs > 0
         return np.divide(areas, classes, out=np.full_like(areas, 0.5), where=classes > 0)
 
@@ -122,10 +173,15 @@ def below(values: np.ndarray, scores: np.ndarray, drawn: np.ndarray) -> tuple[np
     return lower, not_higher
 
 
+def placements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many of the others each value exceeds, (values,); an equal one counts half."""
+    others = np.sort(others)
+    return (np.searchsorted(others, values) + np.searchsorted(others, values, side="right")) / 2
+
+
 def log_loss(of_rows: Callable[[np.ndarray, Any], np.ndarray]) -> RowMean:
     """The mean of the log loss of the rows, which `of_rows` gives, (rows,)."""
-    settings = {"sign": -1, "share": False, "from_answers": False, "few_rows_decide": True}
-    return RowMean(key="log_loss", name="log loss", of_rows=of_rows, **settings)
+    return RowMean(key="log_loss", name="log loss", of_rows=of_rows, sign=-1, share=False, from_answers=False)
 
 
 def mean_f1(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.adapters.run import Run
 from stages.common import paths, progress, texts
@@ -103,8 +104,11 @@ def read_answers(file: Path | IO[str]) -> pd.DataFrame:
 
 
 def same_test_rows(*locks: str | None) -> bool:
-    """Whether these dvc.lock files name the same file of test rows, by its hash."""
-    stages = [YAML(typ="safe", pure=True).load(lock or "{}").get("stages", {}) for lock in locks]
+    """Whether these dvc.lock files name the same file of test rows, by its hash; False if one cannot be read."""
+    try:
+        stages = [YAML(typ="safe", pure=True).load(lock or "{}").get("stages", {}) for lock in locks]
+    except YAMLError:  # a conflict of a merge
+        return False
     deps = [dep for lock in stages for dep in lock.get("evaluate", {}).get("deps", [])]
     hashes = [dep["md5"] for dep in deps if dep["path"] == str(paths.PREPARED / "test.parquet")]
     return len(hashes) == len(locks) and len(set(hashes)) == 1

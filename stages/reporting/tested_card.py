@@ -29,8 +29,9 @@ def tested_card(
     main = run.main.key
     names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
     rows = [
-        (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**tuned["interval"][key]))
+        (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**ends) if ends else "")
         for key, name in names.items()
+        for ends in [tuned["interval"].get(key)]
     ]
     column = f"tuned, seed {run.seed}" if "seeds" in tuned else "tuned"  # the verdict is then about all seeds
     parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)

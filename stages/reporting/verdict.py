@@ -44,9 +44,10 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     found = VERDICTS[proven(gain, p_value)]
     shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
     test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
+    corrected = f"; corrected for {len(baseline)} rivals" if gain < 0 else ""
     return (
         f"**{found}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
-        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test})."
+        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test}{corrected})."
     )
 
 
@@ -176,7 +177,8 @@ def unmet_conditions(gate: Gate, tuned: dict, change: Change | None, main: MainS
         for key, value, expected, passes in checks
         if (bound := getattr(gate, key)) is not None and not passes(bound)
     ]
-    if change and gate.max_drop is not None and change_proven(change, main) < 0 and drop <= gate.max_drop:
+    significant = main.sign > 0 and change and change_proven(change, main) < 0  # of an error, a trifle in every row is
+    if significant and gate.max_drop is not None and drop <= gate.max_drop:
         missed.append(f"expected no significant {a_drop.removeprefix('a ')} (gate.max_drop), found {drop:.4g}")
     if promise_is_broken(tuned.get("abstention", {})):
         missed.append("expected the accuracy that `evaluate.target_accuracy` promises, found significantly less")

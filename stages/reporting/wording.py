@@ -64,8 +64,8 @@ class Metric:
 
 METRICS = {
     "accuracy": Metric(name="accuracy", percent=True, test="exact McNemar test"),
-    "f1_samples": Metric(name="row F1", percent=True, test="exact sign test"),
-    "mae": Metric(name="MAE", digits=".4g", test="exact sign test"),
+    "f1_samples": Metric(name="row F1", percent=True),
+    "mae": Metric(name="MAE", digits=".4g"),
     "f1_macro": Metric(name="macro-F1", percent=True),
     "mcc": Metric(name="MCC"),
     "roc_auc": Metric(name="ROC AUC"),

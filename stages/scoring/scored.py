@@ -23,13 +23,13 @@ class ScoredProblem(Problem):
     prediction_type: ClassVar[Any]
 
     def scores(self, labels: np.ndarray, predictions: Any) -> dict[str, float]:
-        """Every metric, all finite."""
+        """Every metric, all finite: an area under the ROC curve that the rows do not define is 0.5."""
         found = self.scores_of_draws(labels, predictions, np.ones((1, len(labels))))
-        return {name: float(values[0]) for name, values in found.items()}
+        return {name: float(np.nan_to_num(values[0], nan=0.5)) for name, values in found.items()}
 
     @abstractmethod
     def scores_of_draws(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Every metric of each of many draws of the rows, (draws,).
+        """Every metric of each of many draws of the rows, (draws,); NaN where the drawn rows do not define it.
 
         Args:
             counts: how often each row is in each draw, (draws, rows) float.

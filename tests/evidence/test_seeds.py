@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from scoring import drawn
-from sklearn import metrics
 
 from stages.evidence import seeds
 from stages.scoring.kinds import SCORED
@@ -83,28 +81,6 @@ def test_equal_differences_have_no_variance(gain, p_value):
     assert values == pytest.approx({"gain": gain, "gain_low": gain, "gain_high": gain, "p_value": p_value})
 
 
-def test_the_pseudo_values_of_a_mean_are_the_rows_own_values():
-    labels, probabilities = drawn.of_classes(3, 0)
-    right = probabilities.argmax(axis=1) == labels
-    found = seeds.pseudo_values(ACCURACY, labels, probabilities)
-    assert found == pytest.approx(right.astype(float))
-
-
-def test_the_pseudo_values_of_another_score_have_its_value_and_its_spread():
-    labels, probabilities = drawn.of_classes(3, 0)
-
-    def macro_f1(rows: np.ndarray, given: np.ndarray) -> float:
-        return metrics.f1_score(rows, given.argmax(axis=1), average="macro")
-
-    found = seeds.pseudo_values(SINGLE.main_scores["f1_macro"], labels, probabilities)
-    generator = np.random.default_rng(0)
-    assert found.shape == labels.shape
-    assert found.mean() == pytest.approx(macro_f1(labels, probabilities), abs=0.02)
-    picks = (generator.integers(len(labels), size=len(labels)) for _ in range(400))
-    resampled = [macro_f1(labels[rows], probabilities[rows]) for rows in picks]
-    assert found.std() / np.sqrt(len(labels)) == pytest.approx(np.std(resampled), rel=0.2)
-
-
 def test_every_seed_is_held_against_the_strongest_rival():
     labels, wrong, right = np.zeros(10, dtype=int), [0.0, 1.0], [1.0, 0.0]
     models = {count: np.array([right] * count + [wrong] * (10 - count)) for count in range(11)}
@@ -117,6 +93,20 @@ def test_every_seed_is_held_against_the_strongest_rival():
     scores = {key: found[key] for key in ("mean", "std", "gain", "gain_std")}
     assert scores == pytest.approx({"mean": 0.8, "std": np.sqrt(0.02), "gain": 0.2, "gain_std": np.sqrt(0.02)})
     assert found["gain_low"] < 0.2 < found["gain_high"]
+
+
+def test_a_loss_against_the_best_of_several_rivals_is_corrected_for_their_number():
+    generator = np.random.default_rng(4)
+    labels = np.zeros(400, dtype=int)
+
+    def model(right: float) -> np.ndarray:
+        return np.eye(2)[(generator.random(400) > right).astype(int)]
+
+    tuned, rivals = {1: model(0.7), 2: model(0.72)}, {"probe": model(0.8), "majority": model(0.5), "bag": model(0.6)}
+    alone = seeds.over_seeds(ACCURACY, labels=labels, tuned=tuned, rivals={"probe": rivals["probe"]})
+    among = seeds.over_seeds(ACCURACY, labels=labels, tuned=tuned, rivals=rivals)
+    assert alone["gain"] == among["gain"] < 0
+    assert among["p_value"] == pytest.approx(3 * alone["p_value"])
 
 
 def test_an_error_is_reported_as_it_is_and_a_lower_one_is_a_gain():

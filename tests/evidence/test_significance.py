@@ -30,8 +30,8 @@ def test_bootstrap_intervals_are_as_wide_as_theory_says_and_hold_the_value():
     probabilities = SINGLE.outputs(generator.normal(size=(400, 2)) + 1.5 * np.eye(2)[labels])
     scores = score(SINGLE, labels, probabilities)
     found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=1000)
-    assert found.keys() == scores.keys()
-    assert all(found[name]["low"] < value < found[name]["high"] for name, value in scores.items())
+    assert found.keys() == scores.keys() - {"calibration_error"}
+    assert all(ends["low"] < scores[name] < ends["high"] for name, ends in found.items())
     losses = -np.log(probabilities[np.arange(400), labels])
     width = found["log_loss"]["high"] - found["log_loss"]["low"]
     assert width == pytest.approx(2 * 1.96 * losses.std() / 20, rel=0.1)
@@ -58,6 +58,31 @@ def test_a_gain_comes_with_the_exact_mcnemar_test_and_a_paired_interval():
     }
 
 
+def test_a_mean_gain_of_0_is_rarely_significant_though_most_rows_are_better():
+    mae, generator, low = SCORED["regression"].main_scores["mae"], np.random.default_rng(3), []
+    for _ in range(100):
+        labels, rival = np.zeros(300), np.ones(300)
+        tuned = rival - np.where(generator.random(300) < 0.8, 0.1, -0.4)
+        low.append(significance.gain(mae, labels=labels, tuned=tuned, rival=rival, resamples=2)["p_value"] < 0.05)
+    assert sum(low) < 13  # 5 are expected; 13 or more of 100 have a probability of 0.002
+
+
+def test_a_loss_against_the_strongest_rival_is_corrected_for_their_number_and_a_gain_is_not():
+    lost = {"probe": {"gain": -0.02, "p_value": 0.02}, "bag": {"gain": 0.1, "p_value": 0.001}}
+    assert significance.of_strongest(lost) == {"gain": -0.02, "p_value": 0.04}
+    won = {"probe": {"gain": 0.02, "p_value": 0.02}, "bag": {"gain": 0.1, "p_value": 0.001}}
+    assert significance.of_strongest(won) == {"gain": 0.02, "p_value": 0.02}
+
+
+def test_draws_that_do_not_define_an_area_say_nothing_of_it():
+    area, labels = SINGLE.main_scores["roc_auc"], np.arange(200) < 3
+    perfect = np.column_stack([~labels, labels]).astype(float)
+    guessed = np.full((200, 2), 0.5)
+    assert intervals.main_interval(area, labels=labels.astype(int), predictions=perfect) == {"low": 1.0, "high": 1.0}
+    found = significance.gain(area, labels=labels.astype(int), tuned=perfect, rival=guessed, resamples=300)
+    assert found["gain_low"] == found["gain_high"] == 0.5
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_intervals_and_tests_agree_with_their_formulas_on_random_cases(seed):
     labels, probabilities = drawn.of_classes(2, seed)
@@ -82,6 +107,6 @@ def test_intervals_rest_on_every_resample_though_rare_classes_are_missing_from_s
     assert all(SINGLE.complete(labels[times > 0], probabilities) for times in counts)
     found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=200)
     scores = score(SINGLE, labels, probabilities)
-    assert found.keys() == scores.keys()
+    assert found.keys() == scores.keys() - {"calibration_error"}
     assert all(values["low"] <= scores[name] <= values["high"] for name, values in found.items())
     assert not recwarn.list

@@ -51,6 +51,32 @@ def test_a_score_of_classes_is_scikit_learns(key, classes, seed):
     assert isinstance(found, float)
 
 
+@pytest.mark.parametrize("key", OF_CLASSES)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_what_each_row_adds_is_found_as_by_leaving_it_out(key, classes):
+    generator = np.random.default_rng(classes)
+    labels = np.concatenate([np.arange(classes), np.arange(1, classes), generator.integers(1, classes, size=40)])
+    probabilities = softmax(generator.normal(size=(len(labels), classes)).round(1) + np.eye(classes)[labels], axis=1)
+    main, rows = SINGLE.main_scores[key], np.arange(len(labels))
+    left = [main.value(labels[rows != row], probabilities[rows != row]) for row in rows]  # one class has a single row
+    np.testing.assert_allclose(main.without_each(labels, probabilities), left, atol=1e-12)
+    each = len(rows) * main.value(labels, probabilities) - (len(rows) - 1) * np.array(left)
+    np.testing.assert_allclose(main.of_each(labels, probabilities), each, atol=1e-9)
+    if key in ("accuracy", "log_loss"):
+        np.testing.assert_allclose(each, main.of_rows(labels, probabilities), atol=1e-9)
+
+
+def test_what_each_row_adds_varies_as_the_score_does():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=300)
+    probabilities = softmax(generator.normal(size=(300, 3)) + np.eye(3)[labels], axis=1)
+    main, picks = SINGLE.main_scores["f1_macro"], generator.integers(300, size=(400, 300))
+    found = main.of_each(labels, probabilities)
+    assert found.mean() == pytest.approx(main.value(labels, probabilities), abs=0.02)
+    resampled = [main.value(labels[rows], probabilities[rows]) for rows in picks]
+    assert found.std() / np.sqrt(300) == pytest.approx(np.std(resampled), rel=0.2)
+
+
 def test_a_class_without_rows_counts_only_as_a_wrong_answer():
     labels, probabilities = np.array([0, 0, 1, 1]), np.eye(3)[[0, 2, 1, 1]]
     for key in ("f1_macro", "mcc"):

@@ -38,12 +38,12 @@ def tuned(**changes):
         (
             "multi_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of row F1, "
-            "95 % interval +1.0 to +5.0, p = 0.004 (exact sign test; one seed).",
+            "95 % interval +1.0 to +5.0, p = 0.004 (paired permutation test; one seed).",
         ),
         (
             "regression",
             "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.03 of MAE, "
-            "95 % interval +0.01 to +0.05, p = 0.004 (exact sign test; one seed).",
+            "95 % interval +0.01 to +0.05, p = 0.004 (paired permutation test; one seed).",
         ),
     ],
 )
@@ -77,7 +77,9 @@ def test_a_gain_of_the_kept_adapter_that_the_seeds_do_not_share_is_no_evidence_a
     tuned = outputs.tuned_with_seeds("single_label", **found)
     assert tuned["p_value"]["strongest_rival"] < 0.05
     said = "Tuning made it worse" if "gain" in found else "No evidence of a gain"
-    assert verdict.verdict(outputs.baseline("single_label"), tuned, SINGLE).startswith(f"**{said}**: tuned minus ")
+    line = verdict.verdict(outputs.baseline("single_label"), tuned, SINGLE)
+    assert line.startswith(f"**{said}**: tuned minus ")
+    assert ("rows and seeds; corrected for 4 rivals)" in line) == ("gain" in found)
     gate = outputs.OPEN.model_copy(update={"min_gain": 0.0, "max_p_value": 0.05})
     missed = verdict.unmet_conditions(gate, tuned, None, SINGLE)
     assert f"expected a p-value of at most 0.05 (gate.max_p_value), found {found.get('p_value', 1)}" in missed
@@ -87,7 +89,7 @@ def test_a_gain_of_the_kept_adapter_that_the_seeds_do_not_share_is_no_evidence_a
 def test_the_verdict_on_numbers_speaks_of_errors():
     assert verdict.verdict(MAE, TUNED, NUMBER) == (
         "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
-        "+0.9, p = 0.01 (exact sign test; one seed)."
+        "+0.9, p = 0.01 (paired permutation test; one seed)."
     )
 
 
@@ -167,8 +169,8 @@ def change(before: float, after: float, *, sign: int = 1, p_value: float | None 
         (
             change(2.5, 2.25, sign=-1),
             NUMBER,
-            "**MAE 2.5 → 2.25 (-0.25, p = 0.004) against main**: better, by the exact sign test on the same 60 test "
-            "rows (95 % interval -0.27 to -0.24). Another seed may differ.",
+            "**MAE 2.5 → 2.25 (-0.25, p = 0.004) against main**: better, by the paired permutation test on the "
+            "same 60 test rows (95 % interval -0.27 to -0.24). Another seed may differ.",
         ),
         (
             change(0.8, 0.9, p_value=None),
@@ -215,6 +217,7 @@ def test_the_change_is_said_with_its_test_or_why_there_is_none(found, main, said
             "expected a rise in MAE, as a share of it, of at most 0.02 (gate.max_drop), found 0.25",
         ),
         (change(200.0, 203.0, sign=-1, p_value=0.3), NUMBER, None),
+        (change(200.0, 200.01, sign=-1, p_value=1e-9), NUMBER, None),
         (None, SINGLE, None),
     ],
 )

@@ -3,7 +3,6 @@
 import pytest
 
 from stages.problems.kinds import PROBLEMS
-from stages.problems.main_score import RowMean
 from stages.reporting.wording import COMPARED, METRICS, ON_CARD, column_title, further_metrics
 
 
@@ -12,8 +11,7 @@ def test_every_main_score_has_one_name_and_the_test_that_is_made(problem):
     for key, main in problem.main_scores.items():
         metric = METRICS[key]
         assert (main.key, main.name) == (key, metric.name)
-        exact = isinstance(main, RowMean) and not main.few_rows_decide
-        assert metric.test.startswith("exact " if exact else "paired permutation test")
+        assert metric.test == ("exact McNemar test" if key == "accuracy" else "paired permutation test")
         assert metric.percent <= main.share
 
 
