@@ -83,7 +83,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
     ]
     assert tuned["f1_samples"] > 0.75 > baseline["majority"]["f1_samples"]
     scores = set(tuned) - {"classes", "uncalibrated", "gain", "gain_low", "gain_high", "p_value"}
-    assert set(tuned["interval"]) == scores - {"interval"}
+    assert set(tuned["interval"]) == scores - {"interval", "calibration_error"}
     for name, rival in baseline.items():
         assert set(rival) - {"regularization"} == scores
         assert tuned["gain"][name] == pytest.approx(tuned["f1_samples"] - rival["f1_samples"], abs=2e-5)
@@ -215,7 +215,7 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     assert "| row F1 | " in card
     report = paths.REPORT.read_text()
     assert " points of row F1, 95 % interval " in report
-    assert "(exact sign test; one seed)" in report
+    assert "(paired permutation test; one seed; corrected for" in report
     assert "| tuned, by label | test rows |" in report
     assert "(none)" in set(pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)["label"])
 

@@ -4,6 +4,7 @@ Outputs are every label's probability, (rows, labels); predictions also hold the
 whose probability is above the label's threshold.
 """
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,20 +30,10 @@ NO_LABEL = "(none)"
 """The text of an answer without labels."""
 
 
-def columns_of(answer: str, names: list[str], first: int = 0) -> list[int] | None:
-    """Which names an answer has, of those from `first` on; None: it is not a list of them.
-
-    Args:
-        answer: names in their order, each followed by a comma and a space.
-    """
-    if not answer:
-        return []
-    for column in range(first, len(names)):
-        if answer.startswith(name := f"{names[column]}, "):
-            others = columns_of(answer.removeprefix(name), names, column + 1)
-            if others is not None:
-                return [column, *others]
-    return None
+def in_list(name: str) -> str:
+    """A label's name as it stands in an answer, where commas separate names: in quotes if it has a comma or quotes, as
+    in CSV."""
+    return '"{}"'.format(name.replace('"', '""')) if {*name} & {*',"'} or name == NO_LABEL else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,19 +201,19 @@ class MultiLabel(Problem):
         return Decisions(**columns)
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
-        """The names of each row's labels, separated by commas."""
-        rows = (", ".join(np.asarray(names)[has.astype(bool)]) for has in labels)
-        return np.array([row or NO_LABEL for row in rows], dtype=object)
+        """The names of each row's labels, separated by commas, see `in_list`."""
+        listed = np.array([in_list(name) for name in names], dtype=object)
+        return np.array([", ".join(listed[has.astype(bool)]) or NO_LABEL for has in labels], dtype=object)
 
     def answers(self, predictions: Decisions, names: list[str]) -> np.ndarray:
         """The names of the labels that each row is given."""
         return self.truth(predictions.given, names)
 
     def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
-        """As a name may contain a comma itself, names are found from left to right, in their order."""
         labels = np.zeros((len(answers), len(names)), dtype=np.float32)
-        for row, answer in enumerate(answers):
-            labels[row, columns_of(f"{answer}, ", names) or []] = 1
+        listed = csv.reader(answers, skipinitialspace=True)
+        for row, (answer, given) in enumerate(zip(answers, listed, strict=True)):
+            labels[row] = [name in given and answer != NO_LABEL for name in names]
         return labels
 
     def certain(self, labels: np.ndarray, names: list[str]) -> Decisions:

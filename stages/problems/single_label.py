@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
-from stages.common.texts import shortened
+from stages.common.texts import rarest
 from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mcc, mean_f1_of_present, surprise
 from stages.problems.problem import Problem, label_text
 
@@ -72,10 +72,9 @@ class SingleLabel(Problem):
             raise PipelineError(
                 f"expected at least two classes, found {', '.join(counts.index) or 'no usable row'}{remedy}"
             )
-        if len(few := counts[counts < splits].sort_values(kind="stable")):
-            found = shortened(", ".join(f"{name} ({rows})" for name, rows in few.items()), 200)
+        if rare := rarest(counts, splits):
             raise PipelineError(
-                f"expected at least {splits} rows of every class, one for each split, found fewer of {found}; "
+                f"expected at least {splits} rows of every class, one for each split, found fewer of {rare}; "
                 "add rows, merge classes, or remove those rows"
             )
 

@@ -1,6 +1,9 @@
 """Several labels per row: their probabilities, and which of them a row is given."""
 
+import itertools
+
 import numpy as np
+import pytest
 
 from stages.problems.kinds import PROBLEMS
 from stages.problems.multi_label import Decisions
@@ -24,8 +27,19 @@ def test_predictions_survive_as_a_column_and_are_taken_by_row():
     assert len(decided[np.array([2, 2])]) == 2
 
 
-def test_labels_are_found_in_an_answer_also_where_one_name_begins_with_another():
-    names = ["Food", "Food, drinks", "Rooms"]
-    for given in ([1, 0, 0], [0, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0]):
-        (answer,) = MULTI.truth(np.array([given]), names)
-        assert MULTI.labels_of([answer], names).tolist() == [given], answer
+@pytest.mark.parametrize(
+    "names", [["Food", "Food, drinks", "Rooms"], ["a", "a, b", "b"], ["a, b", "b, c", "c"], ["(none)", 'say "x"', '"']]
+)
+def test_labels_are_found_in_an_answer_whatever_their_names(names):
+    every = np.array(list(itertools.product([0, 1], repeat=3)))
+    answers = MULTI.truth(every, names)
+    assert len(set(answers)) == 8
+    assert MULTI.labels_of(answers, names).tolist() == every.tolist()
+    assert MULTI.labels_of(list(answers), names).tolist() == every.tolist()
+
+
+def test_a_plain_name_stands_in_an_answer_as_it_is():
+    assert MULTI.truth(np.array([[1, 1, 0], [0, 0, 0]]), ["Food", "Bed & bath", "x"]).tolist() == [
+        "Food, Bed & bath",
+        "(none)",
+    ]
