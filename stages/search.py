@@ -29,7 +29,7 @@ from stages.common import content, errors, files, paths
 from stages.common.texts import literal
 from stages.params import Params, check_parameter, unfit
 from stages.problems.kinds import PROBLEMS
-from stages.problems.main_score import AUTO, LOSS
+from stages.problems.main_score import AUTO, LOSS, selected_by
 from stages.reporting import history
 from stages.reporting.figure import as_png, as_written
 from stages.reporting.history import Experiment
@@ -233,7 +233,8 @@ def score(experiment: Experiment, select_by: str) -> float:
 
 def score_key(experiment: Experiment, select_by: str) -> str:
     """The key of that score in metrics/train.json."""
-    return LOSS if select_by == LOSS else experiment.metrics[str(paths.TRAIN_METRICS)]["main"]
+    found = experiment.metrics[str(paths.TRAIN_METRICS)]
+    return selected_by(select_by, found["main"], found["validation"])
 
 
 def best(study: optuna.Study) -> str:

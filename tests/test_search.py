@@ -77,6 +77,7 @@ def test_a_wrong_space_starts_no_experiment(tmp_path, monkeypatch):
     ("select_by", "main", "title", "first"),
     [
         ("loss", "auto", "loss", "a"),
+        ("loss", "auto", "log_loss", "a"),
         ("main", "auto", "accuracy", "b"),
         ("main", "f1_macro", "f1_macro", "b"),
         ("main", "log_loss", "log_loss", "a"),
@@ -87,7 +88,9 @@ def test_the_best_trial_comes_first(select_by, main, title, first):
     params = Params.model_validate(tiny_params(**sections))
     study = optuna.create_study(direction=search.direction(params))
     for name, rank, value in (("a", 4, 0.3), ("b", 8, 0.5)):
-        done = trained(name, {"lora": {"r": rank}} | sections, {title: value}, main=title)
+        uncalibrated = {} if title == "loss" else {"loss": 1 - value}  # decides nothing
+        scores = {title: value} | uncalibrated
+        done = trained(name, {"lora": {"r": rank}} | sections, scores, main=title)
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([4, 8])}, done, params)
     text = search.best(study)
     assert text.startswith(f"| experiment | validation {title} |")
