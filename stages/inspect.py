@@ -177,9 +177,8 @@ def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Probl
         missing = table[label].map(columns.is_missing)
         yield from counted(missing, "without a label, at which prepare stops: label or remove them")
         counts = pd.Series(dtype=int) if problem.numeric else labels(table, label).value_counts()
-        if len(rare := counts[counts < FEW_ROWS].sort_values(kind="stable")):
-            listed = shortened(", ".join(f"{name} ({rows})" for name, rows in rare.items()), 200)
-            yield f"warning: fewer than {FEW_ROWS} rows of {listed}; add rows, merge classes, or remove those rows"
+        if rare := texts.rarest(counts, FEW_ROWS):
+            yield f"warning: fewer than {FEW_ROWS} rows of {rare}; add rows, merge classes, or remove those rows"
 
 
 def counted(rows: pd.Series, what: str, *, share: float = 0.0) -> Iterator[str]:

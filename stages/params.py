@@ -22,6 +22,7 @@ from stages.compute.params import Compute
 from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
 from stages.problems.main_score import AUTO
+from stages.problems.problem import label_text
 from stages.reporting.params import Gate
 from stages.resuming.params import Checkpoints
 from stages.rows.params import Data
@@ -129,7 +130,14 @@ def contradictions(values: Any) -> list[str]:
     except (KeyError, TypeError):
         return []
     lines = []
-    if isinstance(classes, dict) and isinstance(words, dict) and set(classes) != set(words):
+    named = {"data.classes": classes, "encode.label_words": words}
+    named = {key: list(map(label_text, values)) for key, values in named.items() if isinstance(values, dict)}
+    lines += [
+        f"{key}: expected different classes, found {names}"
+        for key, names in named.items()
+        if len({*names}) < len(names)
+    ]
+    if len(named) == 2 and {*named["data.classes"]} != {*named["encode.label_words"]}:
         lines.append(f"encode.label_words: expected the classes of data.classes {list(classes)}, found {list(words)}")
     if pairs and "{text_pair}" not in template and template != TEXT_ALONE:
         lines.append(f"encode.template: expected {{text_pair}} too, or {{text}} alone, for pairs, found {template!r}")

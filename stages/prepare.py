@@ -127,11 +127,9 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
         if params.encode.template == values.get("encode", {}).get("template", "")
         and data.source != values["data"]["source"]
     ]
-    rare = {} if PROBLEMS[data.problem].numeric else {name: rows for name, rows in counts.items() if rows < FEW_ROWS}
-    if rare:
-        listed = texts.shortened(", ".join(f"{name} ({rows})" for name, rows in rare.items()), 200)
+    if not PROBLEMS[data.problem].numeric and (rare := texts.rarest(counts, FEW_ROWS)):
         lines.append(
-            f"data.label: fewer than {FEW_ROWS} training rows of {listed}, too few to learn from; add rows, raise "
+            f"data.label: fewer than {FEW_ROWS} training rows of {rare}, too few to learn from; add rows, raise "
             "data.limit.train, merge classes, or remove those rows"
         )
     return [line for line in lines if line]

@@ -394,3 +394,15 @@ def test_classes_may_be_named_by_numbers_and_booleans():
     params = Params.model_validate(tiny_params(data=data, encode={"label_words": {1.0: "good", "True": "bad"}}))
     assert list(params.data.classes) == ["1", "true"]
     assert list(params.encode.label_words) == ["1", "true"]
+
+
+def test_label_words_are_of_the_classes_however_a_name_is_spelled_and_no_name_comes_twice(tmp_path):
+    def read(classes, words):
+        YAML().dump(tiny_params(data={"classes": classes}, encode={"label_words": words}), tmp_path / "params.yaml")
+        return Params.load(tmp_path / "params.yaml")
+
+    assert read({1: 5, 2: 6}, {"1": "bad", 2.0: "good"}).encode.label_words == {"1": "bad", "2": "good"}
+    with pytest.raises(ParamsError, match=r"data.classes: expected different classes, found \['1', '1', '2'\]"):
+        read({1: 5, "1": 6, 2: 7}, None)
+    with pytest.raises(ParamsError, match=r"encode.label_words: expected different classes, found \['a', 'b', 'a'\]"):
+        read({"a": 5, "b": 6}, {"a": "x", "b": "y", "a ": "z"})

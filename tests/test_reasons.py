@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.reasons import deletion_area
 from stages import evaluate
 from stages.problems.kinds import PROBLEMS
 from stages.scoring.kinds import SCORED
@@ -79,13 +80,10 @@ def test_without_the_words_that_mattered_a_tuned_model_changes_its_answer_sooner
     for text, found in zip(texts, reasons.explained(classifier, texts), strict=True):
         parts = reasons.spans([text])
         weights = [piece.weight for piece in found.texts[0] if piece.text.strip()]
-        areas["weighty first"] += reasons.deletion_area(
-            classifier, text, [parts[place] for place in np.argsort(weights)[::-1]]
-        )
+        areas["weighty first"] += deletion_area(classifier, text, [parts[place] for place in np.argsort(weights)[::-1]])
         for _ in range(5):
             areas["any"] += (
-                reasons.deletion_area(classifier, text, [parts[place] for place in generator.permutation(len(parts))])
-                / 5
+                deletion_area(classifier, text, [parts[place] for place in generator.permutation(len(parts))]) / 5
             )
     assert areas["weighty first"] < areas["any"]
 

@@ -4,7 +4,6 @@ The saved adapter loads with plain PEFT; the model of `full`, which has no adapt
 """
 
 import re
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from stages.backbone import prefix
 from stages.backbone.base import max_tokens
 from stages.classifier import last_token
 from stages.classifier.model import is_causal
+from stages.common import texts
 from stages.common.errors import PipelineError
 
 PROMPTS = ("prompt", "prefix", "p_tuning")
@@ -192,7 +192,7 @@ def peft_errors_in_one_line(method: str) -> Iterator[None]:
             warnings.filterwarnings("error", message=UNMATCHED_PATTERN)
             yield
     except (ValueError, TypeError, RuntimeError, RuntimeWarning) as error:
-        reason = textwrap.shorten(str(error), width=300)
+        reason = texts.shortened(str(error), 300)
         raise PipelineError(f"peft.method: {method}: PEFT rejects these settings: {reason}") from None
 
 

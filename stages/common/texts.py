@@ -5,6 +5,8 @@ import itertools
 import re
 import shlex
 import unicodedata
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +48,12 @@ def shortened(text: str, length: int) -> str:
         return line
     words = line[: length - 1].rpartition(" ")[0]
     return f"{words} …" if len(words) > length // 2 else f"{line[: length - 1]}…"
+
+
+def rarest(rows: "Mapping[str, int] | pd.Series", few: int) -> str:
+    """The classes with fewer than `few` rows, the rarest first, as `NAME (ROWS), …`; empty if there are none."""
+    rare = [(name, count) for name, count in rows.items() if count < few]
+    return shortened(", ".join(f"{name} ({count})" for name, count in sorted(rare, key=itemgetter(1))), 200)
 
 
 def literal(text: str) -> str:

@@ -49,7 +49,7 @@ def place(stage: str, *, settings: Any, inputs: Iterable[Path], days: float) -> 
             yield folder
             remove = partial(shutil.rmtree, folder, ignore_errors=True)
         except Interrupted as stopped:
-            if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*")):
+            if any(any(folder.glob(f"*/{kept}")) for kept in ("checkpoint-*", "done", "part-*", "*/done.json")):
                 stopped.add_note(f"what was done is kept in {folder}, and the next run goes on from there")
             raise
         finally:

@@ -119,7 +119,8 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
     A ready split for validation or test may lack a class, if it has two or more others; this is then said.
 
     Raises:
-        PipelineError: a class has no row left in a split that must have some, or a split has no rows.
+        PipelineError: a class has no row left in a split that must have some, a split has no rows, or all test rows
+            have the same label.
     """
     problem, limits = PROBLEMS[data.problem], data.limit.model_dump()
     kept = {name: first_rows(rows, limits.get(name), problem) for name, rows in splits.items()}
@@ -143,6 +144,11 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
                 f"{f'data.limit.{name} or ' if name in limits else ''}data.split, or add rows"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")
+    if "test" in kept and kept["test"]["label"].nunique() == 1:
+        raise PipelineError(
+            "split 'test': expected rows with different labels, without which no score tells models apart, found "
+            f"{problem.answer} {kept['test']['label'].iloc[0]} alone; raise data.limit.test or data.split, or add rows"
+        )
     return kept
 
 

@@ -132,12 +132,3 @@ def pieces(text: str, number: int, weights: dict[Span, float]) -> list[Piece]:
         found.append(Piece(text=text[start:stop], weight=weight))
         end = stop
     return found + ([Piece(text=text[end:])] if end < len(text) else [])
-
-
-def deletion_area(classifier: Classifier, text: str, order: Sequence[Span]) -> float:
-    """The mean support of the answer to a text while its parts are left out one after the other: the area under the
-    deletion curve (Petsiuk, Das and Saenko 2018, section 4.1), the smaller, the sooner the answer is lost."""
-    whole = classifier.logits([text])
-    shorter = [without([text], order[: count + 1]) for count in range(len(order))]
-    logits = np.concatenate([whole, classifier.logits(shorter)])
-    return float(support(classifier.problem, logits, int(whole[0].argmax())).mean())

@@ -176,6 +176,8 @@ class Lines:
             if line is None:
                 yield None
                 continue
+            if not number:
+                line = line.removeprefix("\ufeff")
             number, blank = number + 1, blank and not line.strip()
             values = line.split("\t") if len(self.columns) > 1 else [line]
             if len(values) == len(self.columns):

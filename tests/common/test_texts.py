@@ -7,13 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reporting.rendered import HOSTILE, Rendered
 
-from stages.common.texts import clean, literal, printable, script_safe, shortened
+from stages.common.texts import clean, literal, printable, rarest, script_safe, shortened
 from stages.reporting.markdown import table
 
 FRAGMENTS = [*HOSTILE, "``", "\n\n", "\\|", "</td>", "[a]: b", "</SCRIPT"]
 CHARACTERS = list("`|\\\n <>$@#_*~&![]()-=:\ud800\u2028\x1b\u200f")
 TEXTS = st.lists(st.sampled_from(FRAGMENTS + CHARACTERS) | st.characters(), max_size=12).map("".join)
 """Any text, in most of which something could be markup."""
+
+
+def test_the_rarest_classes_come_first_and_those_with_enough_rows_not_at_all():
+    assert rarest({"a": 9, "b": 3, "c": 10, "d": 3}, few=10) == "b (3), d (3), a (9)"
+    assert rarest({"a": 10, "b": 12}, few=10) == ""
 
 
 def test_none_and_nan_are_no_texts_and_other_numbers_and_words_are():

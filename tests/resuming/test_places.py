@@ -11,6 +11,7 @@ import pytest
 
 from stages import train
 from stages.common import files
+from stages.common.errors import Interrupted
 from stages.params import Params
 from stages.resuming import places
 
@@ -38,6 +39,15 @@ def interrupted(settings=(), days=1.0):
 
 def place(settings=(), days=1.0):
     return places.place("stage", settings=settings, inputs=[Path("rows")], days=days)
+
+
+@pytest.mark.parametrize("kept", ["states/train/done.json", "seed-1/done", "seed-1/checkpoint-3", "part/part-0", None])
+def test_a_stage_that_is_asked_to_end_says_where_it_keeps_what_was_done(kept):
+    with pytest.raises(Interrupted) as stopped, place() as folder:
+        if kept:
+            (folder / kept).mkdir(parents=True)
+        raise Interrupted
+    assert [str(folder) in note for note in getattr(stopped.value, "__notes__", [])] == ([True] if kept else [])
 
 
 def test_files_that_other_processes_remove_meanwhile_are_no_error(monkeypatch):

@@ -90,6 +90,17 @@ def test_a_limit_that_leaves_a_class_out_is_refused():
         prepared(limit={"train": 60, "validation": 1, "test": 24})
 
 
+def test_test_rows_of_one_label_are_refused():
+    with pytest.raises(
+        PipelineError, match=r"split 'test': expected rows with different labels, .* found value 3.0 alo"
+    ):
+        splits.limit(
+            {"train": table(["a", "b"], [1.0, 2.0]), "test": table(["c", "d"], [3.0, 4.0])},
+            options(problem="regression", classes=None, limit={"train": 2, "validation": 1, "test": 1}),
+            Counter(),
+        )
+
+
 def test_rows_that_are_all_alike_are_refused_with_the_setting_that_left_them_out():
     texts = [f"the same long sentence in every row of a table, but for the number {number}" for number in range(40)]
     with pytest.raises(PipelineError, match=r"raise data.near_duplicate, by which \d+ rows were too like one"):

@@ -285,6 +285,7 @@ tmp_name = "standard input"
 def test_every_line_of_plain_text_is_a_row(monkeypatch):
     chunks = lines_of(io.BytesIO(b"a\r\n\n\xe9 b\rc\n\xf0\x9f\x99\x82"))
     assert joined(chunks)["text"].tolist() == ["a", "", "\ufffd b\rc", "\U0001f642"]
+    assert joined(lines_of(io.BytesIO(b"\xef\xbb\xbfa\n\xef\xbb\xbfb")))["text"].tolist() == ["a", "\ufeffb"]
     for empty in (b"", b"\n \n"):
         with pytest.raises(PipelineError, match="expected texts as arguments, on standard input or in --input FILE"):
             lines_of(io.BytesIO(empty))
