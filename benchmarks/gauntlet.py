@@ -6,7 +6,7 @@
     python -m benchmarks.gauntlet report      add the results to RESULTS.md and gauntlet.png
     python -m benchmarks.gauntlet run --tasks tweets news --models all-MiniLM-L6-v2 --jobs 2
 
-Nothing but source, columns and template differs between tasks (benchmarks/tasks.py). What exists is not made again, so
+Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so
 a stopped command can be repeated; remove a file or folder to make it anew. `report` keeps what it has of other tasks;
 what was measured with another params.yaml it shows apart, until it is measured anew. After `prepare`, the others need
 no network and no DVC: with these folders they run on another machine too. Run from the root of the repository.

@@ -132,7 +132,8 @@ def gauntlet(values: dict) -> str:
     return paragraphs(
         "## The gauntlet",
         "Printed by `python -m benchmarks.gauntlet report` after `run` and `shuffled`: the defaults of `params.yaml`; "
-        f"nothing but source, columns and template differs (`benchmarks/tasks.py`). {counted(settings)}",
+        "nothing differs but the model and what describes the data: source, format, columns, template, and for numbers "
+        f"`data.problem` (`benchmarks/tasks.py`). {counted(settings)}",
         "![Points above the strongest rival](gauntlet.png)",
         "\n".join(f"- {line}" for line in conclusions(settings)),
         shuffled_line(values["shuffled"]),
@@ -176,11 +177,11 @@ def conclusions(settings: list[dict]) -> list[str]:
     won = sum(2 * significant(one) > len(one["seeds"]) for one in settings)
     every = len(settings)
     return [
-        f"at least as good as the strongest rival minus {TOLERANCE} points: {enough[0]} of {every} settings by the "
-        f"main score, {enough[1]} of {every} by macro-F1 (numbers: Pearson)",
+        f"at least as good as the strongest rival minus {TOLERANCE} points: {enough[0]} of {every} pairs of task and "
+        f"model by the main score, {enough[1]} of {every} by macro-F1 (numbers: Pearson)",
         f"mean gain over the strongest rival: {mean(mains):+.1f} points of the main score, {mean(seconds):+.1f} of "
         "macro-F1 (Pearson)",
-        f"significantly better than every rival, with most of its seeds: {won} of {every} settings",
+        f"significantly better than every rival, with most of its seeds: {won} of {every} pairs",
         f"below its start by more than the start's interval: {sum(map(below_start, settings))} of "
         f"{sum(len(one['seeds']) for one in settings)} trainings",
     ]

@@ -1,8 +1,8 @@
 """The tasks of the gauntlet: real data from the package index, and harder tasks built from them.
 
-A task is what differs from params.yaml, with its default dataset: source, columns and template. The rows of a built
-task are CSV files in data/raw of the folder in which it runs, written from another task's rows: this repository holds
-no data.
+A task is what differs from params.yaml, with its default dataset: source, format, columns, template, and for numbers
+`data.problem`. The rows of a built task are CSV files in data/raw of the folder in which it runs, written from another
+task's rows: this repository holds no data.
 """
 
 import tempfile
@@ -188,7 +188,7 @@ TASKS = {
     "movies-pairs": Task(
         {
             "data.text_pair": "topic",
-            "encode.template": "Review: {text}\nIs the sentiment {text_pair}, yes or no?\nAnswer:",
+            "encode.template": "Review: {text}\nSentiment: {text_pair}\nIs that right, yes or no?\nAnswer:",
         },
         build=built(paired),
     ),

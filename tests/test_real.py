@@ -7,6 +7,9 @@ from conftest import ONLINE, ROOT, Project, copy_project
 from ruamel.yaml import YAML
 from safetensors import safe_open
 
+from benchmarks.tasks import TASKS
+from stages.encoding.template import load_tokenizer
+
 pytestmark = pytest.mark.real
 
 
@@ -29,6 +32,15 @@ def test_the_default_model_arrives_as_safetensors_with_its_licence(real):
     assert {name: sha for name, sha in real.files("models/base").items() if name != "source.json"} == source["sha256"]
     with safe_open(real.folder / "models/base/model.safetensors", "np") as weights:
         assert weights.get_slice("model.embed_tokens.weight").get_shape() == [49152, 576]
+
+
+def test_its_tokenizer_takes_the_template_of_every_task_of_the_gauntlet(real):
+    pair = {"text": "A fine film.", "text_pair": "positive"}
+    for task in TASKS.values():
+        template, pairs = task.changes["encode.template"], "data.text_pair" in task.changes
+        tokenizer = load_tokenizer(real.folder / "models/base", template=template, pairs=pairs)
+        tokens = tokenizer(*list(pair.values())[: 1 + pairs])["input_ids"]
+        assert tokenizer.decode(tokens) == template.format(**pair)
 
 
 def test_the_default_data_is_counted_as_published(real):
