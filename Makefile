@@ -70,7 +70,7 @@ lock:  ## after a change of requirements*.txt: write requirements.lock; UPGRADE=
 	$(call INSTALL_LOCKED,uv)
 	.ci/lock $(UPGRADE)
 
-clean:  ## remove the environment, downloads, tool caches and exports; keep data, models and DVC's cache
+clean:  ## remove the environment, exports and all of .cache: downloads, what interrupted runs left, the gauntlet's files; keep data, models and DVC's cache
 	rm -rf .venv .cache .pytest_cache .ruff_cache models/merged models/published models/onnx
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,7 +78,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
 .venv/installed: requirements.txt requirements.lock requirements-cpu.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, found " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "expected Python 3.11 to 3.13, found " + sys.version.split()[0] + "; name another: make PYTHON=python3.13")'
 	$(VENV)
 	@$(call INSTALL_LOCKED,pip)  # before 26.1 pip takes no hashes from a file of constraints
 	@$(INSTALL) --no-deps -r requirements-cpu.lock 2> /dev/null || echo 'torch: no build for CPUs at hand; taking the default one'

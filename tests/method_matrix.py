@@ -24,8 +24,8 @@ Made by `python -m tests.method_matrix > docs/methods.md` from the tables in `st
 Which settings a method (`peft.method`) uses. A name in the table is the field of PEFT's configuration that the setting
 fills; ✓: the method uses the setting in another way. Where the table has nothing, a changed value is refused, so that
 it is not ignored silently; {" and ".join(f"`{key}`" for key in SCALES)} are ignored instead. Every method uses
-{" and ".join(f"`{key}`" for key in EVERY_METHOD)}, except that methods without stored states change the whole
-model, whatever `lora.top_layers` is. All other fields of PEFT's configuration can be set by `peft.options`.
+{" and ".join(f"`{key}`" for key in EVERY_METHOD)}, except that those without stored states change all layers,
+not only `lora.top_layers`. All other fields of PEFT's configuration can be set by `peft.options`.
 """
 
 
