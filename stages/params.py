@@ -17,7 +17,7 @@ from stages.adapters.params import ON_WHOLE_WEIGHTS, Lora, Peft, without
 from stages.common import content, texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
-from stages.common.section import Section, Seed
+from stages.common.section import Section, Seed, fill
 from stages.compute.params import Compute
 from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
@@ -80,7 +80,7 @@ class Params(Section):
         except ValueError as error:
             raise ParamsError(f"{path} is not valid YAML: {error}") from None
         dataset, lines = preset(values)
-        filled = presets.fill(values, dataset)
+        filled = fill(values, dataset)
         lines += contradictions(filled)
         try:
             params = cls.model_validate(filled)
@@ -101,7 +101,7 @@ class Params(Section):
             dataset: what `prepare` found, data/prepared/dataset.json; None: the preset that `data.source` names.
         """
         values = self.model_dump()
-        return self.model_validate(presets.fill(values, preset(values)[0] if dataset is None else dataset))
+        return self.model_validate(fill(values, preset(values)[0] if dataset is None else dataset))
 
 
 def preset(values: Any) -> tuple[presets.Values, list[str]]:

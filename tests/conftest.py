@@ -32,6 +32,7 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 from stages.common import errors
+from stages.common.section import fill
 from stages.sources import presets
 
 __all__ = ["CAUSAL", "FAMILIES", "LAYERS", "sentences"]
@@ -158,7 +159,7 @@ def two_threads() -> Iterator[None]:
 def tiny_params(**sections: dict | str) -> dict:
     """The committed params.yaml with its preset and sizes for a tiny run, and the given sections on top."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    params = presets.fill(params, presets.load(params["data"]["source"]))
+    params = fill(params, presets.load(params["data"]["source"]))
     tiny = {
         "model": {"layers": None},
         "data": {"format": "tsv", "limit": {"train": 60, "validation": 12, "test": 24}},

@@ -273,9 +273,9 @@ def test_only_gains_count_as_significant_and_only_scores_below_the_interval_as_b
 
 def test_the_conclusions_count_settings(values):
     page = standings.gauntlet(values)
-    assert "minus 0.5 points: 2 of 2 settings by the main score, 1 of 2 by macro-F1" in page
+    assert "minus 0.5 points: 2 of 2 pairs of task and model by the main score, 1 of 2 by macro-F1" in page
     assert "mean gain over the strongest rival: +3.0 points of the main score, -0.7 of macro-F1" in page
-    assert "with most of its seeds: 1 of 2 settings" in page
+    assert "with most of its seeds: 1 of 2 pairs" in page
     assert "more than the start's interval: 1 of 4 trainings" in page
     assert "a gain is claimed in 1 of 1 sets of rows" in page
     assert "| classes | small | accuracy: linear_probe | 1,000 | 80.0 | 81.0 | +1.0 | -0.4 | 1 of 3 | 1 of 3 |" in page

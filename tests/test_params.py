@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from stages.adapters.params import ON_WHOLE_WEIGHTS
 from stages.common.errors import ParamsError
+from stages.common.section import fill
 from stages.common.texts import override
 from stages.params import Params
 
@@ -369,6 +370,12 @@ def test_a_key_of_an_earlier_version_says_where_it_went(tmp_path):
         "train.epocs: unknown key; did you mean 'epochs'?",
     ):
         assert f"\n  {line}" in str(caught.value)
+
+
+def test_values_of_a_dataset_fill_null_keys_alone():
+    params = {"data": {"source": "x", "text": None, "label": "b"}, "lora": {"r": None}}
+    filled = fill(params, {"data": {"source": "path:x", "text": "a", "label": "c", "odd": 1}})
+    assert filled == {"data": {"source": "path:x", "text": "a", "label": "b"}, "lora": {"r": None}}
 
 
 def test_a_preset_fills_what_is_null_and_applies_to_no_other_source(tmp_path):

@@ -189,7 +189,7 @@ def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(p
         assert 0 < p_values[name] <= 1
     assert gain["strongest_rival"] == min(gain[name] for name in baseline)
     assert set(classes) == {"negative", "positive"}
-    assert set(tuned["interval"]) == set(tuned) - {"interval"}
+    assert set(tuned["interval"]) == set(tuned) - {"interval", "calibration_error"}
     assert tuned["accuracy"] > 0.8, "the tiny task can be learned"
 
 

@@ -1,10 +1,11 @@
-"""The base class of the sections of params.yaml, the types of their values, and the error that their checks raise.
+"""The base class of the sections of params.yaml, the types of their values, the error that their checks raise, and how
+null keys are filled.
 
 A section's checks refuse values but never change them. So a stage depends on the values that it reads, which dvc.yaml
-lists, and never on the checks.
+lists, and never on the checks. Filling changes values: so it is here, on which every stage depends.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -26,3 +27,15 @@ class Section(BaseModel):
 def contradiction(message: str) -> PydanticCustomError:
     """An error of our own that pydantic reports among its others; braces in `message` are taken literally."""
     return PydanticCustomError("contradiction", "{message}", {"message": message})
+
+
+def fill(params: Any, values: dict[str, dict[str, Any]]) -> Any:
+    """params.yaml with the values of a dataset for its null keys, and with the source that a preset names."""
+    if not isinstance(params, dict):
+        return params
+    filled = dict(params)
+    for section, known in values.items():
+        if isinstance(own := params.get(section), dict):
+            open_keys = {key for key in own if own[key] is None or key == "source"}
+            filled[section] = own | {key: value for key, value in known.items() if key in open_keys}
+    return filled

@@ -67,18 +67,6 @@ def load(source: str) -> Values:
     }
 
 
-def fill(params: Any, values: Values) -> Any:
-    """params.yaml with the values of a dataset for its null keys, and with the source that a preset names."""
-    if not isinstance(params, dict):
-        return params
-    filled = dict(params)
-    for section, known in values.items():
-        if isinstance(own := params.get(section), dict):
-            open_keys = {key for key in own if own[key] is None or key == "source"}
-            filled[section] = own | {key: value for key, value in known.items() if key in open_keys}
-    return filled
-
-
 def unknown(source: str) -> str:
     """What is wrong with a source that is neither a preset nor of another kind."""
     expected = f"expected a preset ({', '.join(names())}), package:NAME==VERSION, hub:ORG/NAME or path:data/raw/NAME"

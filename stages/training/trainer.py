@@ -250,7 +250,7 @@ def arguments(
 
 
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """The arguments, which several GPUs do not change: each would get a batch of its own (`nn.DataParallel`)."""
+    """The arguments for one device, however many GPUs are visible: each would get a batch (`nn.DataParallel`)."""
     if arguments.device and arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments

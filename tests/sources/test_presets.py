@@ -77,9 +77,3 @@ def test_a_name_that_is_no_unicode_is_tracked_like_any_other(tmp_path, monkeypat
     assert tracked.command(odd) == f"git add '{odd}'"
     odd.with_name(f"{odd.name}.dvc").touch()
     assert tracked.command(odd) is None
-
-
-def test_values_of_a_dataset_fill_null_keys_alone():
-    params = {"data": {"source": "x", "text": None, "label": "b"}, "lora": {"r": None}}
-    filled = presets.fill(params, {"data": {"source": "path:x", "text": "a", "label": "c", "odd": 1}})
-    assert filled == {"data": {"source": "path:x", "text": "a", "label": "b"}, "lora": {"r": None}}
