@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from stages import export, predict
 from stages.common import paths
 from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
 from stages.serving import evaluated
 from stages.serving.answers import Classifier
 
@@ -24,6 +25,7 @@ onnx_ir = pytest.importorskip("onnx_ir", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime")
 
 from stages.exporting import int8, onnx_export  # noqa: E402 - they need both
+from stages.exporting.equivalence import Check  # noqa: E402
 from stages.serving.onnx_model import GRAPH, OnnxModel  # noqa: E402
 from stages.web import models  # noqa: E402
 
@@ -86,6 +88,16 @@ def test_a_model_that_answers_otherwise_is_refused_with_the_numbers_and_the_last
         call(monkeypatch, export, "--onnx")
     assert {path: path.read_bytes() for path in paths.ONNX.iterdir()} == before
     assert not [path for path in paths.ONNX.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("problem", "key", "refused"), [("single_label", "accuracy", True), ("regression", "mae", False)]
+)
+def test_in_int8_a_significant_trifle_is_refused_unless_the_score_is_an_error(problem, key, refused):
+    found = {"score": 0.5, "low": 0.4, "high": 0.6, "adapter": 0.5001, "largest_difference": 0.1, "same_answers": 0.9}
+    gain = {"gain": -1e-4, "gain_low": -2e-4, "gain_high": -5e-5, "p_value": 1e-9}
+    check = Check(rows=100, precision="int8", tolerance=0.005, main=key, **found, **gain)
+    assert bool(check.why_refused(PROBLEMS[problem].main_scores[key])) == refused
 
 
 def test_in_int8_a_worse_score_is_refused(inside, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages import train
-from stages.common import files
+from stages.common import files, paths
 from stages.common.errors import Interrupted
 from stages.params import Params
 from stages.resuming import places
@@ -159,3 +159,16 @@ def test_a_seed_that_was_trained_is_not_trained_again(tmp_path, monkeypatch, cap
     assert calls == [7]
     assert metrics == [{"seed": 7, "loss": 0.1 + 0.2}] * 2
     assert "seed 7 was trained by an interrupted run" in capsys.readouterr().err
+
+
+def test_of_several_seeds_all_adapters_are_published_and_the_curves_of_the_kept_one(tmp_path):
+    for seed in (7, 8):
+        for part in ("adapter", "curves"):
+            made = tmp_path / f"place/seed-{seed}/done/{part}"
+            made.mkdir(parents=True)
+            (made / "file").write_text(f"{seed}")
+    train.publish(tmp_path / "place", [7, 8], 8)
+    published = {path: (path / "file").read_text() for path in (paths.ADAPTER, paths.SEEDS / "7", paths.TRAIN_CURVES)}
+    assert list(published.values()) == ["8", "7", "8"]
+    assert names(paths.SEEDS) == ["7", "README.md"]
+    assert names(paths.TRAIN_CURVES) == ["file"]
