@@ -58,7 +58,7 @@ def test_texts_of_the_same_tokens_are_learned_without_a_division_by_their_varian
     assert np.isfinite(inference.logits(model, same, batch_size=8, progress="test")).all()
 
 
-def test_a_teaching_that_diverges_ends_with_what_to_set(rows, saved_model, monkeypatch):
+def test_a_teaching_that_diverges_ends_with_what_to_set(rows, saved_model):
     params = Params.model_validate(tiny_params(train={"epochs": 1}))
     model = load_base(saved_model("bert"), labels=labels_of(["bad", "good"]), seed=1)
     model = adapted(model, params, depth=2, base=saved_model("bert"))
