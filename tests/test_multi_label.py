@@ -215,7 +215,7 @@ def test_what_lies_beside_the_adapter_says_how_to_read_it(inside):
     assert "| row F1 | " in card
     report = paths.REPORT.read_text()
     assert " points of row F1, 95 % interval " in report
-    assert "(paired permutation test; one seed; corrected for" in report
+    assert "(paired permutation test; one seed; p corrected for" in report
     assert "| tuned, by label | test rows |" in report
     assert "(none)" in set(pd.read_csv(paths.TEST_PREDICTIONS, keep_default_na=False)["label"])
 

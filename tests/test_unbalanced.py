@@ -96,7 +96,7 @@ def test_the_report_says_which_score_it_is_and_why_and_uses_it_throughout(inside
         f"rows, the rarest {min(counts.values())}; from 3 times as many on it is macro-F1"
     ) in text
     assert " points of macro-F1, 95 % interval " in text
-    assert "(paired permutation test; one seed; corrected for 6 rivals)." in text
+    assert "(paired permutation test; one seed; p corrected for 6 rivals)." in text
     assert "| macro-F1 (95 % interval) | accuracy | MCC |" in text
     assert "| macro-F1, by length |" in text
     assert "Macro-F1 with 95 % intervals" in text

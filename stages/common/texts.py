@@ -5,7 +5,7 @@ import itertools
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,21 @@ def rarest(rows: "Mapping[str, int] | pd.Series", few: int) -> str:
     """The classes with fewer than `few` rows, the rarest first, as `NAME (ROWS), …`; empty if there are none."""
     rare = [(name, count) for name, count in rows.items() if count < few]
     return shortened(", ".join(f"{name} ({count})" for name, count in sorted(rare, key=itemgetter(1))), 200)
+
+
+NOTHING_LISTED = "(none)"
+"""What stands for an empty list of names."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of classes or labels as an answer that a reader of CSV takes apart again: with commas between them, in
+    quotes where one has a comma or quotes."""
+    return ", ".join(map(in_list, names)) or NOTHING_LISTED
+
+
+def in_list(name: str) -> str:
+    """A name as it stands in a list."""
+    return '"{}"'.format(name.replace('"', '""')) if {*name} & {*',"'} or name == NOTHING_LISTED else name
 
 
 def literal(text: str) -> str:

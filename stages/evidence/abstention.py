@@ -5,6 +5,7 @@ adapter, where `predict` and `export` find them.
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from scipy import stats
 from stages.adapters import run
 from stages.common import files
 from stages.common.errors import PipelineError
+from stages.common.texts import listed
 from stages.evidence import significance
-from stages.problems.multi_label import NO_LABEL
 from stages.problems.single_label import right
 
 CONFIDENCE = 0.95
@@ -94,8 +95,7 @@ class Abstention:
         columns = {"abstain": ~self.answered(probabilities)}
         if self.set_threshold is None:
             return columns
-        named = (", ".join(np.asarray(names)[row]) for row in self.sets(probabilities))
-        return columns | {"set": [one or NO_LABEL for one in named]}
+        return columns | {"set": [listed(itertools.compress(names, row)) for row in self.sets(probabilities)]}
 
     def measured(self, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
         """What becomes of the promises on other rows.

@@ -61,16 +61,8 @@ class MainScore(ABC):
         """
 
     @abstractmethod
-    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
-        """The score of all rows but one, for each row, (rows,)."""
-
     def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
-        """What each row adds to the score, (rows,); the mean is the score, or near it.
-
-        The jackknife's pseudo-values (Tukey 1958): n times the score, less n - 1 times the score without the row.
-        """
-        rows = len(labels)
-        return rows * self.value(labels, predictions) - (rows - 1) * self.without_each(labels, predictions)
+        """What each row adds to the score, (rows,); the mean is the score, or near it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +78,26 @@ class RowMean(MainScore):
     def values(self, labels: np.ndarray, predictions: Any, counts: np.ndarray) -> np.ndarray:
         return counts @ self.of_rows(labels, predictions) / counts.sum(axis=1)
 
-    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
-        of_rows = self.of_each(labels, predictions)
-        return (of_rows.sum() - of_rows) / (len(of_rows) - 1)
-
     def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
         return self.of_rows(labels, predictions).astype(float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfCounts(MainScore):
+class OfAllRows(MainScore):
+    """A score that is no mean over the rows."""
+
+    def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """The jackknife's pseudo-values (Tukey 1958): n times the score, less n - 1 times the score without the row."""
+        rows = len(labels)
+        return rows * self.value(labels, predictions) - (rows - 1) * self.without_each(labels, predictions)
+
+    @abstractmethod
+    def without_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
+        """The score of all rows but one, for each row, (rows,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfCounts(OfAllRows):
     """A function of how many rows have each class, are given it, and both."""
 
     decisions: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]
@@ -116,7 +118,7 @@ class OfCounts(MainScore):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RocAuc(MainScore):
+class RocAuc(OfAllRows):
     """The area under the ROC curve: the mean over the classes that some rows have and others do not."""
 
     ranked: Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray]]

@@ -5,6 +5,7 @@ whose probability is above the label's threshold.
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from stages.common.errors import PipelineError
+from stages.common.texts import NOTHING_LISTED, listed
 from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mean_f1, surprise
 from stages.problems.problem import Problem, label_text
 
@@ -25,15 +27,6 @@ YES_OR_NO = {"1": True, "true": True, "0": False, "false": False}
 
 RARE = 10
 """Combinations of labels with fewer rows than this share one stratum."""
-
-NO_LABEL = "(none)"
-"""The text of an answer without labels."""
-
-
-def in_list(name: str) -> str:
-    """A label's name as it stands in an answer, where commas separate names: in quotes if it has a comma or quotes, as
-    in CSV."""
-    return '"{}"'.format(name.replace('"', '""')) if {*name} & {*',"'} or name == NO_LABEL else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +194,8 @@ class MultiLabel(Problem):
         return Decisions(**columns)
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
-        """The names of each row's labels, separated by commas, see `in_list`."""
-        listed = np.array([in_list(name) for name in names], dtype=object)
-        return np.array([", ".join(listed[has.astype(bool)]) or NO_LABEL for has in labels], dtype=object)
+        """The names of each row's labels, see `listed`."""
+        return np.array([listed(itertools.compress(names, has)) for has in labels], dtype=object)
 
     def answers(self, predictions: Decisions, names: list[str]) -> np.ndarray:
         """The names of the labels that each row is given."""
@@ -211,9 +203,9 @@ class MultiLabel(Problem):
 
     def labels_of(self, answers: Sequence[str], names: list[str]) -> np.ndarray:
         labels = np.zeros((len(answers), len(names)), dtype=np.float32)
-        listed = csv.reader(answers, skipinitialspace=True)
-        for row, (answer, given) in enumerate(zip(answers, listed, strict=True)):
-            labels[row] = [name in given and answer != NO_LABEL for name in names]
+        taken_apart = csv.reader(answers, skipinitialspace=True)
+        for row, (answer, given) in enumerate(zip(answers, taken_apart, strict=True)):
+            labels[row] = [name in given and answer != NOTHING_LISTED for name in names]
         return labels
 
     def certain(self, labels: np.ndarray, names: list[str]) -> Decisions:

@@ -28,14 +28,15 @@ def tested_card(
     """
     main = run.main.key
     names = {key: METRICS[key].name for key in (main, *further_metrics(ON_CARD, tuned, main))}
-    rows = [
-        (name, f"{tuned[key]:.4f}", "{low:.4f} to {high:.4f}".format(**ends) if ends else "")
-        for key, name in names.items()
-        for ends in [tuned["interval"].get(key)]
-    ]
+    rows = [(name, f"{tuned[key]:.4f}", reach(tuned["interval"].get(key))) for key, name in names.items()]
     column = f"tuned, seed {run.seed}" if "seeds" in tuned else "tuned"  # the verdict is then about all seeds
     parts = verdict, table(("", column, "95 % interval"), rows), abstention_line(tuned)
     results = paragraphs("## On the test rows", *parts, further, "## Use")
     scores = {key: (name, tuned[key]) for key, name in names.items()}
     names = list(tuned.get("classes", {}))
     return model_card(run, names, results=results, scores=scores, folder=folder, repository=repository)
+
+
+def reach(interval: dict[str, float] | None) -> str:
+    """An interval in words; nothing where there is none."""
+    return "{low:.4f} to {high:.4f}".format(**interval) if interval else ""

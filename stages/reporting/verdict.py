@@ -44,7 +44,7 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     found = VERDICTS[proven(gain, p_value)]
     shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
     test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
-    corrected = f"; corrected for {len(baseline)} rivals" if gain < 0 else ""
+    corrected = f"; p corrected for {len(baseline)} rivals" if gain < 0 else ""
     return (
         f"**{found}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
         f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test}{corrected})."
@@ -177,7 +177,8 @@ def unmet_conditions(gate: Gate, tuned: dict, change: Change | None, main: MainS
         for key, value, expected, passes in checks
         if (bound := getattr(gate, key)) is not None and not passes(bound)
     ]
-    significant = main.sign > 0 and change and change_proven(change, main) < 0  # of an error, a trifle in every row is
+    # an error's rise can be significant at any size, if it is in every row: only `max_drop` bounds it
+    significant = main.sign > 0 and change and change_proven(change, main) < 0
     if significant and gate.max_drop is not None and drop <= gate.max_drop:
         missed.append(f"expected no significant {a_drop.removeprefix('a ')} (gate.max_drop), found {drop:.4g}")
     if promise_is_broken(tuned.get("abstention", {})):

@@ -153,6 +153,8 @@ def test_the_columns_say_where_to_abstain_and_which_classes_are_possible():
     assert columns["abstain"].tolist() == [False, True, True, True]
     assert columns["set"] == ["a", "a, b", "a", "a"]
     assert made(set_threshold=0.75).columns(probabilities, ["a", "b", "c"])["set"][1] == "(none)"
+    quoted = made(set_threshold=0.4).columns(probabilities, ['a, "b"', "(none)", "c"])["set"]
+    assert quoted[:2] == ['"a, ""b"""', '"a, ""b""", "(none)"']
     assert list(made().columns(probabilities[:, :2], ["a", "b"])) == ["abstain"]
 
 

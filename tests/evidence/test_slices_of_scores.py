@@ -51,6 +51,17 @@ def test_in_slices_by_chance_nothing_is_claimed(key):
     assert all(values["p_value"] > 0.05 for values in by_slice(key, labels, predictions, thirds(300))["lang"].values())
 
 
+def test_draws_that_do_not_define_the_score_speak_against_a_claim():
+    """Of two positive rows one is in the slice, ranked highest, and one outside, ranked lowest."""
+    labels, inside = np.zeros(60, dtype=int), np.arange(60) < 30
+    labels[[0, 30]] = 1
+    score = np.linspace(0.4, 0.6, 60)
+    score[[0, 30]] = 0.9, 0.1
+    predictions = np.stack([1 - score, score], axis=1)
+    found = slices.p_value(SINGLE.main_scores["roc_auc"], inside, labels=labels, predictions=predictions)
+    assert found > 0.9  # about half of all draws have both on one side, the others differ as much as this
+
+
 def test_errors_of_numbers_have_slices_too():
     generator = np.random.default_rng(0)
     labels, inside, main = generator.normal(size=200), np.arange(200) < 50, NUMBER.main_scores["mae"]

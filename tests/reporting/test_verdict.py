@@ -79,7 +79,7 @@ def test_a_gain_of_the_kept_adapter_that_the_seeds_do_not_share_is_no_evidence_a
     said = "Tuning made it worse" if "gain" in found else "No evidence of a gain"
     line = verdict.verdict(outputs.baseline("single_label"), tuned, SINGLE)
     assert line.startswith(f"**{said}**: tuned minus ")
-    assert ("rows and seeds; corrected for 4 rivals)" in line) == ("gain" in found)
+    assert ("rows and seeds; p corrected for 4 rivals)" in line) == ("gain" in found)
     gate = outputs.OPEN.model_copy(update={"min_gain": 0.0, "max_p_value": 0.05})
     missed = verdict.unmet_conditions(gate, tuned, None, SINGLE)
     assert f"expected a p-value of at most 0.05 (gate.max_p_value), found {found.get('p_value', 1)}" in missed
