@@ -117,6 +117,8 @@ def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
         raise errors.PipelineError(f"{name}: expected {name}=a,b,c or {name}=low..high, found {text}")
     if refused := list(filter(None, (unfit(name, value, params) for value in tried))):
         raise errors.PipelineError(refused[0])
+    if found := [value for value in tried if isinstance(value, dict)]:
+        raise errors.PipelineError(f"{name}: expected numbers, texts or lists, found {found[0]}; set it in params.yaml")
     if ".." not in values:
         return name, CategoricalDistribution(tried)
     if len(tried) != 2 or not all(isinstance(value, int | float) for value in tried) or not 0 < tried[0] < tried[1]:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stages.adapters.params import ON_WHOLE_WEIGHTS
 from stages.common.errors import ParamsError
 from stages.common.section import fill
-from stages.common.texts import override
+from stages.common.texts import in_hydra, override
 from stages.params import Params
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -72,6 +72,20 @@ def test_an_override_by_several_values_adds_their_lines_alone(tmp_path, setting,
     assert len(after) == len(before) + lines
     assert sum(line not in before for line in after) <= lines + 1
     assert [line for line in before if "#" in line] == [line for line in after if "#" in line]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("Größe", "two\nlines", r"no\nline", 'a "word"', r"a\"b", "C:\\x\\", "tab\tx", "a, b", "", "null", "1e-3"),
+        *(None, True, 7, 1e-05, [], ["Größe", 'a"\\', "two\nlines"], [42, 1]),
+    ],
+)
+def test_a_value_that_a_command_gives_to_dvc_arrives_as_it_is(tmp_path, value):
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT)
+    apply_overrides(path, [f"encode.template={in_hydra(value)}"])
+    assert YAML(typ="safe").load(path.read_text())["encode"]["template"] == value
 
 
 def test_params_are_written_for_reading():

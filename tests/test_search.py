@@ -52,6 +52,7 @@ def test_a_parameter_is_tried_at_values_or_over_a_range(text, expected):
         ("train.lr=a..b", "train.lr: expected number or 'auto', found 'a'"),
         ("lora.r=4,0", "lora.r: expected greater than or equal to 1, found 0"),
         ("peft.method=lora,loar", "found 'loar'"),
+        ("peft.options={bias: all}", "peft.options: expected numbers, texts or lists, found {'bias': 'all'}; set it"),
     ],
 )
 def test_a_wrong_space_is_one_clear_line(text, message):

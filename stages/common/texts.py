@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import json
 import re
 import shlex
 import unicodedata
@@ -116,11 +117,9 @@ WORDS_OF_YAML = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off"
 
 
 def override(key: str, value: str | list[str]) -> str:
-    """The argument of `dvc exp run` that sets a key of params.yaml to a text or a list of texts, quoted for a shell."""
-    if isinstance(value, str):
-        written = value if is_plain(value) else quoted(value)
-    else:
-        written = f"[{','.join(map(quoted, value))}]"
+    """The argument of `dvc exp run` that sets a key of params.yaml to a text or a list of texts, quoted for a shell; a
+    line break is `\\n`, as `encode.template` takes it, too."""
+    written = value if isinstance(value, str) and is_plain(value) else in_hydra(value).replace("\n", r"\n")
     return f"-S {shlex.quote(f'{key}={written}')}"
 
 
@@ -129,7 +128,14 @@ def is_plain(value: str) -> bool:
     return PLAIN_VALUE.fullmatch(value) is not None and value.lower() not in WORDS_OF_YAML
 
 
-def quoted(value: str) -> str:
-    """A text in double quotes, as Hydra's grammar reads it; a line break stays `\\n`, as `encode.template` takes it."""
-    escaped = value.replace('"', r"\"").replace("\n", r"\n")
+def in_hydra(value: object) -> str:
+    """A value of params.yaml, other than a mapping, in Hydra's grammar, by which DVC reads `-S`.
+
+    A text is in quotes, in which a backslash stands for itself, unless it is before a quote.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(in_hydra, value))}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    escaped = re.sub(r'(\\+)(?="|\Z)', r"\1\1", value).replace('"', r"\"")
     return f'"{escaped}"'

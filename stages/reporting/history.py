@@ -233,7 +233,7 @@ def run_experiment(name: str, changes: dict[str, object], *targets: str) -> bool
     are all reached by a signal, wherever the first one came from. While another command of DVC has the lock of the
     repository, this one waits.
     """
-    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={json.dumps(value)}")]
+    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={texts.in_hydra(value)}")]
     dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
     command = [*dvc, "exp", "run", "--temp", "--name", name, *overrides, *targets]
     with subprocess.Popen(command, stdout=sys.__stderr__.fileno(), process_group=0) as running:

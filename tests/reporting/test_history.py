@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from dvc import api
 from reporting import outputs
 from reporting.rendered import HOSTILE, TAGS, Rendered
 
@@ -85,6 +86,15 @@ def test_the_answers_of_the_revision_come_from_the_cache_and_without_them_the_ha
 
 def test_a_revision_without_metrics_has_none(repository):
     assert since("HEAD~1") is None
+
+
+def test_an_experiment_runs_with_the_very_values_that_it_is_given(repository):
+    changes = {"seed": 7, "words": 'Größe \\n\n"'}
+    stage = {"cmd": "cp params.yaml metrics/copy.yaml", "params": list(changes), "outs": ["metrics/copy.yaml"]}
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"copy": stage}}))
+    (repository / "params.yaml").write_text("seed: 0\nwords: none\n")
+    assert history.run_experiment("copied", changes, "copy")
+    assert api.params_show(rev="copied") == changes
 
 
 @pytest.mark.parametrize("rev", ["nowhere", "--all"])
