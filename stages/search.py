@@ -257,7 +257,7 @@ def best(study: optuna.Study) -> str:
         (
             literal(trial.user_attrs["experiment"]),
             "failed" if trial.value is None else f"{trial.value:.4f}",
-            *map(history.shown, trial.params.values()),
+            *(history.shown(trial.params[name]) for name in done[0].params),
             *([literal(trial.user_attrs[journal.WHERE])] if shared else []),
         )
         for trial in (done + failed if shared else done[:SHOWN])

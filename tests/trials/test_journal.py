@@ -369,6 +369,15 @@ def test_a_machine_on_which_all_fails_leaves_the_search_to_others_and_what_fails
     assert [name for name, *_ in begun()] == ["search-3", "search-4"]
 
 
+def test_values_stand_under_their_names_whatever_the_order_in_which_each_process_names_them(home, monkeypatch, capsys):
+    for trials, space in (("1", ["train.lr=1e-3", "lora.r=4"]), ("2", ["lora.r=4", "train.lr=1e-3"])):
+        monkeypatch.setattr(sys, "argv", ["search", *space, *ARGUMENTS[1:], "--trials", trials])
+        search.main()
+    header, _, *rows = capsys.readouterr().out.splitlines()[5:9]
+    assert header.split(" | ")[2:4] == ["`train.lr`", "`lora.r`"]
+    assert [row.split(" | ")[2:4] for row in rows] == [["0.001", "4"]] * 2
+
+
 @pytest.mark.parametrize(
     ("place", "command"),
     [
