@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from web.made_models import made
 from stages import serve
 from stages.adapters.run import FILE
 from stages.common import errors, files, paths
-from stages.evidence.abstention import fingerprint
+from stages.evidence import abstention
+from stages.evidence.abstention import Abstention, fingerprint
 from stages.serving import adapters, evaluated
 from stages.serving.answers import Classifier
 from stages.web import server
@@ -181,6 +183,18 @@ def test_an_adapter_of_another_project_answers_on_that_projects_base_model(insid
     assert np.array_equal(served["one"].tuned.logits(texts), expected)
     with pytest.raises(errors.PipelineError, match=r"expected its base model, .* in models/base, found none"):
         called(monkeypatch, "--adapter", f"one={paths.ADAPTER}")
+
+
+def test_an_adapter_of_another_project_abstains_by_that_projects_thresholds(inside, monkeypatch):
+    there = shutil.copytree("models", "other/models", copy_function=shutil.copyfile)
+    promise = {"target": 0.9, "confidence": 0.95, "rows": 9, "threshold": 0.5, "set_threshold": None}
+    sure = Abstention(**promise, run=fingerprint(paths.ADAPTER))
+    abstention.save(Path(there, "abstention.json"), sure)
+    served = called(monkeypatch, "--adapter", f"mails={there}/adapter", "--adapter", "movies=models/adapter")
+    assert (served["mails"].tuned.abstention, served["movies"].tuned.abstention) == (sure, None)
+    abstention.save(Path(there, "abstention.json"), replace(sure, run="another"))
+    with pytest.raises(errors.PipelineError, match=r"abstention\.json: expected thresholds for the model in .*adapter"):
+        called(monkeypatch, "--adapter", f"mails={there}/adapter")
 
 
 def test_an_exported_adapter_whose_base_is_on_a_hub_answers_with_the_one_that_is_here(inside, monkeypatch):

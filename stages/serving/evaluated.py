@@ -88,10 +88,9 @@ def saved(option: str, folder: Path) -> Iterator[Model]:
     Raises:
         PipelineError: none of them has these weights.
     """
-    abstention = paths.ABSTENTION if folder.resolve() == paths.ADAPTER.resolve() else folder / paths.ABSTENTION.name
     config = folder / CONFIG
     if not config.exists():
-        yield Model(adapter=folder, abstention=abstention)
+        yield Model(adapter=folder, abstention=thresholds(folder))
         return
     named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
     known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
@@ -103,13 +102,21 @@ def saved(option: str, folder: Path) -> Iterator[Model]:
             f"{' or '.join(map(str, known))}, found none; put it there"
         )
     if base == named:
-        yield Model(adapter=folder, base=base, abstention=abstention)
+        yield Model(adapter=folder, base=base, abstention=thresholds(folder))
         return
     with files.scratch() as scratch:
         for path in folder.iterdir():
             (scratch / path.name).symlink_to(path.absolute())
         name_base(scratch, base)
-        yield Model(adapter=scratch, base=base, abstention=abstention)
+        yield Model(adapter=scratch, base=base, abstention=thresholds(folder))
+
+
+def thresholds(folder: Path) -> Path:
+    """The file with the thresholds of the model in a folder: in it, where `stages.export` puts them, or beside a
+    project's models/adapter, where `evaluate` does."""
+    home = folder.resolve()
+    inside, beside = folder / paths.ABSTENTION.name, home.with_name(paths.ABSTENTION.name)
+    return beside if home.name == paths.ADAPTER.name and not inside.exists() else inside
 
 
 def weights(source: dict[str, Any]) -> dict[str, str]:
