@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 from web.made_models import made
 
-from stages import serve
+from stages import export, serve
 from stages.adapters.run import FILE
 from stages.common import errors, files, paths
 from stages.evidence import abstention
@@ -183,6 +183,22 @@ def test_an_adapter_of_another_project_answers_on_that_projects_base_model(insid
     assert np.array_equal(served["one"].tuned.logits(texts), expected)
     with pytest.raises(errors.PipelineError, match=r"expected its base model, .* in models/base, found none"):
         called(monkeypatch, "--adapter", f"one={paths.ADAPTER}")
+
+
+def test_a_whole_model_of_another_project_is_compared_with_that_projects_base_model_or_with_none(inside, monkeypatch):
+    texts, whole = ["A fine film.", "Dull."], Path("other/models/merged")
+    expected = Classifier.untouched(evaluated.Model()).logits(texts)
+    shutil.copytree(paths.BASE_MODEL, whole.with_name("base"), copy_function=shutil.copyfile)
+    whole.mkdir()
+    export.merge(paths.ADAPTER, whole)
+    shutil.copy(paths.ADAPTER / FILE, whole)
+    files.write_json(paths.BASE_MODEL / "source.json", {"sha256": OTHER})
+    served = called(monkeypatch, "--adapter", f"one={whole}")["one"]
+    assert np.array_equal(served.untouched.logits(texts), expected)
+    shutil.rmtree(whole.with_name("base"))
+    with pytest.raises(errors.PipelineError, match="--adapter one: expected its base model beside it or"):
+        called(monkeypatch, "--adapter", f"one={whole}")
+    assert called(monkeypatch, "--model", str(whole))["default"].untouched is None
 
 
 def test_an_adapter_of_another_project_abstains_by_that_projects_thresholds(inside, monkeypatch):

@@ -66,10 +66,15 @@ def loaded(
     """The name of each model, what it is after tuning and, if asked for, before.
 
     Raises:
-        PipelineError: a model shares too little with those before it.
+        PipelineError: a model shares too little with those before it, or its base model is not here.
     """
     memory, one = Memory(), len(models) == 1 and not untouched
     for number, (name, model) in enumerate(models.items()):
+        if untouched and model.base is None:
+            raise PipelineError(
+                f"--adapter {name}: expected its base model beside it or in {paths.BASE_MODEL}, to compare with, found "
+                "none with the weights of its training; put it there"
+            )
         tuned = Classifier.tuned(model, batch_size=batch_size)
         shared = 0.0 if one or tuned.network is None else memory.share(tuned.network)
         if number and shared < LEAST_SHARED:

@@ -32,14 +32,15 @@ class Model:
     """Where the parts of a model are."""
 
     adapter: Path = paths.ADAPTER
-    base: Path = paths.BASE_MODEL
+    base: Path | None = paths.BASE_MODEL
+    """None: that of a whole model, which answers without it, is not here."""
     abstention: Path = paths.ABSTENTION
 
     @property
     def marks(self) -> tuple[Path, ...]:
         """The files that tell a model from all others: run.json records what made the adapter, source.json the base
         model's hashes."""
-        return self.adapter / FILE, self.base / SOURCE, self.abstention
+        return self.adapter / FILE, *([self.base / SOURCE] if self.base else []), self.abstention
 
 
 @contextmanager
@@ -79,29 +80,26 @@ def model(folder: Path | None = None) -> Iterator[Model]:
 def saved(option: str, folder: Path) -> Iterator[Model]:
     """Yield the model that a folder with run.json holds, or whose adapter it holds.
 
-    An adapter's base model is the first of these that has the weights of its training: the one that it names, the one
-    beside it, models/base.
+    Its base model is the first of these that has the weights of its training: the one that an adapter names, the one
+    beside the folder, models/base.
 
     Args:
         option: that named the folder, for an error.
 
     Raises:
-        PipelineError: none of them has these weights.
+        PipelineError: it holds an adapter, and none of them has these weights.
     """
-    config = folder / CONFIG
-    if not config.exists():
-        yield Model(adapter=folder, abstention=thresholds(folder))
-        return
-    named, wanted = Path(files.read_json(config)["base_model_name_or_path"]), Run.load(folder).base_model
-    known = dict.fromkeys((named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
+    config, wanted = folder / CONFIG, Run.load(folder).base_model
+    named = [Path(files.read_json(config)["base_model_name_or_path"])] if config.exists() else []
+    known = dict.fromkeys((*named, folder.parent / paths.BASE_MODEL.name, paths.BASE_MODEL))
     sources = {one: files.read_json(one / SOURCE) for one in known if (one / SOURCE).is_file()}
     base = next((one for one, source in sources.items() if weights(source) == weights(wanted)), None)
-    if base is None:
+    if named and base is None:
         raise PipelineError(
             f"{option}: expected its base model, {wanted['source']} with the weights of its training, in "
             f"{' or '.join(map(str, known))}, found none; put it there"
         )
-    if base == named:
+    if not named or base in named:
         yield Model(adapter=folder, base=base, abstention=thresholds(folder))
         return
     with files.scratch() as scratch:

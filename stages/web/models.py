@@ -56,7 +56,7 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouch
         untouched: whether each has its base beside it, which an exported model has not.
 
     Raises:
-        PipelineError: a model shares too little with those before it.
+        PipelineError: a model shares too little with those before it, or its base model is not here.
     """
     found = {}
     for name, tuned, before in adapters.loaded(wanted, untouched=untouched):
