@@ -9,7 +9,9 @@ bits are compared: if they differ, as on another machine, nothing is reused. On 
 """
 
 import hashlib
+import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -66,25 +68,33 @@ def row_by_row(model: nn.Module) -> bool:
 
 @contextmanager
 def earlier(folder: Path, made_by: dict) -> Iterator[Path | None]:
-    """The encoding in `folder`, or its copy in DVC's cache, if its states have the fingerprint `made_by`; else None."""
+    """The encoding in `folder`, or its copy in DVC's cache or remote, if its states have the fingerprint `made_by`;
+    else None."""
     if device().type != "cpu" or made_by["base_model"] is None:
         yield None
         return
+    if folder.exists():
+        stated = folder / PREFIX
+        yield folder if stated.exists() and files.read_json(stated) == made_by else None
+        return
     with files.scratch() as scratch:
-        found = folder if folder.exists() else from_cache(folder, scratch)
-        stated = found / PREFIX if found else None
-        yield found if stated and stated.exists() and files.read_json(stated) == made_by else None
+        yield from_cache(folder, made_by, scratch / folder.name)
 
 
-def from_cache(folder: Path, scratch: Path) -> Path | None:
-    """A copy of `folder` as dvc.lock records it, from DVC's cache: DVC removes the folder before the stage runs."""
+def from_cache(folder: Path, made_by: dict, copy: Path) -> Path | None:
+    """A copy of `folder` as dvc.lock records it, from DVC's cache or remote, if its states have the fingerprint
+    `made_by`; else None, and nothing is copied. DVC removes the folder before the stage runs."""
     from dvc.api import DVCFileSystem
 
     try:
-        DVCFileSystem().get(str(folder), str(scratch / folder.name), recursive=True)
+        kept = DVCFileSystem()
+        if json.loads(kept.read_text(str(folder / PREFIX), encoding="utf-8")) != made_by:
+            return None
+        kept.get(str(folder), str(copy), recursive=True)
+        return copy
     except Exception:  # whatever DVC lacks (a repository, a lock, the cached files), the states can be computed
+        shutil.rmtree(copy, ignore_errors=True)
         return None
-    return scratch / folder.name
 
 
 class KnownStates:

@@ -1,8 +1,11 @@
 """States that an earlier run computed: taken over bit for bit, and only where this run would compute the same."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -315,6 +318,29 @@ def test_the_longest_and_the_shortest_row_go_along_with_a_new_one_and_keep_the_b
     left = known.fill(replace(rows.states, arrays=[np.zeros_like(array)]), rows, batch)
     assert left.tolist() == [0, 2, 3]
     assert rows.width(left) == rows.width(batch)
+
+
+def test_of_an_encoding_that_dvc_removed_only_what_is_of_use_is_copied(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    states, made_by = paths.ENCODED / "train" / file_name(0), {"base_model": "known"}
+    states.parent.mkdir(parents=True)
+    states.write_bytes(b"states")
+    reuse.save(paths.ENCODED, made_by)
+    for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet"), ("dvc", "add", str(paths.ENCODED))):
+        subprocess.run(command, check=True)
+    shutil.rmtree(paths.ENCODED)
+
+    def copied():
+        return [path.name for path in paths.SCRATCH.rglob("*") if path.is_file() and path.name != files.LOCK]
+
+    with reuse.earlier(paths.ENCODED, {"base_model": "another"}) as found:
+        assert (found, copied()) == (None, [])
+    with reuse.earlier(paths.ENCODED, made_by) as found:
+        assert (found / "train" / states.name).read_bytes() == b"states"
+    digest = hashlib.md5(b"states").hexdigest()
+    Path(".dvc/cache/files/md5", digest[:2], digest[2:]).unlink()
+    with reuse.earlier(paths.ENCODED, made_by) as found:
+        assert (found, copied()) == (None, [])
 
 
 def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(restored):
