@@ -122,7 +122,8 @@ def test_the_server_says_what_predict_says_with_the_facts_of_the_model(project, 
         for name, value in answer["probabilities"].items():
             assert float(row[name]) == pytest.approx(value, abs=1e-4)
     metrics = files.read_json(inside / "metrics/evaluate.json")
-    assert known["test"] == {"score": "accuracy", "value": metrics["accuracy"]} | metrics["interval"]["accuracy"]
+    of_test = {"score": "accuracy", "percent": True, "value": metrics["accuracy"]} | metrics["interval"]["accuracy"]
+    assert known["test"] == of_test
     assert known["classes"] == ["negative", "positive"]
     assert known["base"] == "package:tiny-model==1.0"
 

@@ -12,6 +12,7 @@ from stages.adapters.run import FILE, Run
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.evidence.abstention import fingerprint
+from stages.reporting.wording import METRICS
 from stages.serving import adapters, evaluated
 from stages.serving.answers import Classifier
 
@@ -84,13 +85,14 @@ def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any
 
 
 def test_score(run: Run) -> dict[str, Any] | None:
-    """The main score on the test rows with its interval; None: it is lost."""
+    """The main score on the test rows with its interval, and whether it is shown in percent; None: it is lost."""
     try:
         scores = evaluated.metrics(paths.EVALUATE_METRICS)
     except (PipelineError, FileNotFoundError):
         return None
-    interval = scores.get("interval", {}).get(run.main.key, {})
-    return {"score": run.main.name, "value": scores[run.main.key]} | {end: interval.get(end) for end in ("low", "high")}
+    key, interval = run.main.key, scores.get("interval", {}).get(run.main.key, {})
+    found = {"score": run.main.name, "percent": METRICS[key].percent, "value": scores[key]}
+    return found | {end: interval.get(end) for end in ("low", "high")}
 
 
 def as_json(classifier: Classifier, answered: pd.DataFrame) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def made(kind="single_label", *, name="default", columns=("text",), compute=logi
         "trained": "2026-01-02T03:04:05Z",
         "parameters": {"trainable": 10, "total": 1000},
         "max_length": 64,
-        "test": {"score": "accuracy", "value": 0.9, "low": 0.8, "high": 0.95},
+        "test": {"score": "accuracy", "percent": True, "value": 0.9, "low": 0.8, "high": 0.95},
     }
     roles = dict(zip(("text", "text_pair"), columns, strict=False))
     return Served(name=name, tuned=tuned, untouched=opposite if untouched else None, columns=roles, facts=facts)

@@ -21,13 +21,16 @@ LIMITS = server.Limits(texts=200, characters=500, megabytes=1)
 
 @pytest.fixture(scope="module")
 def url():
-    """A server of a model with three classes and abstention, one of pairs, one of several labels, one of numbers."""
+    """A server of a model with three classes and abstention, one of pairs, one of several labels, one of numbers, one
+    that is judged by its log loss."""
     models = [
         made(abstention=SURE),
         made(name="pairs", columns=("premise", "claim")),
         made("multi_label", name="several"),
         made("regression", name="numbers", untouched=False),
+        made(name="losses"),
     ]
+    models[-1].facts["test"] = {"score": "log loss", "percent": False, "value": 0.3127, "low": 0.25, "high": 0.4}
     app = server.create({model.name: model for model in models}, limits=LIMITS)
     with running(app) as port:
         yield f"http://127.0.0.1:{port}"
@@ -79,6 +82,18 @@ def test_typed_texts_get_their_answers_one_a_line_or_as_a_single_text(page):
     page.get_by_label("One text a line").uncheck()
     page.keyboard.press("Control+Enter")
     sync_api.expect(page.locator("article")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "fact"),
+    [
+        ("default", "Accuracy on test rows 90.0 % 95 % interval 80.0 to 95.0 %"),
+        ("losses", "Log loss on test rows 0.3127 95 % interval 0.2500 to 0.4000"),
+    ],
+)
+def test_of_the_scores_on_test_rows_only_shares_are_in_percent(page, model, fact):
+    page.get_by_label("Model", exact=True).select_option(model)
+    assert page.locator("#facts div").first.inner_text().split() == fact.split()
 
 
 def test_the_untouched_model_is_shown_beside_the_tuned_one(page):

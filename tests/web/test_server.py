@@ -18,11 +18,14 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from made_models import CLASSES, MARKUP, SURE, logits, made, running
+from reporting import outputs
 
-from stages.serving import reasons
+from stages.reporting.wording import METRICS
+from stages.serving import evaluated, reasons
 from stages.web import server
 from stages.web.batching import Batcher
 from stages.web.models import as_json
+from stages.web.models import test_score as score_on_test_rows
 
 LIMITS = server.Limits(texts=4, characters=50, megabytes=1)
 
@@ -38,6 +41,14 @@ def client(*models, limits=LIMITS, **options):
 def ours():
     with client() as opened:
         yield opened
+
+
+@pytest.mark.parametrize(("main", "percent"), [("accuracy", True), ("mcc", False), ("roc_auc", False)])
+def test_a_score_is_said_to_be_in_percent_as_in_the_report(monkeypatch, main, percent):
+    found = {main: 0.75, "interval": {main: {"low": 0.5, "high": 1.0}}}
+    monkeypatch.setattr(evaluated, "metrics", lambda path: found)
+    told = score_on_test_rows(outputs.run("single_label", main=main))
+    assert told == {"score": METRICS[main].name, "percent": percent, "value": 0.75, "low": 0.5, "high": 1.0}
 
 
 def ask(opened, **question):
