@@ -50,6 +50,18 @@ def test_both_texts_of_a_pair_characters_without_spaces_and_no_words_at_all():
     assert reasons.explained(made(), [""])[0].texts == [[]]
 
 
+def test_a_text_and_what_is_left_without_each_word_are_answered_at_once_so_that_every_core_has_a_batch():
+    asked = []
+
+    def noted(inputs):
+        asked.append(len(inputs))
+        return logits(inputs)
+
+    classifier = Classifier(logits=noted, problem=PROBLEMS["single_label"], names=["bad", "good"])
+    assert reasons.explained(classifier, ["word " * 40 + "shortcut"])[0].words() == [("shortcut", 9.0)]
+    assert asked == [42]
+
+
 def test_of_a_long_text_neighbouring_words_are_left_out_together():
     words = [f"word{number}" for number in range(500)]
     words[321] = "shortcut"

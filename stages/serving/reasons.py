@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.common.texts import clean
 from stages.problems.problem import Problem
-from stages.serving.answers import BATCH_SIZE, Classifier, Inputs
+from stages.serving.answers import Classifier, Inputs
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 """A word: what stands between white space; where words are not parted so (Chinese, Japanese, Korean), a character."""
@@ -76,12 +76,9 @@ def explained_one(classifier: Classifier, given: str | tuple[str, str], *, most:
         most: see `MOST`; each part takes a pass of the model.
     """
     texts = [given] if isinstance(given, str) else list(given)
-    whole = classifier.logits([given])
-    best = int(whole[0].argmax())
     parts = spans(texts, most)
-    shorter = [without(texts, [part]) for part in parts]
-    batches = [shorter[start : start + BATCH_SIZE] for start in range(0, len(shorter), BATCH_SIZE)]
-    logits = np.concatenate([whole, *(classifier.logits(batch) for batch in batches)])
+    logits = classifier.logits([given, *(without(texts, [part]) for part in parts)])
+    best = int(logits[0].argmax())
     held = support(classifier.problem, logits, best)
     weights = {part: float(held[0] - left) for part, left in zip(parts, held[1:], strict=True)}
     name = None if classifier.problem.numeric else list(classifier.names)[best]
