@@ -151,7 +151,7 @@ def comparison(groups: DataFrameGroupBy, by: str | None, metric: Metric) -> str:
             *(mean(runs[name], metric) for name in models[:-1]),
             mean(runs[TUNED], metric) + (interval(runs, metric) if len(runs) == 1 else ""),
             gain(runs["gain"], metric),
-            f"{runs['trainable'].iloc[0]:,}",
+            " to ".join(f"{count:,}" for count in sorted({runs["trainable"].min(), runs["trainable"].max()})),
         ]
         for value, runs in groups
     ]

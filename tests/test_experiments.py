@@ -39,6 +39,12 @@ def test_a_model_that_only_some_runs_have_is_averaged_over_those_and_one_that_no
     assert [line.split(" | ")[2] for line in lines[2:]] == ["50.0 %", "—"]
 
 
+def test_runs_of_one_value_that_train_different_numbers_of_parameters_have_them_all_in_their_range():
+    groups = runs(value=[1, 1, 1, 2], trainable=[3000, 1000, 2000, 9], gain=[0.1] * 4).groupby("value")
+    lines = experiments.comparison(groups, "data.seed", ACCURACY).splitlines()
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["1,000 to 3,000 |", "9 |"]
+
+
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
