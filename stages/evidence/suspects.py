@@ -34,7 +34,8 @@ def judge(
     Args:
         names: of the classes or labels.
         known: the rows that probes are trained on, `FOLDS` times, each time without the rows that they judge.
-        others: rows that are only judged, by all probes together; their labels influence nothing but their own lines.
+        others: rows that are only judged, by all probes together. Their labels train no probe, but decide together
+            from where on one of them is suspect: by the mean probability of each class, or the spread of numbers.
         strength: the probes' inverse regularization strength.
         seed: for which rows fall into which fold.
 
