@@ -124,6 +124,15 @@ def test_adapters_of_one_base_answer_side_by_side_as_each_alone(inside, run):
     assert found["two_positive"].tolist() == two["x_positive"].tolist() != alone["positive"].tolist()
 
 
+@pytest.mark.parametrize("ending", outputs.ENDINGS)
+def test_lines_and_arguments_are_answered_in_every_format(ending, inside, run, monkeypatch):
+    output = Path(f"answers{ending}")
+    for arguments in ((), ("Good.", "Bad.")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Good.\nBad.\n")))
+        run("--output", output, *arguments)
+        assert formats.read_all(output)["text"].tolist() == ["Good.", "Bad."]
+
+
 def test_an_input_that_is_a_stream_is_not_taken_up(inside, run, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Good.\n" * 9)))
     run("--output", "answers.csv", killed_in=2)

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import pyarrow as pa
+
 from stages.common import content, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
@@ -205,6 +207,10 @@ class Lines:
 
     def position(self) -> float:
         return 0.0
+
+    def types(self) -> pa.Schema:
+        """All values are text."""
+        return pa.schema([(name, pa.string()) for name in self.columns])
 
 
 def is_waiting(stream: BinaryIO) -> bool:
