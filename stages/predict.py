@@ -1,7 +1,7 @@
 """predict: classify new texts with the tuned model.
 
     python -m stages.predict "A warm, funny and wise film." "Dull."
-    cat texts.txt | python -m stages.predict                              one text per line
+    cat texts.txt | python -m stages.predict                              one text per line; also --input texts.txt
     python -m stages.predict --input reviews.csv --output answers.csv     or .tsv, .jsonl, .parquet
     python -m stages.predict --input mails.csv --text body                the column that has the texts
     python -m stages.predict --input 'parts/*.csv.gz' --output all.csv    many files; compressed or not
@@ -52,12 +52,9 @@ from stages.serving import adapters, evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.reasons import explained
 from stages.streaming import outputs, remote, tables
-from stages.streaming.columns import joined, text_columns
+from stages.streaming.columns import joined, opened, text_columns
 from stages.streaming.tables import Chunk, Tables
 from stages.streaming.text import Lines
-
-STREAMED = "csv"
-"""The format of a table that has no file name; its delimiter is looked for."""
 
 DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "defuse_formulas", "output", "upload")
 """The arguments on which the bytes of the answers depend, besides the input."""
@@ -96,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
         "--input",
         type=remote.path_or_url,
         help="a .csv, .tsv, .jsonl or .parquet file with a column of texts, a quoted glob of some, or a URL of these; "
-        "or a stream, like - for standard input: a text a line, or with --text a table",
+        "or a .txt file or a stream, like - for standard input: a text a line, or with --text a table",
     )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"
@@ -213,15 +210,14 @@ def read_texts(
     Raises:
         PipelineError: a file cannot be read, or has no such column.
     """
-    streamed = bool(options.inputs) and files.is_stream(options.inputs[0])
-    if not options.inputs or (streamed and not options.text):
-        path = options.inputs[0] if streamed else Path("standard input")
-        stream = path.open("rb") if streamed else sys.stdin.buffer
-        given = [Lines(options.texts or stream, list(trained), path=path)]
-        return Tables(tables=given, texts=list(trained)), {role: role for role in trained}
-    given = [tables.opened(path, STREAMED if streamed else None) for path in options.inputs]
+    given = [opened(path, list(trained), named=options.text) for path in options.inputs]
+    if not given:
+        given = [Lines(options.texts or sys.stdin.buffer, list(trained), path=Path("standard input"))]
     first = given[0]
-    roles = text_columns(tables.sample(first), trained, named=options.text, file=first.path)
+    if first.format == Lines.format:
+        roles = {role: role for role in trained}
+    else:
+        roles = text_columns(tables.sample(first), trained, named=options.text, file=first.path)
     names = {path: str(one) for path, one in copies.items()}
     found = Tables(tables=given, texts=list(roles.values()), names=names)
     for table in given:

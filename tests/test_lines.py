@@ -1,6 +1,7 @@
 """A line in gives a line out, whatever characters it holds that some reader takes for a line's end."""
 
 import csv
+import gzip
 import io
 import json
 from argparse import Namespace
@@ -11,6 +12,7 @@ import pytest
 
 from stages import predict
 from stages.common import texts
+from stages.common.errors import PipelineError
 from stages.encoding import template
 from stages.rows import formats
 from stages.streaming import outputs, tables
@@ -54,6 +56,34 @@ def test_every_line_of_standard_input_gets_an_answer_on_a_line(monkeypatch, caps
     out = capsys.readouterr().out
     assert out.splitlines() == out.removesuffix("\n").split("\n")
     assert len(out.splitlines()) == 1 + len(LINES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("compressed", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_every_line_of_a_text_file_gets_an_answer_beginning_with_the_first(compressed, encoding, tmp_path):
+    lines = ["Good.", 'A "fine", warm\tfilm', "", "=1", "caf\u00e9"]
+    path = tmp_path / "texts.txt.gz"
+    path.write_bytes(compressed("\r\n".join([*lines, ""]).encode(encoding)))
+    given, roles = predict.read_texts(Namespace(inputs=[path], texts=[], text=None), {"text": "review"}, {})
+    (chunk,) = given.chunks()
+    assert chunk.table[roles["text"]].tolist() == lines
+    assert chunk.lines == [1, 2, 3, 4, 5]
+    assert given.size == chunk.position == path.stat().st_size
+
+
+def test_text_files_may_hold_pairs_or_nothing_and_a_named_column_makes_them_tables(tmp_path):
+    for name, text in {"a.txt": "one\ttwo\n", "b.txt": "", "c.txt": "three\n\tfour"}.items():
+        (tmp_path / name).write_text(text)
+    paths = sorted(tmp_path.glob("*.txt"))
+    pairs = {"text": "premise", "text_pair": "hypothesis"}
+    given, roles = predict.read_texts(Namespace(inputs=paths, texts=[], text=None), pairs, {})
+    (chunk,) = given.chunks()
+    assert chunk.table[list(roles.values())].to_numpy().tolist() == [["one", "two"], ["", "four"]]
+    assert [(one.file, one.line) for one in chunk.rejects] == [(str(paths[2]), 1)]
+    given, roles = predict.read_texts(Namespace(inputs=paths[:1], texts=[], text="one"), {"text": "text"}, {})
+    assert (given.columns, roles) == (["one", "two"], {"text": "one"})
+    with pytest.raises(PipelineError, match=r"^b.txt: expected rows, found none$"):
+        list(predict.read_texts(Namespace(inputs=paths[1:2], texts=[], text=None), pairs, {})[0].chunks())
 
 
 @pytest.mark.parametrize("given", [[*LINES, 'two\nlines, "or",\tmore'], ["two\nlines", "two\r\nlines"]])

@@ -1,13 +1,35 @@
-"""The columns of a file: which of them has the texts, and the answers beside them."""
+"""The columns of a file: whether it has any, which of them has the texts, and the answers beside them."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from stages.common import errors
+from stages.common import content, errors, files
 from stages.common.texts import nearest
 from stages.rows import formats
 from stages.rows.columns import plain
+from stages.streaming import tables
+from stages.streaming.tables import Table
+from stages.streaming.text import Lines, LinesOfFile
+
+STREAMED = "csv"
+"""The format of a table that has no file name; its delimiter is looked for."""
+
+
+def opened(path: Path, roles: list[str], *, named: str | None) -> Table:
+    """The rows of a file or a stream. A .txt file and a stream are a table if its column of texts is named, else lines.
+
+    Args:
+        roles: the columns that lines get.
+        named: the column of texts.
+
+    Raises:
+        PipelineError: it cannot be read.
+    """
+    streamed = files.is_stream(path)
+    if named or not (streamed or content.format_ending(path) == ".txt"):
+        return tables.opened(path, STREAMED if streamed else None)
+    return Lines(path.open("rb"), roles, path=path) if streamed else LinesOfFile(path, roles)
 
 
 def text_columns(

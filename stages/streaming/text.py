@@ -187,7 +187,7 @@ class Lines:
             else:
                 reason = f"expected pairs of texts with a TAB between them, found {line!r}"
                 yield Record(number, line, None, reason)
-        if blank:
+        if blank and self.size is None:
             raise PipelineError("expected texts as arguments, on standard input or in --input FILE, found none")
 
     def lines(self) -> Iterator[str | None]:
@@ -211,6 +211,22 @@ class Lines:
     def types(self) -> pa.Schema:
         """All values are text."""
         return pa.schema([(name, pa.string()) for name in self.columns])
+
+
+class LinesOfFile(Lines):
+    """Those of a file, which may be compressed, and in any encoding that a table may have."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        super().__init__([], columns, path=path)
+        self.size, self.text = path.stat().st_size, None
+
+    def lines(self) -> Iterator[str]:
+        with formats.reading(self.path, self.format):
+            self.text = Text(self.path)
+            yield from map(ended, self.text.lines())
+
+    def position(self) -> float:
+        return self.text.position()
 
 
 def is_waiting(stream: BinaryIO) -> bool:
