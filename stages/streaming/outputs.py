@@ -247,19 +247,15 @@ def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **opti
             yield output
         with files.writing(path):
             output.close(f"all are in {rejects_of(path).name}")
+            output.join(fresh)
+            for made in (fresh, rejected):
+                files.sync(made)
             if output.rejects:
-                publish(rejected, rejects_of(path))
+                rejected.replace(rejects_of(path))
             else:
                 rejects_of(path).unlink(missing_ok=True)
-            output.join(fresh)
-            publish(fresh, path)
-
-
-def publish(fresh: Path, path: Path) -> None:
-    """Bring a file to the disk, then put it in its place."""
-    files.sync(fresh)
-    fresh.replace(path)
-    files.sync(path.parent)
+            fresh.replace(path)
+            files.sync(path.parent)
 
 
 def as_parquet(table: pd.DataFrame, types: pa.Schema) -> bytes:

@@ -89,6 +89,19 @@ def test_an_output_that_fails_leaves_what_was_there_and_its_parts(tmp_path):
     assert path.read_text() == "text,n\na,1.5\n=1+1,-2\na,1.5\n=1+1,-2\n"
 
 
+@pytest.mark.parametrize("rejects", [[], [REJECT]])
+def test_an_output_whose_parts_cannot_become_one_leaves_the_rejects_of_the_one_before(rejects, tmp_path):
+    path = tmp_path / "answers.csv"
+    before = {"answers.csv": "before", "answers.rejects.csv": "rejects of before"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(PipelineError, match="expected all its parts"), opened(path) as output:
+        output.add(TABLE)
+        output.reject(rejects)
+        output.part(0).unlink()
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("defuse", [False, True])
 def test_what_has_no_answer_is_listed_beside_the_output_and_counted(defuse, tmp_path, capsys):
     path = tmp_path / "answers.csv"
