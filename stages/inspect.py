@@ -38,6 +38,8 @@ def main() -> None:
         path, _ = fetched.fetch_path(name, None, scratch, home)
         table = formats.read_all(path, format=options.format)
     problem, text, label = roles(table, options, path)
+    if options.label:
+        check_labels(table[label], label, problem, path)
     print(printable(f"{name}: {len(table):,} rows\n"))
     print(printable(described(table).to_string(index=False)))
     for line in (*about_texts(table, text), *about_labels(table, label, problem), *odd(table, text, label, problem)):
@@ -93,6 +95,32 @@ def single(found: list[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def check_labels(values: pd.Series, label: str, problem: Problem, path: Path) -> None:
+    """Check that at least one value of the column is a label of such a problem.
+
+    Raises:
+        PipelineError: none is.
+    """
+    present = values[~values.map(columns.is_missing)]
+    reasons = unread(present, label, problem)
+    if (reasons != "").all():
+        found = reasons.iloc[0] if len(reasons) else f"expected labels in column {label!r}, found none"
+        raise errors.PipelineError(f"{path.name}: {found}; name another column with --label, or another --problem")
+
+
+def unread(values: pd.Series, label: str, problem: Problem) -> pd.Series:
+    """Why each value of the column is no label of such a problem; empty: it is one, or none is there."""
+
+    def reason(value: object) -> str:
+        try:
+            problem.read(None if columns.is_missing(value) else value, label)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    return values.map(reason)
+
+
 def described(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each column: its type, how many values it has, how many are distinct, and the first one."""
     rows = []
@@ -140,9 +168,9 @@ def about_labels(table: pd.DataFrame, label: str | None, problem: Problem) -> It
         found = dict.fromkeys(name for kind in PROBLEMS.values() for name in columns.labels_in(table, set(), kind))
         yield f"label: not clear ({' or '.join(map(str, found)) or 'no column'}); add --label COLUMN"
         return
-    values = labels(table, label)
+    values = labels(table[unread(table[label], label, problem) == ""], label)
     if problem.numeric:
-        low, middle, high = (pd.to_numeric(values, errors="coerce").quantile(share) for share in (0, 0.5, 1))
+        low, middle, high = (values.astype(float).quantile(share) for share in (0, 0.5, 1))
         yield f"label: {label!r} ({problem.name}); lowest {low:g}, median {middle:g}, highest {high:g}"
         return
     counts = values.value_counts()
@@ -176,6 +204,8 @@ def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Probl
     if label is not None:
         missing = table[label].map(columns.is_missing)
         yield from counted(missing, "without a label, at which prepare stops: label or remove them")
+        other = unread(table[label], label, problem) != ""
+        yield from counted(other, f"with what is no {problem.noun}, at which prepare stops: correct or remove them")
         counts = pd.Series(dtype=int) if problem.numeric else labels(table, label).value_counts()
         if rare := texts.rarest(counts, FEW_ROWS):
             yield f"warning: fewer than {FEW_ROWS} rows of {rare}; add rows, merge classes, or remove those rows"

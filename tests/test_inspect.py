@@ -149,3 +149,40 @@ def test_a_name_may_have_its_accents_composed_or_not(told):
 def test_a_wrong_column_is_one_line_with_the_nearest_name(told):
     with pytest.raises(PipelineError, match=r"one of its columns for --label, id, opened, .*; did you mean 'queue'\?"):
         told("data/raw/tickets.csv", "--label", "Queu")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("a.csv", b"text,label\n"), ("a.jsonl", b""), ("a.parquet", TICKETS[:0].to_parquet(index=False))],
+)
+def test_a_file_without_rows_is_one_line(name, given, told):
+    Path(name).write_bytes(given)
+    with pytest.raises(PipelineError, match=f"^{name}: expected rows, found none$"):
+        told(name)
+
+
+@pytest.mark.parametrize(
+    ("problem", "label", "said"),
+    [
+        ("regression", "queue", "expected a finite number in column 'queue', found 'IT'; name another column with"),
+        ("multi_label", "queue", "expected a list of labels in column 'queue', or a column for each label .*; name an"),
+        (
+            "single_label",
+            "empty",
+            "expected labels in column 'empty', found none; name another column with --label, or",
+        ),
+    ],
+)
+def test_no_run_is_proposed_on_labels_of_another_kind(problem, label, said, told):
+    TICKETS.assign(empty="").to_csv("data/raw/tickets.csv", index=False)
+    with pytest.raises(PipelineError, match=rf"^tickets.csv: {said}"):
+        told("data/raw/tickets.csv", "--problem", problem, "--label", label)
+
+
+def test_rows_whose_label_is_no_number_are_odd_among_others(told):
+    stars = [*range(57), "unknown", "inf", ""]
+    TICKETS.assign(stars=stars).to_csv("data/raw/tickets.csv", index=False)
+    text = told("data/raw/tickets.csv", "--problem", "regression", "--label", "stars")
+    assert "\nlabel: 'stars' (regression); lowest 0, median 28, highest 56\n" in text
+    said = "with what is no number, at which prepare stops: correct or remove them (row 58, 59)"
+    assert f"\nodd: 2 rows {said}\n" in text

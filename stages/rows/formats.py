@@ -72,12 +72,15 @@ def read_all(path: Path, *, format: str | None = None, names: list[str] | None =
     """Every column of a file or folder by its own name, values as the format has them; arguments as for `read`.
 
     Raises:
-        PipelineError: a file is not of the format, or is not UTF-8.
+        PipelineError: a file is not of the format, or is not UTF-8; or there are no rows.
     """
     if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
     found = (part for file in files_of(path, format) for part in parts(file, None, format, names))
-    return pd.concat(found, ignore_index=True)
+    table = pd.concat(found, ignore_index=True)
+    if not len(table):
+        raise PipelineError(f"{path.name}: expected rows, found none")
+    return table
 
 
 def files_of(path: Path, format: str | None) -> list[Path]:

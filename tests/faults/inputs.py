@@ -543,7 +543,7 @@ TABLES = [
         text="text",
         label="label",
     ),
-    table("jsonl, empty", "x.jsonl", b"", r"x\.jsonl: expected data\.text to name the column with the text, as none"),
+    table("jsonl, empty", "x.jsonl", b"", r"x\.jsonl: expected rows, found none"),
     table(
         "jsonl, an integer of many digits",
         "x.jsonl",
@@ -593,7 +593,7 @@ TABLES = [
         "gzip, garbage",
         "x.csv.gz",
         b"nonsense",
-        r"x\.csv\.gz: expected data\.text to name the column with the text, as none",
+        r"x\.csv\.gz: expected rows, found none",
     ),
     table(
         "gzip, cut off",
