@@ -203,6 +203,8 @@ def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Probl
         yield from counted(cleaned.str.contains("\ufffd"), "with characters of another encoding")
     if label is not None:
         missing = table[label].map(columns.is_missing)
+        if text is not None:
+            missing &= ~table[text].map(columns.is_missing)
         yield from counted(missing, "without a label, at which prepare stops: label or remove them")
         other = unread(table[label], label, problem) != ""
         yield from counted(other, f"with what is no {problem.noun}, at which prepare stops: correct or remove them")

@@ -186,3 +186,12 @@ def test_rows_whose_label_is_no_number_are_odd_among_others(told):
     assert "\nlabel: 'stars' (regression); lowest 0, median 28, highest 56\n" in text
     said = "with what is no number, at which prepare stops: correct or remove them (row 58, 59)"
     assert f"\nodd: 2 rows {said}\n" in text
+
+
+def test_rows_that_are_empty_altogether_are_dropped_and_stop_nothing(told):
+    TICKETS.assign(queue=TICKETS["queue"].where(TICKETS["body text"] != "", "")).to_csv(
+        "data/raw/tickets.csv", index=False
+    )
+    text = told("data/raw/tickets.csv", "--text", "body text", "--label", "queue")
+    assert "\nodd: 1 rows without text, which are dropped (row 59)\n" in text
+    assert "\nodd: 1 rows without a label, at which prepare stops: label or remove them (row 60)\n" in text
