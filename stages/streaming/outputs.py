@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -37,8 +36,8 @@ FORMULA = re.compile(r"[=+\-@\t\r]")
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
-LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
-"""All that some reader of lines takes for the end of one."""
+SEPARATORS = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+"""Tabs, and all that some reader of lines takes for the end of one."""
 
 PARTS_OF_GROUP = 64
 """Parts that make a row group of a Parquet file."""
@@ -54,11 +53,27 @@ def defused(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(harmless).rename(columns=harmless)
 
 
-def as_csv(table: pd.DataFrame, delimiter: str = ",", *, header: bool = True) -> bytes:
+def as_csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
     """The table as text; all fields are quoted if one holds a carriage return, which the csv module leaves bare."""
     bare = table.map(lambda value: isinstance(value, str) and "\r" in value).any(axis=None)
     quoting = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
-    return table.to_csv(sep=delimiter, index=False, quoting=quoting, header=header).encode()
+    return table.to_csv(index=False, quoting=quoting, header=header).encode()
+
+
+def as_tsv(table: pd.DataFrame, *, header: bool = True) -> bytes:
+    """The table as tab-separated values."""
+    return tabbed(table, header=header).encode()
+
+
+def tabbed(table: pd.DataFrame, **options: Any) -> str:
+    """The table as tab-separated values, whose quotes are ordinary characters: as no field can hold a tab or a line
+    break, each becomes a space."""
+
+    def flat(value: object) -> object:
+        return SEPARATORS.sub(" ", value) if isinstance(value, str) else value
+
+    flattened = table.map(flat).rename(columns=flat)
+    return flattened.to_csv(sep="\t", index=False, quoting=csv.QUOTE_NONE, **options)
 
 
 def as_jsonl(table: pd.DataFrame, *, header: bool = True) -> bytes:
@@ -82,7 +97,7 @@ def plain(value: object) -> object:
     return None if missing else value
 
 
-WRITERS = {".csv": as_csv, ".tsv": partial(as_csv, delimiter="\t"), ".jsonl": as_jsonl}
+WRITERS = {".csv": as_csv, ".tsv": as_tsv, ".jsonl": as_jsonl}
 """A table as the content of a file of text, by its extension; `header`: it is the beginning."""
 
 
@@ -143,8 +158,7 @@ class Printed(Output):
     def add(self, table: pd.DataFrame) -> None:
         """Print a chunk's answers, each row on a line."""
         table = defused(table) if self.defuse else table
-        on_a_line = table.map(lambda value: LINE_BREAKS.sub(" ", value) if isinstance(value, str) else value)
-        content = on_a_line.to_csv(sep="\t", index=False, float_format="%.4f", header=not self.parts)
+        content = tabbed(table, float_format="%.4f", header=not self.parts)
         print(printable(content) if sys.stdout.isatty() else content, end="", flush=True)
         self.parts += 1
 
