@@ -209,12 +209,27 @@ def values_of(table: pa.Table) -> dict[str, list]:
     if twice := [name for name, columns in Counter(table.column_names).items() if columns > 1]:
         raise ValueError(f"several columns {twice[0]!r}; rename all but one")
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    for name, feature in Features.from_arrow_schema(table.schema).items():
+    for name, feature in of_classes(table.schema).items():
         if isinstance(feature, ClassLabel):
             columns[name] = class_of(columns[name], feature)
-        elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+        else:
             columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
     return columns
+
+
+def of_classes(schema: pa.Schema) -> dict[str, ClassLabel | List]:
+    """The columns of which `datasets` wrote into the schema that their numbers, or lists of numbers, are classes.
+
+    It knows no type for some other columns, such as maps, so it is asked about numbers alone.
+    """
+
+    def is_number(type: pa.DataType) -> bool:
+        in_lists = pa.types.is_list(type) or pa.types.is_fixed_size_list(type)
+        return pa.types.is_integer(type.value_type if in_lists else type)
+
+    numbers = pa.schema([field for field in schema if is_number(field.type)], schema.metadata)
+    features = Features.from_arrow_schema(numbers)
+    return {name: one for name, one in features.items() if isinstance(getattr(one, "feature", one), ClassLabel)}
 
 
 def class_of(numbers: list[int | None], feature: ClassLabel) -> list[str | None]:

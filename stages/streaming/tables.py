@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features, List
+from datasets import ClassLabel
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.rows.columns import VALUE_TYPES, values_of
+from stages.rows.columns import VALUE_TYPES, of_classes, values_of
 from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
 FIRST, MOST = 64, 1024
@@ -315,13 +315,9 @@ class Columnar:
 
     def types(self) -> pa.Schema:
         """Those of the file; text for numbers that have names."""
-        features = Features.from_arrow_schema(self.schema)
         types = {name: self.schema.field(name).type for name in self.names}
-        for name, feature in features.items():
-            if pa.types.is_dictionary(types[name]):
-                types[name] = types[name].value_type
-            elif isinstance(feature, ClassLabel):
-                types[name] = pa.string()
-            elif isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
-                types[name] = pa.list_(pa.string())
+        for name, type in types.items():
+            types[name] = type.value_type if pa.types.is_dictionary(type) else type
+        for name, feature in of_classes(self.schema).items():
+            types[name] = pa.string() if isinstance(feature, ClassLabel) else pa.list_(pa.string())
         return pa.schema(list(zip(self.columns, types.values(), strict=True)))

@@ -14,8 +14,9 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.streaming import tables
+from stages.streaming import outputs, tables
 from stages.streaming.columns import text_columns
+from stages.streaming.tables import Tables
 
 WANTED = {"text": "review", "label": "stars"}
 ROWS = {"review": ['A "fine", warm film', "Dull"], "stars": ["5", "1"]}
@@ -63,6 +64,22 @@ def test_parquet_is_read(tmp_path):
 def test_the_classes_that_datasets_names_in_a_parquet_file_arrive_by_name_and_no_class_as_none(tmp_path):
     table = formats.read(write_classes(tmp_path / "rows.parquet", [1, 0, -1]), wanted=WANTED)
     assert table["label"].tolist() == ["good", "bad", None]
+
+
+def test_a_parquet_file_may_have_columns_of_types_that_datasets_does_not_know(tmp_path):
+    tags = pa.array([[("lang", "en")], None], pa.map_(pa.string(), pa.string()))
+    table = pa.table({"text": ["a", "b"], "tags": tags, "label": [1, 0]})
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    table = table.replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = [["a", [("lang", "en")], "good"], ["b", None, "bad"]]
+    assert formats.read_all(tmp_path / "rows.parquet").to_numpy().tolist() == rows
+    given = Tables(tables=[tables.opened(tmp_path / "rows.parquet")], texts=["text"])
+    assert [chunk.table.to_numpy().tolist() for chunk in given.chunks()] == [rows]
+    types = given.types()
+    assert types == pa.schema({"text": pa.string(), "tags": tags.type, "label": pa.string()})
+    written = outputs.as_parquet(pd.DataFrame(rows, columns=types.names, dtype=object), types)
+    assert pq.read_table(pa.BufferReader(written)).to_pydict()["tags"] == [[("lang", "en")], None]
 
 
 def test_a_parquet_file_with_two_columns_of_one_name_is_refused_where_it_is_wanted(tmp_path):
