@@ -9,8 +9,9 @@ is chosen.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -36,6 +37,10 @@ ROWS_PER_CLASS = 5
 
 DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 """How a date begins."""
+
+
+MOST_COLUMNS = 1_000
+"""Columns of a table over all of which each row is spread, however few values it has."""
 
 
 def choose(table: pd.DataFrame, data: Data, path: Path) -> dict[str, str]:
@@ -162,6 +167,29 @@ def plain(name: str) -> str:
 def listed(fields: list) -> str:
     """Fields as one line for an error message."""
     return texts.shortened(", ".join(map(str, fields)), 200) or "nothing"
+
+
+def keys_of(objects: Iterable[dict[str, Any]]) -> list[str]:
+    """The keys of all objects, which are the columns of their table.
+
+    Raises:
+        ValueError: see `check_width`.
+    """
+    found = {}
+    for one in objects:
+        found |= dict.fromkeys(one)
+        check_width(found)
+    return list(found)
+
+
+def check_width(columns: Sized) -> None:
+    """Check that a table has few enough columns.
+
+    Raises:
+        ValueError: it has more than `MOST_COLUMNS`.
+    """
+    if len(columns) > MOST_COLUMNS:
+        raise ValueError(f"more than {MOST_COLUMNS:,} columns; remove those that are not needed")
 
 
 def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:

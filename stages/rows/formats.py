@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
-from stages.rows.columns import as_texts, check_values, in_one_piece, is_row, listed, trimmed, values_of
+from stages.rows.columns import as_texts, check_values, in_one_piece, is_row, keys_of, listed, trimmed, values_of
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
@@ -279,7 +279,7 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
     """One JSON object per line.
 
     Raises:
-        ValueError: a line holds something else.
+        ValueError: a line holds something else, or see `keys_of`.
     """
     whole = None if is_plain(path) else content.read_text(path)
 
@@ -287,7 +287,7 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
         lines = enumerate(stream(path, whole), start=1)
         return (read_object(line.removesuffix("\n"), number) for number, line in lines if line.strip())
 
-    found, read = dict.fromkeys(key for row in rows() for key in row), rows()
+    found, read = keys_of(rows()), rows()
     while some := list(islice(read, AT_ONCE)):
         yield pd.DataFrame({key: [row.get(key) for row in some] for key in found}, dtype=object)
     if not found:

@@ -23,7 +23,7 @@ from datasets import ClassLabel
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.rows.columns import VALUE_TYPES, of_classes, values_of
+from stages.rows.columns import VALUE_TYPES, check_width, keys_of, of_classes, values_of
 from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
 FIRST, MOST = 64, 1024
@@ -196,7 +196,8 @@ class Delimited:
         self.text = Text(path)
         self.dialect = content.with_delimiter(path, self.text.beginning, formats.DIALECTS[format])
         lines = io.StringIO(self.text.beginning, newline="\n")
-        first = next((text for _, text, fields in rows(lines, self.dialect) if fields != []), "")
+        _, first, fields = next((row for row in rows(lines, self.dialect) if row[2] != []), (1, "", []))
+        check_width(fields or [])
         options = self.dialect | {"index_col": False, "lineterminator": "\n"}
         names = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
         self.columns = formats.trimmed(names, [])
@@ -240,7 +241,7 @@ class Objects:
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, path.stat().st_size
-        self.keys = list(dict.fromkeys(key for one in self.objects() if not one.reason for key in one.values))
+        self.keys = keys_of(one.values for one in self.objects() if not one.reason)
         self.columns = formats.trimmed([texts.valid(key) for key in self.keys], [])
 
     def objects(self) -> Iterator[Record]:

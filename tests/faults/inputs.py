@@ -545,6 +545,12 @@ TABLES = [
     ),
     table("jsonl, empty", "x.jsonl", b"", r"x\.jsonl: expected rows, found none"),
     table(
+        "jsonl, other keys in every row",
+        "x.jsonl",
+        "".join(f'{{"text": "a", "label": "b", "{row}": 1}}\n' for row in range(1000)).encode(),
+        r"x\.jsonl: expected jsonl, found: more than 1,000 columns; remove those",
+    ),
+    table(
         "jsonl, an integer of many digits",
         "x.jsonl",
         b'{"text": "a", "label": ' + b"9" * 5000 + b"}\n",

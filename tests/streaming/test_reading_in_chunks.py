@@ -238,6 +238,21 @@ def test_what_is_no_table_ends_in_one_line(name, given, said, tmp_path):
     assert str(raised.value).startswith(said)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_rows_are_not_spread_over_thousands_of_columns(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "CHUNK", 1 << 20)
+    for columns in (1_000, 1_001):
+        keys = ["text", *(f"key {number}" for number in range(1, columns))]
+        objects = "".join(json.dumps({"text": "a", key: "a"}) + "\n" for key in keys)
+        table = ",".join(keys) + "\n" + ",".join("a" * columns) + "\n"
+        (tmp_path / name).write_text(table if name == "a.csv" else objects)
+        if columns == 1_000:
+            assert joined(chunks_of(tmp_path / name)).shape[1] == columns
+        else:
+            with pytest.raises(PipelineError, match="found: more than 1,000 columns; remove those that are not needed"):
+                chunks_of(tmp_path / name)
+
+
 def test_files_make_one_table_with_the_columns_of_all(tmp_path):
     (tmp_path / "a.csv").write_text("id,text\n1,a\n2\n")
     (tmp_path / "b.csv").write_text("text,more\n")
