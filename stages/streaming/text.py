@@ -83,7 +83,8 @@ class Text:
         self.read = read
 
     def lines(self) -> Iterator[str]:
-        """Each line, with what ends it."""
+        """Each line, with what ends it. The beginning is given up: thousands of files may be read."""
+        self.beginning = ""
         rest, line_feeds = "", io.IncrementalNewlineDecoder(None, translate=self.of_a_mac)
         for piece in self.pieces:
             *whole, rest = (rest + line_feeds.decode(piece)).split("\n")

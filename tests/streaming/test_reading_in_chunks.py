@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import tracemalloc
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +21,7 @@ from stages.common.errors import PipelineError
 from stages.rows import formats
 from stages.streaming import tables
 from stages.streaming.tables import Tables
-from stages.streaming.text import Lines
+from stages.streaming.text import Lines, LinesOfFile
 
 COMPRESSED = {
     "": bytes,
@@ -259,6 +260,22 @@ def test_files_make_one_table_with_the_columns_of_all(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"text": "c", "id": 3, "more": true}\n')
     chunks = chunks_of(*(tmp_path / name for name in ("a.csv", "b.csv", "c.jsonl")))
     assert joined(chunks).to_dict("list") == {"id": ["1", 3], "text": ["a", "c"], "more": [None, True]}
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".txt"])
+def test_files_that_were_read_take_no_memory(ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "CHUNK", 1 << 20)
+    text = "a" * 1_000
+    line = {".csv": f"{text}\n", ".jsonl": json.dumps({"text": text}) + "\n", ".txt": f"{text}\n"}[ending]
+    path = tmp_path / f"rows{ending}"
+    path.write_text("text\n" * (ending == ".csv") + line * 300)
+    opened = [LinesOfFile(path, ["text"]) if ending == ".txt" else tables.opened(path) for _ in range(20)]
+    tracemalloc.start()
+    try:
+        assert sum(len(chunk.table) for chunk in Tables(tables=opened, texts=["text"]).chunks()) == 20 * 300
+        assert tracemalloc.get_traced_memory()[0] < 10 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 def types_of(*files):
