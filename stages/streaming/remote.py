@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.callbacks import Callback
@@ -23,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from stages.common import files, paths, progress
 from stages.common.errors import FREE_SPACE, UNFINISHED, PipelineError
 from stages.common.texts import shortened
-from stages.streaming import outputs
+from stages.streaming import outputs, tables
 
 FOUND = {
     FileNotFoundError: "nothing of that name",
@@ -47,9 +48,14 @@ class Remote:
         return self.fs.unstrip_protocol(self.path)
 
     @property
+    def place(self) -> str:
+        """The path, which over HTTP is the whole URL, without its query."""
+        return urlsplit(self.path).path if self.path.startswith(("http://", "https://")) else self.path
+
+    @property
     def name(self) -> str:
         """The last part of the path."""
-        return PurePosixPath(self.path).name
+        return PurePosixPath(self.place).name
 
     def beside(self, name: str) -> "Remote":
         """A file with another name."""
@@ -124,11 +130,11 @@ def inputs(url: str) -> list[Remote]:
     """The files that a URL names; a glob, those that match it, in sorted order.
 
     Raises:
-        PipelineError: there are none, one is no file, or the server refuses to say.
+        PipelineError: there are none, one is no file or no table, or the server refuses to say.
     """
     given = opened("--input", url)
     with reached(url, "a file that can be read"):
-        if glob.has_magic(given.path) and not given.fs.isfile(given.path):
+        if glob.has_magic(given.place) and not given.fs.isfile(given.path):
             matching = sorted(given.fs.glob(given.path, detail=True).items())
             found = [replace(given, path=path, info=info) for path, info in matching]
             found = [one for one in found if not one.name.startswith(".")]
@@ -141,6 +147,7 @@ def inputs(url: str) -> list[Remote]:
     for one in found:
         if one.info["type"] != "file":
             raise PipelineError(f"{one}: expected a file, found a folder; name its files, as with {one}/*.csv")
+        tables.format_of(Path(one.name), str(one))
     return found
 
 

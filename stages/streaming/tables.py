@@ -174,11 +174,24 @@ def opened(path: Path, format: str | None = None) -> Table:
     Raises:
         PipelineError: the file has no such table.
     """
-    format = format or formats.format_of(path)
+    format = format or format_of(path, path.name)
     with formats.reading(path, format):
         if format in formats.DIALECTS:
             return Delimited(path, format)
         return Objects(path) if format == "jsonl" else Columnar(path)
+
+
+def format_of(path: Path, name: str) -> str:
+    """The format of a file by its extension; `name`: what errors call it.
+
+    Raises:
+        PipelineError: it has none that is known.
+    """
+    if (ending := content.format_ending(path)) not in formats.ENDINGS:
+        raise PipelineError(
+            f"{name}: expected a file ending in {', '.join(formats.ENDINGS)}, compressed or not; convert or rename it"
+        )
+    return formats.ENDINGS[ending]
 
 
 def sample(table: Table) -> pd.DataFrame:

@@ -858,7 +858,7 @@ ARGUMENTS = [
     asked(
         "an unknown ending",
         "predict --input a.docx",
-        r"a\.docx: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet, or",
+        r"a\.docx: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet, compressed or not; convert",
         **{"a.docx": b"x"},
     ),
     asked(

@@ -1,6 +1,9 @@
 """Files at URLs: what is there and may be read or written is known before any work, and nothing is lost or left."""
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import fsspec
 import pytest
@@ -54,7 +57,7 @@ def store(tmp_path, monkeypatch):
     for name, value in (("store", {}), ("pseudo_dirs", []), ("failing", {})):
         monkeypatch.setattr(Store, name, value)
     store = fsspec.filesystem("store")
-    for name in ("in/b.csv", "in/a.csv", "in/.hidden.csv", "in/sub/c.tsv"):
+    for name in ("in/b.csv", "in/a.csv", "in/.hidden.csv", "in/sub/c.tsv", "odd/d.bin"):
         store.pipe_file(f"bucket/{name}", name.encode())
     return store
 
@@ -91,9 +94,45 @@ def test_a_file_may_have_any_name(name, store):
     assert [one.name for one in remote.inputs(f"store://bucket/in/{name}")] == [name]
 
 
+@pytest.fixture
+def server(tmp_path):
+    """The address of a server that has one file, a.csv, whatever the query is, and tells no headers without it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = urlsplit(self.path).path == "/in/a.csv"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(5 * found))
+            self.end_headers()
+            self.wfile.write(b"text\n" * found)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("query", ["download=true", "X-Amz-Credential=a/b/s3&X-Amz-Signature=c.d"])
+def test_a_link_with_a_query_has_the_name_before_it(query, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (found,) = remote.inputs(f"{server}/in/a.csv?{query}")
+    assert (found.name, str(found)) == ("a.csv", f"{server}/in/a.csv?{query}")
+    with remote.copied([found]) as copies:
+        assert [(copy.name, copy.read_bytes()) for copy in copies] == [("a.csv", b"text\n")]
+    with pytest.raises(PipelineError, match="found nothing of that name"):
+        remote.inputs(f"{server}/in/b.csv?{query}")
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
+        (
+            "store://bucket/odd/d.bin",
+            "store:///bucket/odd/d.bin: expected a file ending in .tsv, .txt, .csv, .jsonl, .parquet, compressed",
+        ),
         ("store://bucket/in/x.csv", "found nothing of that name"),
         ("store://bucket/in", "store:///bucket/in: expected a file, found a folder; name its files, as with"),
         ("store://bucket/in/*", "store:///bucket/in/sub: expected a file, found a folder"),
