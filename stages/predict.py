@@ -35,6 +35,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +59,9 @@ from stages.streaming.text import Lines
 
 DECISIVE = ("model", "adapter", "text", "compare", "explain", "batch_size", "defuse_formulas", "output", "upload")
 """The arguments on which the bytes of the answers depend, besides the input."""
+
+PACKAGES = ("numpy", "torch", "transformers", "tokenizers", "peft", "onnxruntime")
+"""Packages on whose version they depend."""
 
 
 def main() -> None:
@@ -255,7 +259,8 @@ def place(
     here = [path for path in options.inputs if path not in copies]
     read = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in here]
     read += [(str(one), str(one.info)) for one in copies.values()]
-    settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read} | machine()
+    versions = [(one.name, one.version) for name in PACKAGES for one in distributions(name=name)]
+    settings = {name: getattr(options, name) for name in DECISIVE} | {"read": read, "versions": versions} | machine()
     marks = [path for model in models.values() for path in (*model.marks, model.adapter / onnx_model.ABOUT)]
     return places.place("predict", settings=settings, inputs=filter(Path.exists, marks), days=math.inf)
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import fsspec
@@ -107,6 +108,26 @@ def test_other_input_and_other_arguments_take_nothing_up(change, inside, run, ca
     run(*asked, *(more if isinstance(more, tuple) else ()))
     assert "interrupted run" not in capsys.readouterr().err
     assert len(list(paths.CHECKPOINTS.iterdir())) == 1
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnxruntime"])
+def test_another_version_of_what_computes_answers_takes_nothing_up(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("text\nGood.\n")
+    options = Namespace(**dict.fromkeys(predict.DECISIVE) | {"inputs": [Path("rows.csv")], "output": Path("out.csv")})
+    given = tables.Tables(tables=[tables.opened(Path("rows.csv"))], texts=["text"])
+
+    def home():
+        with predict.place(options, {}, given, {}) as home:
+            return home
+
+    before = home()
+    assert home() == before
+    about = tmp_path / f"packages/{package}-99.dist-info/METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    assert home() != before
 
 
 def test_adapters_of_one_base_answer_side_by_side_as_each_alone(inside, run):
