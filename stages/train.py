@@ -53,7 +53,9 @@ SET_FIELDS = ("target_modules", "modules_to_save", "exclude_modules", "feedforwa
 
 
 def main() -> None:
-    params = Params.load().filled(store.About.load(paths.ENCODED).dataset)
+    about = store.About.load(paths.ENCODED)
+    params = Params.load().filled(about.dataset)
+    params = params.model_copy(update={"model": params.model.model_copy(update={"layers": about.layers})})
     precision.check(params.precision)
     base.quiet_transformers()
     ranks.run(partial(train_seeds, params), params.compute)

@@ -126,7 +126,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         (r"  lr: \S+", "  lr: .inf", "train.lr: expected a finite number or 'auto', found inf"),
         (r"  lr: \S+", "  lr: 1e-05x", "train.lr: expected number or 'auto', found '1e-05x'"),
         (r"  dropout: 0.0", "  dropout: 1.0", "lora.dropout: expected less than 1, found 1.0"),
-        (r"  layers: \d+", "  layers: 0", "model.layers: expected greater than or equal to 1, found 0"),
+        (r"  layers: auto", "  layers: 0", "model.layers: expected greater than or equal to 1 or 'auto', found 0"),
         (r"  top_layers: \d+", "  top_layers: some", "lora.top_layers: expected integer or 'all', found 'some'"),
         (r"  bias: none", "  bias: nome", "lora.bias: expected 'none', 'all' or 'lora_only', found 'nome'"),
         (r"  test: 0.2", "  test: 0.95", "data.split.test: expected validation + test below 1, found 0.1 + 0.95"),

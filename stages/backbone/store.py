@@ -43,7 +43,7 @@ class About:
     problem: str
     """The value of `data.problem`."""
     layers: int | None
-    """The value of `model.layers`."""
+    """How many layers are in use, the lowest; None: all."""
     max_length: int
     """The most tokens of a row: the rest of a longer text is cut off, or is in further rows."""
     dataset: dict[str, dict[str, Any]] = field(default_factory=dict)

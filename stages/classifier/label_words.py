@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from stages.backbone.base import keep_lowest_layers, load_config
 from stages.common import files
 from stages.common.errors import PipelineError
 from stages.problems.kinds import of_model
@@ -58,7 +59,8 @@ def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -
     if model.config.tie_word_embeddings:
         head = model.get_input_embeddings()
     else:
-        load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32)
+        config = load_config(base, **keep_lowest_layers(base, 1))  # the head alone is wanted, beside a whole classifier
+        load = partial(AutoModelForCausalLM.from_pretrained, config=config, dtype=torch.float32)
         head = files.load(base, load).get_output_embeddings()
     tokenizer = files.load(base, AutoTokenizer.from_pretrained)
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]

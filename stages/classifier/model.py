@@ -118,3 +118,18 @@ def is_causal(config: PreTrainedConfig) -> bool:
     if config.is_encoder_decoder:
         return False
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def layers_in_use(base: Path, layers: int | str | None) -> int | None:
+    """`model.layers` as a number; None: all layers.
+
+    `auto`: all, but of a decoder that was saved as a language model three quarters. Its topmost layers prepare the next
+    word, and those below them tell texts apart better (Skean et al. 2025, Layer by Layer).
+    """
+    if layers != "auto":
+        return layers
+    config = load_config(base)
+    speaks = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) if is_causal(config) else None
+    if speaks is None or speaks.__name__ not in (config.architectures or []):
+        return None
+    return max(1, config.num_hidden_layers * 3 // 4)

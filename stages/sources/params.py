@@ -1,6 +1,6 @@
 """The section `model`, and the keys that `data` shares with it: where files come from."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -51,7 +51,7 @@ class Origin(Section):
 class Model(Origin):
     """The pretrained model."""
 
-    layers: Count | None
+    layers: Count | Literal["auto"] | None
 
     @property
     def wanted(self) -> str | None:

@@ -8,7 +8,7 @@ from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoConfig, AutoModel
 
 from stages.backbone import prefix
-from stages.classifier.model import is_causal, load_base
+from stages.classifier.model import is_causal, layers_in_use, load_base
 from stages.common.errors import PipelineError
 from stages.params import Params
 
@@ -80,3 +80,14 @@ def test_short_names_select_projections(saved_model):
     model = adapted(model, params(target_modules=["c_attn"]), depth=3, base=saved_model("gpt2"))
     found = [name for name, parameter in model.named_parameters() if "lora_A" in name]
     assert found == ["base_model.model.transformer.h.3.attn.c_attn.lora_A.default.weight"]
+
+
+@pytest.mark.parametrize(("family", "used"), [("gpt2", 3), ("llama", 3), ("bert", None), ("distilbert", None)])
+def test_by_default_a_language_model_is_used_without_its_topmost_quarter_and_an_encoder_whole(
+    family, used, saved_model, tmp_path
+):
+    assert layers_in_use(saved_model(family), "auto") == used
+    assert layers_in_use(saved_model(family), 2) == 2
+    assert layers_in_use(saved_model(family), None) is None
+    load_base(saved_model(family), labels=LABELS, seed=0).save_pretrained(tmp_path)  # with a classification head
+    assert layers_in_use(tmp_path, "auto") is None

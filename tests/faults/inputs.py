@@ -214,7 +214,7 @@ SETTINGS = [
     setting("model.source", "path:../../etc", "expected a path below models/raw/, which DVC watches", command="fetch"),
     setting("model.source", "https://example.org/model", r"model\.source: expected pattern '\^\(package\|hub\|path\):"),
     setting("model.revision", "main", "expected a revision of 64 hex digits", command="fetch"),
-    setting("model.layers", 0, r"model\.layers: expected greater than or equal to 1, found 0"),
+    setting("model.layers", 0, r"model\.layers: expected greater than or equal to 1 or 'auto', found 0"),
     setting("data.source", "no_such_preset", r"data\.source: expected a preset \(movies\), package:NAME==VERSION,"),
     setting("data.source", "path:/etc/passwd", "expected a path below data/raw/, which DVC watches", command="prepare"),
     setting("data.source", ["a"], r"data\.source: expected string, found \['a'\]"),
