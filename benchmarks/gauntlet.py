@@ -8,8 +8,9 @@
 
 Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so
 a stopped command can be repeated; remove a file or folder to make it anew. `report` keeps what it has of other tasks;
-what was measured with another params.yaml it shows apart, until it is measured anew. After `prepare`, the others need
-no network and no DVC: with these folders they run on another machine too. Run from the root of the repository.
+what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured anew. After
+`prepare`, the others need no network and no DVC: with these folders they run on another machine too. Run from the root
+of the repository.
 
     .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
                                    task changes in params.yaml, by dotted keys
@@ -176,7 +177,7 @@ def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> f
             measured = {"train": read(folder / paths.TRAIN_METRICS), "evaluate": read(folder / paths.EVALUATE_METRICS)}
             by_seed[f"{seed}"] = measured | {"seconds": taken}
         baseline = read(folder / paths.BASELINE_METRICS)
-        for rival, interval in rival_intervals(folder, main=by_seed[f"{seeds[0]}"]["train"]["main"]).items():
+        for rival, interval in rival_intervals(folder).items():
             baseline[rival]["interval"] = interval
     result = {"task": task, "model": model, "conditions": results.conditions_here(), "seconds": seconds}
     result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
@@ -193,15 +194,13 @@ def link(folder: Path, folders: Folders, task: str, model: str) -> dict[str, Any
     return read(folders.data / task / "params.json") | MODELS[model]
 
 
-def rival_intervals(folder: Path, *, main: str) -> dict[str, dict[str, dict[str, float]]]:
+def rival_intervals(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     """The 95 % interval of every score of every rival; metrics/baseline.json has that of the main score alone."""
     params, about = Params.load(folder / paths.PARAMS), store.About.load(folder / paths.ENCODED)
     problem, labels = SCORED[about.problem], store.load_rows(folder / paths.ENCODED / "test", about).text_labels
     options = {"labels": labels, "resamples": params.evaluate.resamples}
     return {
-        name: intervals.intervals(
-            problem, problem.main_scores[main], predictions=problem.predictions(column), **options
-        )
+        name: intervals.intervals(problem, predictions=problem.predictions(column), **options)
         for name, column in pd.read_parquet(folder / paths.BASELINE_PREDICTIONS).drop(columns="row").items()
     }
 

@@ -19,8 +19,8 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
 Every choice that a rival has, such as regularization or each label's threshold, is made on the validation rows.
 """
 
-import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -32,6 +32,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -50,10 +51,6 @@ from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
 from stages.scoring.scored import ScoredProblem, score
 
-UNSPACED = re.compile(r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Letters of scripts without spaces between words, for which Unicode's word boundaries need a dictionary (UAX #29,
-section 4): Thai, Lao, Tibetan, Burmese, Khmer, kana and Chinese characters."""
-
 LONGEST_WORD = 30
 """Characters of a word, at most: a longer string is a sequence, a key or a sentence."""
 
@@ -65,8 +62,11 @@ LEAST_IN_KNOWN_WORDS = 0.1
 """The same for words that another training text has, too: 0.28 in 20 texts of the default data, about 0 in a list of
 names."""
 
-CHARACTERS, MOST_STRINGS = (3, 5), 100_000
-"""The longest strings of the bag of characters that are tried, and how many strings it has at most."""
+CHARACTERS = (3, 5)
+"""The longest strings of the bag of characters that are tried."""
+
+MOST_STRINGS = 100_000
+"""The most strings that a bag has: words and their neighbours, or strings of characters; the most frequent are kept."""
 
 BySplit = dict[str, np.ndarray]
 """Labels, inputs or outputs of the rows of each split, by the split's name."""
@@ -93,7 +93,7 @@ def main() -> None:
         **models,
         rivals.LINEAR_PROBE: probe,
     }
-    predictions = {name: decide(problem, labels=labels, outputs=rival) for name, rival in outputs.items()}
+    predictions = {name: decide(problem, main_score, labels=labels, outputs=rival) for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
     measured = partial(measure, problem, main_score, labels=labels["test"])
@@ -120,7 +120,9 @@ def bag_vectorizers(given: Sequence[str], options: Baseline) -> tuple[str, list[
     """
     whole, known = in_words(given)
     if whole >= LEAST_IN_WORDS and known >= LEAST_IN_KNOWN_WORDS:
-        return rivals.BAG_OF_WORDS, [{"ngram_range": (1, longest)} for longest in options.ngrams]
+        return rivals.BAG_OF_WORDS, [
+            {"ngram_range": (1, longest), "max_features": MOST_STRINGS} for longest in options.ngrams
+        ]
     progress.say(
         f"baseline: {rivals.BAG_OF_CHARACTERS} in place of {rivals.BAG_OF_WORDS}, as of the characters of a training "
         f"text {whole:.0%} are in words, {known:.0%} in words that another text has"
@@ -133,7 +135,9 @@ def in_words(given: Sequence[str]) -> tuple[float, float]:
     """The share of a text's characters, spaces and punctuation left out, that are in words as TF-IDF's pattern finds
     them, and in words that another of the texts has; means over the texts, of which one without characters has 0."""
     find = TfidfVectorizer().build_analyzer()
-    words = [[word for word in find(text) if len(word) <= LONGEST_WORD and not UNSPACED.search(word)] for text in given]
+    words = [
+        [word for word in find(text) if len(word) <= LONGEST_WORD and not texts.UNSPACED.search(word)] for text in given
+    ]
     texts_with = Counter(word for found in words for word in set(found))
     shares = []
     for text, found in zip(given, words, strict=True):
@@ -155,9 +159,10 @@ def bag_outputs(
 ) -> BySplit:
     """Outputs of TF-IDF, with the best of the settings in `vectorizers`, and a linear model."""
     candidates = (
-        make_pipeline(TfidfVectorizer(**settings, sublinear_tf=True), problem.linear(strength))
+        make_pipeline(TfidfVectorizer(**settings, sublinear_tf=True), model)
         for settings in vectorizers
         for strength in options.regularization
+        for model in problem.candidates(strength)
     )
     return predicted(problem, names, best(problem, names, candidates, inputs=texts, labels=labels), texts)
 
@@ -168,8 +173,8 @@ def model_rivals(
     """Outputs of the rivals that are the frozen model, and each split's features for the linear probe; zero-shot needs
     a language-model head.
 
-    The features are the states after the lowest `model.layers` layers, which the tuned model's head reads. The rivals
-    use all layers of the model, and need no training rows.
+    The features are the states after the lowest `model.layers` layers, of a decoder's last token, or their mean in an
+    encoder. The rivals use all layers of the model, and need no training rows.
     """
     every = base.load_config(paths.BASE_MODEL).num_hidden_layers
     used = about.layers or every
@@ -240,12 +245,13 @@ def linear_probe(
     problem: ScoredProblem, names: list[str], *, features: BySplit, labels: BySplit, options: Baseline
 ) -> tuple[float, BySplit]:
     """The chosen strength and the outputs of a linear model on standardised features (Alain & Bengio 2016)."""
-    candidates = {
-        strength: make_pipeline(StandardScaler(), problem.linear(strength)) for strength in options.regularization
+    strengths = {
+        make_pipeline(StandardScaler(), model): strength
+        for strength in options.regularization
+        for model in problem.candidates(strength)
     }
-    model = best(problem, names, candidates.values(), inputs=features, labels=labels)
-    strength = next(strength for strength, candidate in candidates.items() if candidate is model)
-    return strength, predicted(problem, names, model, features)
+    model = best(problem, names, strengths, inputs=features, labels=labels)
+    return strengths[model], predicted(problem, names, model, features)
 
 
 def best(
@@ -261,7 +267,9 @@ def best(
     def loss(model: BaseEstimator) -> float:
         return problem.loss(labels["validation"], problem.fitted(model, inputs["validation"], names))
 
-    return min((candidate.fit(inputs["train"], labels["train"]) for candidate in candidates), key=loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # such a candidate is judged as it is
+        return min((candidate.fit(inputs["train"], labels["train"]) for candidate in candidates), key=loss)
 
 
 def predicted(problem: ScoredProblem, names: list[str], model: BaseEstimator, inputs: BySplit) -> BySplit:
@@ -269,9 +277,9 @@ def predicted(problem: ScoredProblem, names: list[str], model: BaseEstimator, in
     return {name: problem.fitted(model, inputs[name], names) for name in ("validation", "test")}
 
 
-def decide(problem: ScoredProblem, *, labels: BySplit, outputs: BySplit) -> Any:
+def decide(problem: ScoredProblem, main: MainScore, *, labels: BySplit, outputs: BySplit) -> Any:
     """A rival's predictions for the test rows, with thresholds chosen on the validation rows."""
-    return problem.decide(outputs["test"], problem.thresholds(labels["validation"], outputs["validation"]))
+    return problem.decide(outputs["test"], problem.thresholds(labels["validation"], outputs["validation"], main))
 
 
 def save_features(rows: dict[str, store.Rows], features: BySplit, folder: Path) -> None:
@@ -293,7 +301,7 @@ def measure(
     problem: ScoredProblem, main: MainScore, *, labels: np.ndarray, predictions: Any
 ) -> dict[str, float | dict]:
     """A rival's scores on the test rows, and the confidence interval of the main score."""
-    interval = {main.key: intervals.main_interval(main, labels=labels, predictions=predictions)}
+    interval = {main.key: intervals.interval(main, labels=labels, predictions=predictions)}
     return score(problem, labels, predictions) | {"interval": interval}
 
 

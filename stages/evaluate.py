@@ -223,14 +223,14 @@ def measure(
     """
     tuned = predictions[TUNED]
     gains = {
-        name: significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=options.resamples)
+        name: significance.gain(main, labels=labels, tuned=tuned, rival=rival)
         for name, rival in predictions.items()
         if name != TUNED
     }
     gains[STRONGEST_RIVAL] = significance.of_strongest(gains)
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
-        "interval": intervals.intervals(problem, main, labels=labels, predictions=tuned, resamples=options.resamples),
+        "interval": intervals.intervals(problem, labels=labels, predictions=tuned, resamples=options.resamples),
         "uncalibrated": {
             name: value for name, value in score(problem, labels, uncalibrated).items() if name in PROBABILITY_SCORES
         },

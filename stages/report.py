@@ -58,8 +58,7 @@ def main() -> None:
     run, answers = Run.load(paths.ADAPTER), files.load(paths.TEST_PREDICTIONS, history.read_answers)
     change = None
     if options.rev:
-        resamples = params.evaluate.resamples
-        change = history.change_since(options.rev, run, tuned=tuned, answers=answers, resamples=resamples)
+        change = history.change_since(options.rev, run, tuned=tuned, answers=answers)
     missed = unmet_conditions(params.gate, tuned, change, run.main)
     findings = sections(run, answers, data=data, encode=encode, baseline=baseline, tuned=tuned)
     if options.rev:

@@ -113,6 +113,8 @@ def test_the_validation_error_is_in_the_numbers_own_scale(inside):
     metrics = whole_run.read(paths.TRAIN_METRICS)
     assert metrics["validation"]["mae"] == pytest.approx(np.abs(answers - validation["label"]).mean(), rel=1e-3)
     assert set(metrics["validation"]) == {"mae", "loss"}
+    unit = pd.read_parquet(paths.PREPARED / "train.parquet")["label"].std(ddof=0)
+    assert metrics["validation"]["loss"] == pytest.approx(metrics["validation"]["mae"] / unit, rel=1e-3)
     assert "temperature" not in metrics
 
 

@@ -30,3 +30,8 @@ STRONGEST_RIVAL = "strongest_rival"
 def bag(names: Container[str]) -> str:
     """Which of the two bags is among the names of the models; each run has one."""
     return BAG_OF_CHARACTERS if BAG_OF_CHARACTERS in names else BAG_OF_WORDS
+
+
+def constant(names: Container[str]) -> str:
+    """Which of the two rivals that do not read the text is among the names of the models; each run has one."""
+    return MEDIAN if MEDIAN in names else MAJORITY

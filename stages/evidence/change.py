@@ -34,7 +34,6 @@ def between(
     after: dict,
     answers: tuple[pd.DataFrame | None, pd.DataFrame],
     same_file: bool,
-    resamples: int,
 ) -> Change:
     """The change between two runs.
 
@@ -48,7 +47,7 @@ def between(
     paired = None
     if earlier is not None and same_rows and main.from_answers:
         names = sorted({*before.get("classes", {}), *after.get("classes", {})})
-        paired = gain(problem, main, before=earlier, after=later, names=names, resamples=resamples)
+        paired = gain(problem, main, before=earlier, after=later, names=names)
     return Change(
         before=before[main.key],
         after=after[main.key],
@@ -65,7 +64,7 @@ def rows_of(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def gain(
-    problem: Problem, main: MainScore, *, before: pd.DataFrame, after: pd.DataFrame, names: list[str], resamples: int
+    problem: Problem, main: MainScore, *, before: pd.DataFrame, after: pd.DataFrame, names: list[str]
 ) -> dict[str, float]:
     """The gain of the answers after over those before, to the same rows, as `significance.gain` returns it.
 
@@ -77,4 +76,4 @@ def gain(
     before = before.set_index("row").loc[after["row"]]
     tuned, rival = (problem.certain(problem.labels_of(table[TUNED], names), names) for table in (after, before))
     labels = problem.labels_of(after["label"], names)
-    return significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=resamples)
+    return significance.gain(main, labels=labels, tuned=tuned, rival=rival)

@@ -1,13 +1,12 @@
 """Whether one model is better than another on the same rows: the same test for every model and problem."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from stages.evidence import permutation
-from stages.problems.main_score import MainScore, RowMean
+from stages.problems.main_score import MainScore
 
 LEVEL = 0.95
 """Confidence of every interval."""
@@ -15,32 +14,25 @@ LEVEL = 0.95
 BOUNDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
-def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any, resamples: int) -> dict[str, float]:
+def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any) -> dict[str, float]:
     """How much better `tuned` is than `rival` on the same rows, in the main score; positive is better.
 
     Args:
         labels: of the rows; tuned, rival: the predictions of each model.
 
     Returns:
-        `gain`, its 95 % interval `gain_low` and `gain_high` (paired bootstrap over rows), and `p_value`, two-sided: of
-        `mcnemar` where each row is either right or wrong, else of `permutation.p_value`.
+        `gain`, its 95 % interval `gain_low` and `gain_high` (Student's, for the rows' differences in
+        `MainScore.of_each`), and `p_value`, two-sided: of `mcnemar` where each row is either right or wrong, else of
+        `permutation.p_value`.
     """
-    rows, right_or_wrong = len(labels), False
-    if isinstance(main, RowMean):
-        right_or_wrong = main.of_rows(labels, tuned).dtype == bool
-        difference = main.sign * (main.of_each(labels, tuned) - main.of_each(labels, rival))
-        found, drawn = difference.mean(), over_draws(lambda counts: counts @ difference / rows, rows, resamples)
-    else:
-        found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
-        drawn = main.sign * over_draws(
-            lambda counts: main.values(labels, tuned, counts) - main.values(labels, rival, counts), rows, resamples
-        )
-    low, high = np.quantile(drawn, BOUNDS)
-    if right_or_wrong:
+    found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
+    difference = main.sign * (main.of_each(labels, tuned) - main.of_each(labels, rival))
+    reach = stats.t.ppf(BOUNDS[1], len(labels) - 1) * stats.sem(difference)
+    if main.right_or_wrong(labels, tuned):
         p_value = mcnemar(difference)
     else:
         p_value = permutation.p_value(main, labels=labels, one=tuned, other=rival)
-    values = {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value}
+    values = {"gain": found, "gain_low": found - reach, "gain_high": found + reach, "p_value": p_value}
     return {name: float(value) for name, value in values.items()}
 
 
@@ -89,19 +81,3 @@ def wilson(correct: np.ndarray) -> dict[str, float]:
     """
     interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, method="wilson")
     return {"low": float(interval.low), "high": float(interval.high)}
-
-
-def over_draws(values: Callable[[np.ndarray], np.ndarray], rows: int, resamples: int) -> np.ndarray:
-    """What `values` makes of each resample, (resamples,), from the blocks of `resampled`; without those that do not
-    define it (NaN)."""
-    drawn = np.concatenate([values(counts) for counts in resampled(rows, resamples)])
-    return drawn[~np.isnan(drawn)]
-
-
-def resampled(rows: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often each row is among `rows` rows drawn with replacement, in blocks of (draws, rows) float; `resamples`
-    draws in all, the same in every run."""
-    generator, most = np.random.default_rng(0), max(1, permutation.AT_ONCE // rows)
-    for start in range(0, resamples, most):
-        drawn = (generator.integers(rows, size=rows) for _ in range(min(most, resamples - start)))
-        yield np.array([np.bincount(each, minlength=rows) for each in drawn], dtype=float)

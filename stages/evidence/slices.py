@@ -10,9 +10,10 @@ import numpy as np
 from scipy import stats
 
 from stages.common.rivals import STRONGEST_RIVAL
+from stages.evidence.intervals import defined, interval
 from stages.evidence.permutation import ROUNDING
 from stages.evidence.significance import LEVEL, strongest
-from stages.problems.main_score import MainScore, RowMean
+from stages.problems.main_score import MainScore
 from stages.scoring.scored import ScoredProblem
 
 FEWEST = 20
@@ -83,35 +84,6 @@ def scores(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any, leve
     }
 
 
-def defined(problem: ScoredProblem, score: MainScore, labels: np.ndarray, predictions: Any) -> bool:
-    """Whether the rows define a score: a mean over rows always; others need, for example, rows of two classes."""
-    return isinstance(score, RowMean) or problem.complete(labels, predictions)
-
-
-def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: float) -> dict[str, float]:
-    """The confidence interval of a score, `low` and `high`; approximate where a class has only a few rows.
-
-    A score with two bounds has Wilson's interval (1927), with Student's quantile, for the number of rows at which a
-    share would be as uncertain (Dean & Pagano 2015); for rows that are right or wrong, that is their number. A score
-    without an upper bound has Student's interval for its logarithm. The variance is that of `MainScore.of_each`: for a
-    score that is no mean over rows, the jackknife's (Tukey 1958).
-    """
-    value, rows = score.value(labels, predictions), len(labels)
-    variance = score.of_each(labels, predictions).var(ddof=1) / rows
-    reach = stats.t.ppf((1 + level) / 2, rows - 1)
-    if score.sign < 0:
-        factor = np.exp(reach * np.sqrt(variance) / value) if value else 1.0
-        return {"low": float(value / factor), "high": float(value * factor)}
-    lowest = 0 if score.share else -1  # a score that is no share but has two bounds is a correlation
-    share, spread = (value - lowest) / (1 - lowest), variance / (1 - lowest) ** 2
-    certain = not spread or share in (0, 1)
-    size = rows if certain or right_or_wrong(score, labels, predictions) else share * (1 - share) / spread
-    middle = (share + reach**2 / (2 * size)) / (1 + reach**2 / size)
-    half = reach * np.sqrt(share * (1 - share) / size + (reach / (2 * size)) ** 2) / (1 + reach**2 / size)
-    low, high = lowest + (1 - lowest) * (middle + half * np.array([-1, 1]))
-    return {"low": float(low), "high": float(high)}
-
-
 def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predictions: Any) -> float:
     """The two-sided p-value, uncorrected, of the hypothesis that a slice is a random draw of the rows.
 
@@ -122,7 +94,7 @@ def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predicti
     Args:
         inside: which rows belong to the slice, (rows,) bool.
     """
-    if right_or_wrong(main, labels, predictions):
+    if main.right_or_wrong(labels, predictions):
         right = main.of_rows(labels, predictions)
         table = [[(right[rows] == answer).sum() for rows in (inside, ~inside)] for answer in (True, False)]
         return float(stats.fisher_exact(table).pvalue)
@@ -138,11 +110,6 @@ def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predicti
     if extreme.sum() < EXTREME:
         return float((extreme.sum() + 1) / (DRAWS + 1))
     return float(EXTREME / (np.searchsorted(extreme.cumsum(), EXTREME) + 1))
-
-
-def right_or_wrong(score: MainScore, labels: np.ndarray, predictions: Any) -> bool:
-    """Whether a row's score is either 0 or 1."""
-    return isinstance(score, RowMean) and score.of_rows(labels, predictions).dtype == bool
 
 
 def holm(p_values: list[float]) -> np.ndarray:

@@ -14,7 +14,7 @@ from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs
 from stages.evidence import significance
-from stages.evidence.intervals import RESAMPLES, main_interval
+from stages.evidence.intervals import interval
 from stages.problems.main_score import MainScore
 from stages.reporting.markdown import paragraphs, table
 from stages.serving import evaluated
@@ -74,9 +74,9 @@ class Check:
             same_answers=float(same.mean()),
             main=run.main.key,
             score=run.main.value(labels, after),
-            **main_interval(run.main, labels=labels, predictions=after),
+            **interval(run.main, labels=labels, predictions=after),
             adapter=run.main.value(labels, before),
-            **significance.gain(run.main, labels=labels, tuned=after, rival=before, resamples=RESAMPLES),
+            **significance.gain(run.main, labels=labels, tuned=after, rival=before),
         )
 
     def save(self, folder: Path) -> None:

@@ -64,6 +64,10 @@ class MainScore(ABC):
     def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
         """What each row adds to the score, (rows,); the mean is the score, or near it."""
 
+    def right_or_wrong(self, labels: np.ndarray, predictions: Any) -> bool:
+        """Whether it is the share of rows that are right."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowMean(MainScore):
@@ -80,6 +84,9 @@ class RowMean(MainScore):
 
     def of_each(self, labels: np.ndarray, predictions: Any) -> np.ndarray:
         return self.of_rows(labels, predictions).astype(float)
+
+    def right_or_wrong(self, labels: np.ndarray, predictions: Any) -> bool:
+        return self.of_rows(labels, predictions).dtype == bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,13 +161,13 @@ class MultiLabel(Problem):
     def validate(
         self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore
     ) -> dict[str, float | list[float]]:
-        """The main score, one temperature for all labels, and with it applied every label's threshold and the log
+        """The main score, one temperature for all labels, and with it applied the labels' thresholds and the log
         loss."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
         probabilities = self.outputs(logits.astype(np.float64) / temperature)
-        thresholds = self.thresholds(labels, probabilities)
+        thresholds = self.thresholds(labels, probabilities, main)
         return {
             main.key: main.value(labels, self.decide(probabilities, thresholds)),
             "temperature": temperature,
@@ -175,11 +175,18 @@ class MultiLabel(Problem):
             "thresholds": thresholds,
         }
 
-    def thresholds(self, labels: np.ndarray, outputs: np.ndarray) -> list[float]:
-        """Each label's threshold."""
+    def thresholds(self, labels: np.ndarray, outputs: np.ndarray, main: MainScore) -> list[float]:
+        """Each label's threshold: its own for macro-F1, else the same for all, by row F1 if the main score needs none.
+
+        A rare label's F1 may be highest where many rows are given it, and each of them then has a wrong label.
+        """
         from stages.problems import thresholds
 
-        return thresholds.best(labels, outputs)
+        if main.key == "f1_macro":
+            return thresholds.best(labels, outputs)
+        score = main if main.from_answers else self.main_scores["f1_samples"]
+        values = [score.value(labels, self.decide(outputs, [one])) for one in thresholds.COMMON]
+        return [thresholds.middle_of_best(values)] * labels.shape[1]
 
     def decide(self, outputs: np.ndarray, thresholds: Sequence[float]) -> Decisions:
         """Which labels are given; without thresholds, those with a probability above 0.5."""

@@ -136,8 +136,8 @@ class Problem(ABC):
             logits, labels: both in units of `unit`.
         """
 
-    def thresholds(self, labels: np.ndarray, outputs: np.ndarray) -> list[float]:
-        """The thresholds by which answers are chosen, if any, from rows that were not trained on."""
+    def thresholds(self, labels: np.ndarray, outputs: np.ndarray, main: MainScore) -> list[float]:
+        """The thresholds with the best main score, if answers are chosen by any, from rows that were not trained on."""
         return []
 
     def decide(self, outputs: np.ndarray, thresholds: Sequence[float]) -> Any:

@@ -75,7 +75,7 @@ class SingleLabel(Problem):
         if rare := rarest(counts, splits):
             raise PipelineError(
                 f"expected at least {splits} rows of every class, one for each split, found fewer of {rare}; "
-                "add rows, merge classes, or remove those rows"
+                "add rows, remove those, or name the classes to keep in data.classes"
             )
 
     def strata(self, labels: pd.Series) -> pd.Series:

@@ -6,6 +6,9 @@ from sklearn.metrics import precision_recall_curve
 UNSEEN = 0.5
 """The threshold of a label that no row has."""
 
+COMMON = np.linspace(0.01, 0.99, 99)
+"""The thresholds that are tried where all labels have the same."""
+
 
 def best(labels: np.ndarray, probabilities: np.ndarray) -> list[float]:
     """For each label the threshold with the highest F1; a row is given the label if its probability is higher.
@@ -30,3 +33,9 @@ def best_threshold(has: np.ndarray, probabilities: np.ndarray) -> float:
         len(lowest) - 1 - int(f1[-2::-1].argmax())
     )  # the highest threshold of equal F1; the last point gives the label to no row
     return float((lowest[index] + (lowest[index - 1] if index else 0)) / 2)
+
+
+def middle_of_best(values: list[float]) -> float:
+    """The one of the thresholds in `COMMON` with the highest value; of equal ones, that in their middle."""
+    equal = np.flatnonzero(np.array(values) == max(values))
+    return float(COMMON[equal[len(equal) // 2]])

@@ -41,12 +41,11 @@ METRICS = (paths.BASELINE_METRICS, paths.TRAIN_METRICS, paths.EVALUATE_METRICS)
 """The files of an experiment's metrics: all of them, not only what DVC lists."""
 
 
-def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame, resamples: int) -> Change | None:
+def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame) -> Change | None:
     """How the main score changed since a revision; None: the revision has none.
 
     Args:
         tuned: metrics/evaluate.json; answers: data/predictions/test.csv, all of it as text.
-        resamples: bootstrap resamples behind the interval of the change.
 
     Raises:
         PipelineError: there is no such revision, or its metrics cannot be read.
@@ -67,7 +66,6 @@ def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame, resa
         after=tuned,
         answers=(None if earlier is None else read_answers(io.StringIO(earlier)), answers),
         same_file=same_test_rows(read_text(there, LOCK), LOCK.read_text() if LOCK.exists() else None),
-        resamples=resamples,
     )
 
 

@@ -67,6 +67,10 @@ class ScoredProblem(Problem):
     def linear(self, strength: float) -> BaseEstimator:
         """A linear model with this inverse regularization strength."""
 
+    def candidates(self, strength: float) -> list[BaseEstimator]:
+        """The linear models of this strength among which the validation rows choose a rival."""
+        return [self.linear(strength)]
+
     @abstractmethod
     def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
         """The outputs of a fitted `constant` or `linear` model; names: of all outputs, as in `output_names`."""

@@ -14,7 +14,7 @@ from peft.optimizers import create_loraplus_optimizer
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
@@ -27,6 +27,7 @@ from stages.common.errors import PipelineError
 from stages.compute import ranks, shards
 from stages.problems.main_score import MainScore
 from stages.problems.problem import Problem
+from stages.problems.regression import Regression
 from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
 from stages.training.callbacks import Best, Curves, without_prefix
@@ -181,13 +182,16 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
 
 
 def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
-    """Cross entropy with balanced weights and label smoothing while `model` trains; None: the model's own loss is used.
+    """The mean absolute error of numbers, by which their models are compared; cross entropy with balanced weights and
+    label smoothing while `model` trains; None: the model's own loss is used.
 
     On validation rows it has neither, so that epochs and runs with other settings can be compared.
 
     Args:
         labels: of the training rows, (rows,); with `balance: weights`, a class is weighted by the inverse of its share.
     """
+    if model.config.problem_type == Regression.transformers_type:
+        return lambda outputs, labels, **kwargs: plain_loss(outputs.logits, labels, model.config)
     if options.balance != "weights" and not options.label_smoothing:
         return None
     weights = None
@@ -197,7 +201,7 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training:
-            return nn.functional.cross_entropy(outputs.logits, labels)
+            return plain_loss(outputs.logits, labels, model.config)
         weight = None if weights is None else weights.to(outputs.logits)
         found = nn.functional.cross_entropy(
             outputs.logits, labels, weight=weight, label_smoothing=options.label_smoothing
@@ -206,6 +210,13 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
         return found if weight is None else found * ranks.relative(weight[labels].sum())
 
     return loss
+
+
+def plain_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """The mean loss of rows, without weights or smoothing."""
+    if config.problem_type == Regression.transformers_type:
+        return nn.functional.l1_loss(logits.flatten(), labels.flatten())
+    return ForSequenceClassificationLoss(labels, logits, config)
 
 
 def arguments(
@@ -288,8 +299,7 @@ class RowTrainer(Trainer):
         found = super().evaluation_loop(*args, **kwargs)
         if self.args.world_size > 1:  # the Trainer weighs every rank's share of the last batch as if it were whole
             logits, labels = torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids[0])
-            loss = ForSequenceClassificationLoss(labels, logits, self.model.config)
-            found.metrics["eval_loss"] = ranks.agreed(loss.item())
+            found.metrics["eval_loss"] = ranks.agreed(plain_loss(logits, labels, self.model.config).item())
         return found
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -45,7 +45,6 @@ def between(problem: str, key: str, answers: pd.DataFrame | None, *, same_file: 
         after=metrics | {key: 0.7},
         answers=(answers, table(problem, 1)),
         same_file=same_file,
-        resamples=50,
     )
 
 
@@ -61,7 +60,7 @@ def test_readable_answers_give_the_test_that_predictions_give_where_probabilitie
     if key in ("log_loss", "roc_auc"):
         assert found.paired is None
     else:
-        expected = significance.gain(main, labels=labels, tuned=after, rival=before, resamples=50)
+        expected = significance.gain(main, labels=labels, tuned=after, rival=before)
         assert expected["gain"] != 0
         assert found.paired == pytest.approx(expected)
 

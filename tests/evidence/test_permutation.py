@@ -128,9 +128,9 @@ def test_a_gain_is_tested_as_its_score_is_composed(key, monkeypatch):
     labels, tuned, rival = models(80, 3, seed=4)
     called = []
     monkeypatch.setattr(permutation, "p_value", lambda main, **given: called.append(main.key) or 0.25)
-    values = significance.gain(main, labels=labels, tuned=tuned, rival=rival, resamples=200)
+    values = significance.gain(main, labels=labels, tuned=tuned, rival=rival)
     assert called == ([] if key == "accuracy" else [key])
     assert values["gain"] == pytest.approx(main.sign * (main.value(labels, tuned) - main.value(labels, rival)))
     assert values["gain_low"] < values["gain"] < values["gain_high"]
-    interval = intervals.main_interval(main, labels=labels, predictions=tuned)
+    interval = intervals.interval(main, labels=labels, predictions=tuned)
     assert interval["low"] < main.value(labels, tuned) < interval["high"]

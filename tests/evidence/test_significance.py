@@ -20,7 +20,7 @@ ACCURACY = SINGLE.main_scores["accuracy"]
 def test_the_accuracys_interval_is_that_of_published_cases(right, rows, low, high):
     """Newcombe 1998, Two-sided confidence intervals for the single proportion, table I, method 3."""
     answers = np.eye(2)[(np.arange(rows) >= right).astype(int)]
-    interval = intervals.main_interval(ACCURACY, labels=np.zeros(rows, dtype=int), predictions=answers)
+    interval = intervals.interval(ACCURACY, labels=np.zeros(rows, dtype=int), predictions=answers)
     assert interval == pytest.approx({"low": low, "high": high}, abs=5e-5)
 
 
@@ -29,28 +29,28 @@ def test_bootstrap_intervals_are_as_wide_as_theory_says_and_hold_the_value():
     labels = generator.integers(2, size=400)
     probabilities = SINGLE.outputs(generator.normal(size=(400, 2)) + 1.5 * np.eye(2)[labels])
     scores = score(SINGLE, labels, probabilities)
-    found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=1000)
+    found = intervals.intervals(SINGLE, labels=labels, predictions=probabilities, resamples=1000)
     assert found.keys() == scores.keys() - {"calibration_error"}
     assert all(ends["low"] < scores[name] < ends["high"] for name, ends in found.items())
     losses = -np.log(probabilities[np.arange(400), labels])
     width = found["log_loss"]["high"] - found["log_loss"]["low"]
     assert width == pytest.approx(2 * 1.96 * losses.std() / 20, rel=0.1)
-    assert intervals.intervals(
-        SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=100
-    ) == intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=100)
+    assert intervals.intervals(SINGLE, labels=labels, predictions=probabilities, resamples=100) == intervals.intervals(
+        SINGLE, labels=labels, predictions=probabilities, resamples=100
+    )
 
 
 def test_a_gain_comes_with_the_exact_mcnemar_test_and_a_paired_interval():
     labels = np.zeros(100, dtype=int)
     tuned, rival = np.tile([1.0, 0.0], (100, 1)), np.tile([1.0, 0.0], (100, 1))
     rival[:8] = tuned[8:10] = [0.0, 1.0]  # tuning fixed eight rows and broke two
-    values = significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=rival, resamples=2000)
+    values = significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=rival)
     assert values["gain"] == pytest.approx(0.06)
     assert values["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
     error = np.sqrt(0.1 - 0.06**2) / 10
     assert values["gain_low"] == pytest.approx(0.06 - 1.96 * error, abs=0.01)
     assert values["gain_high"] == pytest.approx(0.06 + 1.96 * error, abs=0.01)
-    assert significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=tuned, resamples=100) == {
+    assert significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=tuned) == {
         "gain": 0,
         "gain_low": 0,
         "gain_high": 0,
@@ -63,7 +63,7 @@ def test_a_mean_gain_of_0_is_rarely_significant_though_most_rows_are_better():
     for _ in range(100):
         labels, rival = np.zeros(300), np.ones(300)
         tuned = rival - np.where(generator.random(300) < 0.8, 0.1, -0.4)
-        low.append(significance.gain(mae, labels=labels, tuned=tuned, rival=rival, resamples=2)["p_value"] < 0.05)
+        low.append(significance.gain(mae, labels=labels, tuned=tuned, rival=rival)["p_value"] < 0.05)
     assert sum(low) < 13  # 5 are expected; 13 or more of 100 have a probability of 0.002
 
 
@@ -74,12 +74,13 @@ def test_a_loss_against_the_strongest_rival_is_corrected_for_their_number_and_a_
     assert significance.of_strongest(won) == {"gain": 0.02, "p_value": 0.02}
 
 
-def test_draws_that_do_not_define_an_area_say_nothing_of_it():
+def test_an_area_that_three_positive_rows_define_has_an_interval_and_a_gain():
     area, labels = SINGLE.main_scores["roc_auc"], np.arange(200) < 3
     perfect = np.column_stack([~labels, labels]).astype(float)
     guessed = np.full((200, 2), 0.5)
-    assert intervals.main_interval(area, labels=labels.astype(int), predictions=perfect) == {"low": 1.0, "high": 1.0}
-    found = significance.gain(area, labels=labels.astype(int), tuned=perfect, rival=guessed, resamples=300)
+    interval = intervals.interval(area, labels=labels.astype(int), predictions=perfect)
+    assert 0.9 < interval["low"] < interval["high"] == pytest.approx(1)
+    found = significance.gain(area, labels=labels.astype(int), tuned=perfect, rival=guessed)
     assert found["gain_low"] == found["gain_high"] == 0.5
 
 
@@ -92,21 +93,41 @@ def test_intervals_and_tests_agree_with_their_formulas_on_random_cases(seed):
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
     expected = {"low": middle - half, "high": middle + half}
-    assert intervals.main_interval(ACCURACY, labels=labels, predictions=probabilities) == pytest.approx(expected)
+    assert intervals.interval(ACCURACY, labels=labels, predictions=probabilities) == pytest.approx(expected)
     fixed, broken = (right & ~other).sum(), (other & ~right).sum()
     tail = sum(math.comb(fixed + broken, count) for count in range(min(fixed, broken) + 1)) / 2.0 ** (fixed + broken)
-    assert significance.gain(ACCURACY, labels=labels, tuned=probabilities, rival=rival, resamples=100)[
-        "p_value"
-    ] == pytest.approx(min(1, 2 * tail))
+    assert significance.gain(ACCURACY, labels=labels, tuned=probabilities, rival=rival)["p_value"] == pytest.approx(
+        min(1, 2 * tail)
+    )
 
 
 def test_intervals_rest_on_every_resample_though_rare_classes_are_missing_from_some(recwarn):
     labels, probabilities = np.arange(40) % 20, np.full((40, 20), 0.01)
     probabilities[np.arange(40), (labels + (np.arange(40) < 10)) % 20] = 0.81
-    (counts,) = significance.resampled(40, 200)
+    (counts,) = intervals.resampled(40, 200)
     assert all(SINGLE.complete(labels[times > 0], probabilities) for times in counts)
-    found = intervals.intervals(SINGLE, ACCURACY, labels=labels, predictions=probabilities, resamples=200)
+    found = intervals.intervals(SINGLE, labels=labels, predictions=probabilities, resamples=200)
     scores = score(SINGLE, labels, probabilities)
     assert found.keys() == scores.keys() - {"calibration_error"}
     assert all(values["low"] <= scores[name] <= values["high"] for name, values in found.items())
     assert not recwarn.list
+
+
+def test_intervals_of_macro_f1_hold_its_value_in_19_of_20_samples_though_classes_are_rare():
+    generator, macro_f1 = np.random.default_rng(0), SINGLE.main_scores["f1_macro"]
+    shares = np.array([0.19] * 5 + [0.005] * 10)
+    every = generator.choice(15, size=40_000, p=shares)
+    tuned, rival = (
+        SINGLE.outputs(generator.normal(size=(len(every), 15)) + skill * np.eye(15)[every] + np.log(shares) / 2)
+        for skill in (3, 2.4)
+    )
+    value, rival_value = (macro_f1.value(every, predictions) for predictions in (tuned, rival))
+    held, gain_held = [], []
+    for _ in range(100):
+        rows = generator.integers(len(every), size=400)
+        interval = intervals.interval(macro_f1, labels=every[rows], predictions=tuned[rows])
+        held.append(interval["low"] < value < interval["high"])
+        found = significance.gain(macro_f1, labels=every[rows], tuned=tuned[rows], rival=rival[rows])
+        gain_held.append(found["gain_low"] < value - rival_value < found["gain_high"])
+    assert sum(held) >= 90
+    assert sum(gain_held) >= 90

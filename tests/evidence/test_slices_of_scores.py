@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.evidence import slices
+from stages.evidence import intervals, slices
 from stages.scoring.kinds import SCORED
 
 SINGLE, NUMBER = SCORED["single_label"], SCORED["regression"]
@@ -118,10 +118,10 @@ def test_intervals_at_a_higher_level_are_wider_and_stay_where_the_score_can_be(k
     labels, predictions = drawn(40)
     main = SINGLE.main_scores[key]
     narrow, wide = (
-        slices.interval(main, labels=labels, predictions=predictions, level=level) for level in (0.95, 0.999)
+        intervals.interval(main, labels=labels, predictions=predictions, level=level) for level in (0.95, 0.999)
     )
     assert wide["low"] < narrow["low"] < main.value(labels, predictions) < narrow["high"] < wide["high"]
     assert main.sign < 0 or -1 <= wide["low"] < wide["high"] <= 1
-    perfect = slices.interval(main, labels=labels, predictions=np.eye(2)[labels], level=0.95)
+    perfect = intervals.interval(main, labels=labels, predictions=np.eye(2)[labels], level=0.95)
     assert np.isfinite([*perfect.values()]).all()
     assert main.sign < 0 or perfect["low"] < 0.95 < perfect["high"]

@@ -65,7 +65,7 @@ def write(accuracy: float, mcc: float = 0.5) -> None:
 def since(rev: str) -> Change | None:
     """The change since a revision, of a run whose test rows were answered as in `outputs`."""
     tuned, answers = outputs.tuned("single_label", accuracy=0.75), outputs.answers("single_label")
-    return history.change_since(rev, outputs.run("single_label"), tuned=tuned, answers=answers, resamples=10)
+    return history.change_since(rev, outputs.run("single_label"), tuned=tuned, answers=answers)
 
 
 def test_the_metrics_are_those_of_the_revision_not_of_the_workspace(repository):

@@ -6,7 +6,7 @@ from scipy import stats
 from scoring import drawn
 from sklearn import metrics
 
-from stages.evidence import significance
+from stages.evidence import intervals
 from stages.scoring.kinds import SCORED
 
 
@@ -85,7 +85,7 @@ CASES = {
 def test_the_scores_of_every_draw_are_scikit_learns_scores_of_its_rows(case):
     kind, rows, expected = CASES[case]
     labels, predictions = rows()
-    (counts,) = significance.resampled(len(labels), 12)
+    (counts,) = intervals.resampled(len(labels), 12)
     found = SCORED[kind].scores_of_draws(labels, predictions, counts)
     generator = np.random.default_rng(0)
     for number in range(len(counts)):
@@ -96,9 +96,9 @@ def test_the_scores_of_every_draw_are_scikit_learns_scores_of_its_rows(case):
 
 
 def test_resamples_are_the_same_in_every_run_in_blocks_that_fit_the_memory(monkeypatch):
-    (whole,) = significance.resampled(30, 7)
-    monkeypatch.setattr(significance.permutation, "AT_ONCE", 90)
-    blocks = list(significance.resampled(30, 7))
+    (whole,) = intervals.resampled(30, 7)
+    monkeypatch.setattr(intervals.permutation, "AT_ONCE", 90)
+    blocks = list(intervals.resampled(30, 7))
     assert [len(block) for block in blocks] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
     assert (whole.sum(axis=1) == 30).all()
