@@ -210,7 +210,7 @@ def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Probl
         yield from counted(other, f"with what is no {problem.noun}, at which prepare stops: correct or remove them")
         counts = pd.Series(dtype=int) if problem.numeric else labels(table, label).value_counts()
         if rare := texts.rarest(counts, FEW_ROWS):
-            yield f"warning: fewer than {FEW_ROWS} rows of {rare}; add rows, merge classes, or remove those rows"
+            yield f"warning: fewer than {FEW_ROWS} rows of {rare}; add rows or remove those"
 
 
 def counted(rows: pd.Series, what: str, *, share: float = 0.0) -> Iterator[str]:

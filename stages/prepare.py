@@ -130,7 +130,7 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
     if not PROBLEMS[data.problem].numeric and (rare := texts.rarest(counts, FEW_ROWS)):
         lines.append(
             f"data.label: fewer than {FEW_ROWS} training rows of {rare}, too few to learn from; add rows, raise "
-            "data.limit.train, merge classes, or remove those rows"
+            "data.limit.train, remove those rows, or name the classes to keep in data.classes"
         )
     return [line for line in lines if line]
 

@@ -53,7 +53,7 @@ def test_columns_labels_lengths_and_odd_rows_are_named(told):
         "odd: 1 rows without text, which are dropped (row 59)",
         "odd: 2 rows whose text is in an earlier row, which are dropped (row 58, 60)",
         "odd: 1 rows without a label, at which prepare stops: label or remove them (row 60)",
-        "warning: fewer than 20 rows of legal affairs (1); add rows, merge classes, or remove those rows",
+        "warning: fewer than 20 rows of legal affairs (1); add rows or remove those",
     ):
         assert f"\n{line}\n" in text
 

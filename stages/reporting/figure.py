@@ -28,6 +28,8 @@ color everywhere."""
 MOST_COUNTS = 12
 """Maximum number of classes for which the cells of a confusion matrix have room for their counts."""
 
+MOST_NAMES = 40
+"""Maximum number of classes whose names have room at an axis."""
 
 LONGEST_NAME = 30
 """How many characters of a class's name are drawn; longer ones leave a drawing no room."""
@@ -187,7 +189,8 @@ def draw_f1(axes: Axes, *, scores: pd.DataFrame, noun: str) -> None:
     for name, color in COLORS.items():
         if name in scores:
             axes.plot(scores[name], places, "o", label=name, color=color)
-    axes.set_yticks(places, drawn_names(scores.index))
+    named = list(places) if len(scores) <= MOST_NAMES else []
+    axes.set_yticks(named, drawn_names(scores.index[named]))
     axes.set(title=f"F1 by {noun}", xlabel="F1", xlim=(0, 1))
     axes.legend(frameon=False, labelcolor="linecolor", handletextpad=0)
 
@@ -197,8 +200,9 @@ def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
     places = range(len(counts))
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(places, drawn_names(counts.columns), rotation=0 if len(counts) < 5 else 90)
-    axes.set_yticks(places, drawn_names(counts.index))
+    named = list(places) if len(counts) <= MOST_NAMES else []
+    axes.set_xticks(named, drawn_names(counts.columns[named]), rotation=0 if len(counts) < 5 else 90)
+    axes.set_yticks(named, drawn_names(counts.index[named]))
     if len(counts) <= MOST_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares.iat[row, column] > 0.5 else "black"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.common.paths import TEST_PREDICTIONS
-from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED, bag
+from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED, bag, constant
 from stages.common.texts import literal
 from stages.evidence.change import Change
 from stages.problems.main_score import AUTO, MainScore
@@ -308,16 +308,20 @@ def promise_is_broken(found: dict) -> bool:
 
 
 def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:
-    """A warning where a rival blind to word order scores within the tuned model's interval or better; else nothing."""
+    """A warning where a rival that only counts words tells the labels apart, and the tuned model is not proven to do it
+    better; else nothing.
+
+    Args:
+        baseline: metrics/baseline.json; tuned: metrics/evaluate.json.
+    """
     rival = bag(baseline)
-    metric, score, interval = METRICS[main.key], baseline[rival][main.key], tuned["interval"][main.key]
-    worst, best = (interval[end] for end in ("low", "high")[:: main.sign])
-    if main.sign * score < main.sign * worst:
+    found, of_constant = baseline[rival], baseline[constant(baseline)][main.key]
+    worst = found["interval"][main.key]["low" if main.sign > 0 else "high"]
+    beaten = proven(tuned["gain"][rival], tuned["p_value"][rival]) > 0
+    if beaten or main.sign * worst <= main.sign * of_constant:
         return ""
-    better = "above" if main.sign > 0 else "below"
-    place = "within" if main.sign * score <= main.sign * best else better
+    counted = "words" if rival == BAG_OF_WORDS else "strings of characters"
     return (
-        f"Warning: {rival}, which ignores word order, scores {metric.score(score)}, {place} the tuned model's "
-        f"interval ({metric.number(interval['low'])} to {metric.number(interval['high'])}): single "
-        f"{'words' if rival == BAG_OF_WORDS else 'strings of characters'} decide this task, or they reveal the label."
+        f"Warning: {rival}, which only counts {counted}, scores {METRICS[main.key].score(found[main.key])}, and the "
+        f"tuned model is not proven to be better: single {counted} decide this task, or they reveal the label."
     )

@@ -99,8 +99,7 @@ def is_running_text(values: pd.Series) -> bool:
     present = values.dropna()
     if present.empty or not present.map(lambda value: isinstance(value, str)).all():
         return False
-    words = present.map(lambda value: len(value.split()))
-    return words.median() >= LEAST_WORDS and present.nunique() >= LEAST_DISTINCT * len(present)
+    return present.map(texts.words).median() >= LEAST_WORDS and present.nunique() >= LEAST_DISTINCT * len(present)
 
 
 def could_be_label(values: pd.Series, problem: Problem) -> bool:

@@ -152,6 +152,16 @@ def test_many_classes_have_no_counts_in_their_cells():
     assert not axes.texts
 
 
+def test_many_classes_are_drawn_without_their_names():
+    names = [f"class {number}" for number in range(figure.MOST_NAMES + 1)]
+    for most, shown in ((len(names), 0), (figure.MOST_NAMES, figure.MOST_NAMES)):
+        confusion, of_labels = Figure().subplots(2)
+        figure.draw_confusion(confusion, counts=pd.DataFrame(1, index=names[:most], columns=names[:most]))
+        figure.draw_f1(of_labels, scores=pd.DataFrame(0.5, index=names[:most], columns=["tuned"]), noun="label")
+        for ticks in (confusion.get_xticklabels(), confusion.get_yticklabels(), of_labels.get_yticklabels()):
+            assert len(ticks) == shown
+
+
 def test_classes_that_no_row_has_or_is_given_are_in_the_matrix(plots, monkeypatch):
     outputs.write_plots("single_label", plots)
     parts = figure.further_drawings(PROBLEMS["single_label"], class_names=["0", "1", "NA"], plots=plots)

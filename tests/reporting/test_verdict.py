@@ -270,22 +270,29 @@ def test_the_gates_line_lists_every_miss():
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
-    [(0.81, None), (0.82, "82.0%, within"), (0.9, "90.0%, within"), (0.91, "91.0%, above")],
+    ("low", "gain", "p_value", "warned"),
+    [
+        (0.6, 0.01, 0.2, True),
+        (0.6, -0.01, 0.01, True),
+        (0.6, 0.01, 0.01, False),  # the tuned model is better
+        (0.5, 0.01, 0.2, False),  # nothing that words tell
+    ],
 )
-def test_a_bag_of_words_that_keeps_up_is_a_warning(score, said):
-    warning = verdict.leak_warning({"bag_of_words": {"accuracy": score}}, tuned(), SINGLE)
-    assert bool(warning) == bool(said)
-    assert f"{said} the tuned model's interval (82.0 to 90.0)" in warning or not said
+def test_a_bag_of_words_that_keeps_up_is_a_warning_where_it_tells_the_classes_apart(low, gain, p_value, warned):
+    baseline, found = outputs.baseline("single_label"), tuned()
+    baseline["bag_of_words"]["interval"]["accuracy"] = {"low": low, "high": 0.8}
+    found["gain"]["bag_of_words"], found["p_value"]["bag_of_words"] = gain, p_value
+    warning = verdict.leak_warning(baseline, found, SINGLE)
+    assert bool(warning) == warned
+    assert warning.startswith("Warning: bag_of_words, which only counts words, scores 70.0%, and the") or not warned
 
 
-@pytest.mark.parametrize(
-    ("score", "said"), [(1.9, "1.9, below"), (2.8, "2.8, within"), (2.9, "2.9, within"), (3, None)]
-)
-def test_a_bag_of_words_whose_error_is_as_low_is_a_warning(score, said):
-    warning = verdict.leak_warning({"bag_of_words": {"mae": score}}, TUNED, NUMBER)
-    assert bool(warning) == bool(said)
-    assert f"{said} the tuned model's interval (2 to 2.9)" in warning or not said
+@pytest.mark.parametrize(("high", "warned"), [(8.9, True), (9.0, False)])
+def test_a_bag_of_words_with_a_lower_error_than_the_median_is_one_too(high, warned):
+    baseline, found = outputs.baseline("regression"), outputs.tuned("regression")
+    baseline["bag_of_words"]["interval"]["mae"] = {"low": 2.0, "high": high}
+    found["gain"]["bag_of_words"], found["p_value"]["bag_of_words"] = 0.1, 0.3
+    assert bool(verdict.leak_warning(baseline, found, NUMBER)) == warned
 
 
 def test_the_calibration_error_is_shown_where_there_is_one():

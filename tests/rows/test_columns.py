@@ -12,6 +12,8 @@ from stages.rows import columns
 
 ROWS = 40
 PROSE = [f"the printer number {row} is broken" for row in range(ROWS)]
+CHINESE = [f"第{row}号打印机坏了" for row in range(ROWS)]
+NAMES = [f"王{chr(0x4E00 + row)}明" for row in range(ROWS)]
 TICKETS = {
     "id": [str(row) for row in range(ROWS)],
     "opened": ["2024-01-02", "2024-01-03"] * 20,
@@ -41,6 +43,7 @@ def choose(table, **changes):
             {"text": "body", "label": "stars"},
         ),
         (TICKETS | {"more": PROSE}, {"text_pair": "more"}, {"text": "body", "label": "queue"}),
+        (TICKETS | {"body": CHINESE, "name": NAMES}, {}, {"text": "body", "label": "queue"}),
     ],
 )
 def test_the_only_column_that_can_be_meant_is_chosen(table, changes, chosen):
