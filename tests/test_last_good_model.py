@@ -63,7 +63,7 @@ def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkey
     assert (set(after), differ) == (set(before), {"adapter_config.json"})
     assert not model.adapter.exists()
     told = capsys.readouterr().err
-    assert told.startswith(f"{reason} (see dvc status): using the last evaluated model, of 20")
+    assert told.startswith(f"{reason} (see dvc status): using the last evaluated model, here since 20")
     assert told.endswith(f", accuracy {tuned['accuracy']:.4g} on the test rows\n")
     assert evaluated.metrics(paths.EVALUATE_METRICS) == tuned
 

@@ -220,13 +220,13 @@ def cache() -> Path:
 
 
 def described(model: Model) -> str:
-    """When a model was made and, unless that is lost, its score on the test rows."""
+    """Since when a model is here and, unless that is lost, its score on the test rows."""
     run = Run.load(model.adapter)
-    made = time.strftime("of %Y-%m-%d %H:%M", time.localtime((model.adapter / FILE).stat().st_mtime))
+    since = time.strftime("here since %Y-%m-%d %H:%M", time.localtime((model.adapter / FILE).stat().st_mtime))
     try:
-        return f"{made}, {run.main.name} {metrics(paths.EVALUATE_METRICS)[run.main.key]:.4g} on the test rows"
+        return f"{since}, {run.main.name} {metrics(paths.EVALUATE_METRICS)[run.main.key]:.4g} on the test rows"
     except PipelineError:
-        return made
+        return since
 
 
 def name_base(adapter: Path, base: Path) -> None:

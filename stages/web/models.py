@@ -68,8 +68,9 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouch
 
 
 def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any]:
-    """What is known of a model: where it is from, what it answers, how well, and since when."""
-    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((folder / FILE).stat().st_mtime))
+    """What is known of a model: where it is from, what it answers, how well, and since when it is in its folder, into
+    which it may have come by `dvc pull`."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((folder / FILE).stat().st_mtime))
     return {
         "name": name,
         "run": fingerprint(folder),
@@ -78,7 +79,7 @@ def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any
         "problem": run.problem.name,
         "classes": [] if run.problem.numeric else list(tuned.names),
         "texts": list(run.columns.values()),
-        "trained": made,
+        "since": since,
         "parameters": {key: run.metrics[f"{key}_parameters"] for key in ("trainable", "total")},
         "max_length": run.max_length,
     }

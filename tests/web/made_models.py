@@ -45,7 +45,7 @@ def made(kind="single_label", *, name="default", columns=("text",), compute=logi
         "problem": kind,
         "classes": [] if problem.numeric else names,
         "texts": list(columns),
-        "trained": "2026-01-02T03:04:05Z",
+        "since": "2026-01-02T03:04:05Z",
         "parameters": {"trainable": 10, "total": 1000},
         "max_length": 64,
         "test": {"score": "accuracy", "percent": True, "value": 0.9, "low": 0.8, "high": 0.95},

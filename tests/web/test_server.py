@@ -194,7 +194,7 @@ def test_health_tells_the_models_and_limits_and_metrics_count(ours):
     assert told["status"] == "ok"
     assert told["limits"] == {"texts": 4, "explained": 8, "characters": 50, "megabytes": 1}
     (model,) = told["models"]
-    assert {"run", "base", "trained", "parameters", "classes", "test"} < set(model)
+    assert {"run", "base", "since", "parameters", "classes", "test"} < set(model)
     with client() as fresh:
         ask(fresh, texts=["a", "b", "c"])
         ask(fresh, text=1)
