@@ -29,10 +29,12 @@ START = {
     "saved": rivals.UNTRAINED,
 }
 """The rival that is, nearly or exactly, the model before its first step, by the head from which it started. (The probe
-from which a training starts is fitted on fewer rows than the rival.)"""
+from which a training starts is fitted on fewer rows than the rival.) No rival is like a probe of the first token
+after it was taught."""
 
 MARKS = {
     rivals.BAG_OF_WORDS: ("s", "C1"),
+    rivals.BAG_OF_CHARACTERS: ("s", "C1"),
     rivals.LINEAR_PROBE: ("^", "C2"),
     rivals.ZERO_SHOT: ("D", "C4"),
     rivals.ZERO_SHOT_CALIBRATED: ("d", "C5"),
@@ -141,7 +143,7 @@ def gauntlet(values: dict) -> str:
         "percent; for numbers the main score is the part of the median's mean absolute error that a model avoids, and "
         "Pearson's correlation takes the place of macro-F1. Significant: seeds with a gain over the strongest rival "
         f"and p < {SIGNIFICANT}. Below the start: seeds whose score is below the interval of the model before the "
-        "first step (the linear probe or the zero-shot classifier).",
+        "first step, of those that start as a rival does (the linear probe or the zero-shot classifier).",
         standings_table(settings),
         "<details><summary>Every score of every model, with 95 % intervals</summary>",
         scores_table(settings, CLASS_SCORES),
@@ -175,15 +177,15 @@ def conclusions(settings: list[dict]) -> list[str]:
     mains, seconds = ([gain(one, key(one)) for one in settings] for key in (main_of, second_of))
     enough = [sum(round(points, 3) >= -TOLERANCE for points in gains) for gains in (mains, seconds)]
     won = sum(2 * significant(one) > len(one["seeds"]) for one in settings)
-    every = len(settings)
+    every, starts = len(settings), [below_start(one) for one in settings]
     return [
         f"at least as good as the strongest rival minus {TOLERANCE} points: {enough[0]} of {every} pairs of task and "
         f"model by the main score, {enough[1]} of {every} by macro-F1 (numbers: Pearson)",
         f"mean gain over the strongest rival: {mean(mains):+.1f} points of the main score, {mean(seconds):+.1f} of "
         "macro-F1 (Pearson)",
         f"significantly better than every rival, with most of its seeds: {won} of {every} pairs",
-        f"below its start by more than the start's interval: {sum(map(below_start, settings))} of "
-        f"{sum(len(one['seeds']) for one in settings)} trainings",
+        f"below its start by more than the start's interval: {sum(below for below, _ in starts)} of "
+        f"{sum(compared for _, compared in starts)} trainings that start as one of the rivals does",
     ]
 
 
@@ -198,7 +200,7 @@ def standings_table(settings: list[dict]) -> str:
     lines = []
     for one in settings:
         main = main_of(one)
-        name, best = strongest(one, main)
+        (name, best), (below, compared) = strongest(one, main), below_start(one)
         lines.append(
             (
                 one["task"],
@@ -210,7 +212,7 @@ def standings_table(settings: list[dict]) -> str:
                 f"{gain(one, main):+.1f}",
                 f"{gain(one, second_of(one)):+.1f}",
                 f"{significant(one)} of {len(one['seeds'])}",
-                f"{below_start(one)} of {len(one['seeds'])}",
+                f"{below} of {compared}" if compared else "",
             )
         )
     columns = ("task", "model", "main score: strongest rival", "training rows", "strongest rival", "tuned", "gain")
@@ -274,14 +276,16 @@ def significant(setting: dict) -> int:
     return sum(seed["gain"][0] > 0 and seed["p_value"] < SIGNIFICANT for seed in setting["seeds"].values())
 
 
-def below_start(setting: dict) -> int:
-    """The number of seeds whose main score is worse than the worse end of the interval of the model before training."""
-    main, below = main_of(setting), 0
+def below_start(setting: dict) -> tuple[int, int]:
+    """The number of seeds whose main score is worse than the worse end of the interval of the model before training;
+    and of how many, as not every start is a rival."""
+    main, below, compared = main_of(setting), 0, 0
     for seed in setting["seeds"].values():
         if start := setting["rivals"].get(START.get(seed["start"])):
             worst = min(percent(setting, main, end) for end in start[main][1:])
             below += percent(setting, main, seed["scores"][main][0]) < worst
-    return below
+            compared += 1
+    return below, compared
 
 
 def gain_interval(setting: dict) -> tuple[float, float]:
