@@ -15,7 +15,7 @@ from transformers import (
 from stages.backbone.base import load_config
 from stages.classifier import label_words, last_token, saved_head
 from stages.classifier.labels import label_arguments
-from stages.common import files
+from stages.common import files, progress
 from stages.common.errors import PipelineError
 from stages.problems.problem import Problem
 
@@ -123,8 +123,8 @@ def is_causal(config: PreTrainedConfig) -> bool:
 def layers_in_use(base: Path, layers: int | str | None) -> int | None:
     """`model.layers` as a number; None: all layers.
 
-    `auto`: all, but of a decoder that was saved as a language model three quarters. Its topmost layers prepare the next
-    word, and those below them tell texts apart better (Skean et al. 2025, Layer by Layer).
+    `auto`: all, but of a decoder that was saved as a language model three quarters, and prints that. Its topmost layers
+    prepare the next word, and those below them tell texts apart better (Skean et al. 2025, Layer by Layer).
     """
     if layers != "auto":
         return layers
@@ -132,4 +132,6 @@ def layers_in_use(base: Path, layers: int | str | None) -> int | None:
     speaks = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) if is_causal(config) else None
     if speaks is None or speaks.__name__ not in (config.architectures or []):
         return None
-    return max(1, config.num_hidden_layers * 3 // 4)
+    used = max(1, config.num_hidden_layers * 3 // 4)
+    progress.say(f"encode: the lowest {used} of the model's {config.num_hidden_layers} layers (model.layers: auto)")
+    return used

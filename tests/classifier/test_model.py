@@ -84,9 +84,10 @@ def test_short_names_select_projections(saved_model):
 
 @pytest.mark.parametrize(("family", "used"), [("gpt2", 3), ("llama", 3), ("bert", None), ("distilbert", None)])
 def test_by_default_a_language_model_is_used_without_its_topmost_quarter_and_an_encoder_whole(
-    family, used, saved_model, tmp_path
+    family, used, saved_model, tmp_path, capsys
 ):
     assert layers_in_use(saved_model(family), "auto") == used
+    assert ("the lowest 3 of the model's 4 layers" in capsys.readouterr().err) == (used is not None)
     assert layers_in_use(saved_model(family), 2) == 2
     assert layers_in_use(saved_model(family), None) is None
     load_base(saved_model(family), labels=LABELS, seed=0).save_pretrained(tmp_path)  # with a classification head
