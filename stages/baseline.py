@@ -16,7 +16,7 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
     zero_shot_calibrated  zero_shot with a threshold and a scale fitted on the validation rows
     linear_probe          a linear model on the features
 
-Every choice that a rival has, such as regularization or each label's threshold, is made on the validation rows.
+Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows.
 """
 
 import unicodedata
@@ -120,15 +120,12 @@ def bag_vectorizers(given: Sequence[str], options: Baseline) -> tuple[str, list[
     """
     whole, known = in_words(given)
     if whole >= LEAST_IN_WORDS and known >= LEAST_IN_KNOWN_WORDS:
-        return rivals.BAG_OF_WORDS, [
-            {"ngram_range": (1, longest), "max_features": MOST_STRINGS} for longest in options.ngrams
-        ]
+        return rivals.BAG_OF_WORDS, [{"ngram_range": (1, longest)} for longest in options.ngrams]
     progress.say(
         f"baseline: {rivals.BAG_OF_CHARACTERS} in place of {rivals.BAG_OF_WORDS}, as of the characters of a training "
         f"text {whole:.0%} are in words, {known:.0%} in words that another text has"
     )
-    strings = {"analyzer": "char", "max_features": MOST_STRINGS}
-    return rivals.BAG_OF_CHARACTERS, [strings | {"ngram_range": (1, longest)} for longest in CHARACTERS]
+    return rivals.BAG_OF_CHARACTERS, [{"analyzer": "char", "ngram_range": (1, longest)} for longest in CHARACTERS]
 
 
 def in_words(given: Sequence[str]) -> tuple[float, float]:
@@ -159,7 +156,7 @@ def bag_outputs(
 ) -> BySplit:
     """Outputs of TF-IDF, with the best of the settings in `vectorizers`, and a linear model."""
     candidates = (
-        make_pipeline(TfidfVectorizer(**settings, sublinear_tf=True), model)
+        make_pipeline(TfidfVectorizer(**settings, max_features=MOST_STRINGS, sublinear_tf=True), model)
         for settings in vectorizers
         for strength in options.regularization
         for model in problem.candidates(strength)

@@ -79,6 +79,18 @@ def test_the_bag_of_characters_learns_what_is_there_to_learn(name):
     assert (outputs["test"].argmax(axis=1) == labels["test"]).mean() > 0.9
 
 
+@pytest.mark.parametrize("analyzer", ["word", "char"])
+def test_a_bag_has_no_more_strings_than_may_be(analyzer, monkeypatch):
+    texts = {name: [f"good film {row} {'x' * row}" for row in range(12)] for name in ("train", "validation", "test")}
+    labels = dict.fromkeys(texts, np.arange(12) % 2)
+    chosen, best = [], baseline.best
+    monkeypatch.setattr(baseline, "best", lambda *given, **named: chosen.append(best(*given, **named)) or chosen[-1])
+    monkeypatch.setattr(baseline, "MOST_STRINGS", 5)
+    settings = [{"analyzer": analyzer, "ngram_range": (1, 2)}]
+    baseline.bag_outputs(SINGLE, ["bad", "good"], settings, texts=texts, labels=labels, options=OPTIONS)
+    assert len(chosen[0][0].vocabulary_) == 5
+
+
 def test_words_are_those_that_are_whole_and_known_those_of_another_text():
     assert baseline.in_words(["ab, ab!", "ab cd"]) == (1, 0.75)
     assert baseline.in_words(["ab a", "😀"]) == pytest.approx((1 / 3, 0))

@@ -4,7 +4,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from stages.backbone.base import keep_lowest_layers, load_config
 from stages.common import files
@@ -17,9 +23,13 @@ def has_label_word_head(model: PreTrainedModel) -> bool:
 
     Encoders, and decoders that were saved without their head, have none. Regression has no label words.
     """
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
-    scores = hasattr(model, "score") and model.config.num_labels > 1
-    return scores and causal is not None and causal.__name__ in (model.config.architectures or [])
+    return hasattr(model, "score") and model.config.num_labels > 1 and was_saved_as_language_model(model.config)
+
+
+def was_saved_as_language_model(config: PreTrainedConfig) -> bool:
+    """Whether a model was saved with the language-model head of a decoder."""
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return causal is not None and causal.__name__ in (config.architectures or [])
 
 
 def label_word_head(model: PreTrainedModel, base: Path, words: dict[str, str] | None) -> torch.Tensor:

@@ -129,8 +129,7 @@ def layers_in_use(base: Path, layers: int | str | None) -> int | None:
     if layers != "auto":
         return layers
     config = load_config(base)
-    speaks = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) if is_causal(config) else None
-    if speaks is None or speaks.__name__ not in (config.architectures or []):
+    if not (is_causal(config) and label_words.was_saved_as_language_model(config)):
         return None
     used = max(1, config.num_hidden_layers * 3 // 4)
     progress.say(f"encode: the lowest {used} of the model's {config.num_hidden_layers} layers (model.layers: auto)")

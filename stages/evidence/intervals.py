@@ -18,7 +18,7 @@ def intervals(
 ) -> dict[str, dict[str, float]]:
     """The 95 % confidence interval, `low` and `high`, of every metric.
 
-    Those of the scores by which models can be compared come from `interval`, the others are percentiles over bootstrap
+    Those by which models can be compared have that of `of_main_scores`, the others percentiles over bootstrap
     resamples of the rows (Efron 1979). A resample without the classes that some metric needs is left out. The
     calibration error has none: resampled rows are always calibrated worse, so that its percentiles lie too high.
     """
@@ -28,9 +28,16 @@ def intervals(
         drawn.append(pd.DataFrame(problem.scores_of_draws(labels, predictions, counts[kept])))
     table = pd.concat(drawn).drop(columns="calibration_error", errors="ignore").quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
-    return result | {
-        score.key: interval(score, labels=labels, predictions=predictions)
-        for score in problem.main_scores.values()
+    return result | of_main_scores(problem, labels=labels, predictions=predictions)
+
+
+def of_main_scores(
+    problem: ScoredProblem, *, labels: np.ndarray, predictions: Any, level: float = LEVEL
+) -> dict[str, dict[str, float]]:
+    """The interval of every score by which models can be compared, as far as the rows define it."""
+    return {
+        key: interval(score, labels=labels, predictions=predictions, level=level)
+        for key, score in problem.main_scores.items()
         if defined(problem, score, labels, predictions)
     }
 

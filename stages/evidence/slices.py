@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from stages.common.rivals import STRONGEST_RIVAL
-from stages.evidence.intervals import defined, interval
+from stages.evidence.intervals import defined, of_main_scores
 from stages.evidence.permutation import ROUNDING
 from stages.evidence.significance import LEVEL, strongest
 from stages.problems.main_score import MainScore
@@ -75,13 +75,8 @@ def by_slice(
 
 def scores(problem: ScoredProblem, *, labels: np.ndarray, predictions: Any, level: float) -> dict[str, float | dict]:
     """Every score by which models can be compared, as far as the rows define it, and `interval`, that of each."""
-    measured = [score for score in problem.main_scores.values() if defined(problem, score, labels, predictions)]
-    return {
-        **{score.key: score.value(labels, predictions) for score in measured},
-        "interval": {
-            score.key: interval(score, labels=labels, predictions=predictions, level=level) for score in measured
-        },
-    }
+    found = of_main_scores(problem, labels=labels, predictions=predictions, level=level)
+    return {key: problem.main_scores[key].value(labels, predictions) for key in found} | {"interval": found}
 
 
 def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predictions: Any) -> float:

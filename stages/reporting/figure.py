@@ -189,20 +189,17 @@ def draw_f1(axes: Axes, *, scores: pd.DataFrame, noun: str) -> None:
     for name, color in COLORS.items():
         if name in scores:
             axes.plot(scores[name], places, "o", label=name, color=color)
-    named = list(places) if len(scores) <= MOST_NAMES else []
-    axes.set_yticks(named, drawn_names(scores.index[named]))
+    axes.set_yticks(*name_ticks(scores.index))
     axes.set(title=f"F1 by {noun}", xlabel="F1", xlim=(0, 1))
     axes.legend(frameon=False, labelcolor="linecolor", handletextpad=0)
 
 
 def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
     """How many rows of each class, from top to bottom, were predicted as each class; shaded by their share of it."""
-    places = range(len(counts))
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    named = list(places) if len(counts) <= MOST_NAMES else []
-    axes.set_xticks(named, drawn_names(counts.columns[named]), rotation=0 if len(counts) < 5 else 90)
-    axes.set_yticks(named, drawn_names(counts.index[named]))
+    axes.set_xticks(*name_ticks(counts.columns), rotation=0 if len(counts) < 5 else 90)
+    axes.set_yticks(*name_ticks(counts.index))
     if len(counts) <= MOST_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares.iat[row, column] > 0.5 else "black"
@@ -210,9 +207,11 @@ def draw_confusion(axes: Axes, *, counts: pd.DataFrame) -> None:
     axes.set(title="Confusion matrix of the tuned model, in rows", xlabel="answer", ylabel="true class")
 
 
-def drawn_names(names: pd.Index) -> list[str]:
-    """Names of classes at an axis: their beginnings, without characters that have no shape."""
-    return [shortened(printable(name), LONGEST_NAME) for name in names]
+def name_ticks(names: pd.Index) -> tuple[range, list[str]]:
+    """The places of classes at an axis, and the beginnings of their names, without characters that have no shape; none
+    where there are more than `MOST_NAMES`."""
+    shown = names if len(names) <= MOST_NAMES else names[:0]
+    return range(len(shown)), [shortened(printable(name), LONGEST_NAME) for name in shown]
 
 
 def capitalized(name: str) -> str:

@@ -141,14 +141,14 @@ def parts(path: Path, wanted: list[str] | None, format: str | None, names: list[
             yield table.set_axis(trimmed(list(table.columns), wanted or []), axis=1)
 
 
-def format_of(path: Path) -> str:
-    """The format of a file by its extension.
+def format_of(path: Path, name: str | None = None, remedy: str = ", or data.format to name it") -> str:
+    """The format of a file by its extension; `name` and `remedy` are for the error.
 
     Raises:
         PipelineError: it has none that is known.
     """
     if content.format_ending(path) not in ENDINGS:
-        raise PipelineError(f"{path.name}: expected a file ending in {', '.join(ENDINGS)}, or data.format to name it")
+        raise PipelineError(f"{name or path.name}: expected a file ending in {', '.join(ENDINGS)}{remedy}")
     return ENDINGS[content.format_ending(path)]
 
 

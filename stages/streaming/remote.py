@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from stages.common import files, paths, progress
 from stages.common.errors import FREE_SPACE, UNFINISHED, PipelineError
 from stages.common.texts import shortened
+from stages.rows import formats
 from stages.streaming import outputs, tables
 
 FOUND = {
@@ -147,7 +148,7 @@ def inputs(url: str) -> list[Remote]:
     for one in found:
         if one.info["type"] != "file":
             raise PipelineError(f"{one}: expected a file, found a folder; name its files, as with {one}/*.csv")
-        tables.format_of(Path(one.name), str(one))
+        formats.format_of(Path(one.name), str(one), tables.CONVERT)
     return found
 
 

@@ -26,6 +26,9 @@ from stages.rows import formats
 from stages.rows.columns import VALUE_TYPES, check_width, keys_of, of_classes, values_of
 from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
+CONVERT = ", compressed or not; convert or rename it"
+"""How to mend a file of another ending."""
+
 FIRST, MOST = 64, 1024
 """Rows of the first chunk, so that the first answers come soon, and at most; each has twice as many as the last."""
 
@@ -174,24 +177,11 @@ def opened(path: Path, format: str | None = None) -> Table:
     Raises:
         PipelineError: the file has no such table.
     """
-    format = format or format_of(path, path.name)
+    format = format or formats.format_of(path, remedy=CONVERT)
     with formats.reading(path, format):
         if format in formats.DIALECTS:
             return Delimited(path, format)
         return Objects(path) if format == "jsonl" else Columnar(path)
-
-
-def format_of(path: Path, name: str) -> str:
-    """The format of a file by its extension; `name`: what errors call it.
-
-    Raises:
-        PipelineError: it has none that is known.
-    """
-    if (ending := content.format_ending(path)) not in formats.ENDINGS:
-        raise PipelineError(
-            f"{name}: expected a file ending in {', '.join(formats.ENDINGS)}, compressed or not; convert or rename it"
-        )
-    return formats.ENDINGS[ending]
 
 
 def sample(table: Table) -> pd.DataFrame:
