@@ -91,9 +91,13 @@ class Regression(Problem):
         return {"mean": float(labels.mean()), "standard_deviation": float(labels.std(ddof=0))}
 
     def unit(self, labels: np.ndarray) -> float:
-        """The standard deviation of the labels. Their mean is not subtracted, as a decoder's head has no bias to which
-        it could be added after training; instead, the head starts at the mean."""
-        return float(labels.std(dtype=np.float64))  # in float32 the squares of large numbers are infinite
+        """The labels' mean absolute deviation from their median, which is the error of the best constant.
+
+        The median is not subtracted, as a decoder's head has no bias to which it could be added after training;
+        instead, the head starts at the mean.
+        """
+        labels = labels.astype(np.float64)  # in float32 a sum of large numbers is infinite
+        return float(np.abs(labels - np.median(labels)).mean())
 
     def outputs(self, logits: np.ndarray) -> np.ndarray:
         """The only logit, in float64."""

@@ -85,8 +85,8 @@ class ScoredRegression(Regression, ScoredProblem):
         return Ridge(alpha=1 / (2 * strength))
 
     def candidates(self, strength: float) -> list[BaseEstimator]:
-        """Ridge regression, and one that minimises the absolute errors as the tuned model does, a support vector
-        machine: better where a few numbers are very large. With fewer iterations than it may take to converge."""
+        """Ridge regression, and a support vector machine that minimises the absolute errors: better where a few numbers
+        are very large. With fewer iterations than it may take to converge."""
         absolute = LinearSVR(C=strength, random_state=0, max_iter=MAX_ITERATIONS)
         return [self.linear(strength), TransformedTargetRegressor(absolute, transformer=StandardScaler())]
 
