@@ -11,17 +11,19 @@ as `prepare` chooses them (stages/rows/columns.py).
 import argparse
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from stages.common import errors, files, paths, texts
+from stages.common import content, errors, files, paths, texts
 from stages.common.texts import override, printable, shortened
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem, label_text
 from stages.rows import columns, formats
 from stages.rows.cleaning import is_blank
-from stages.sources import fetched, tracked
+from stages.sources import fetched, presets, tracked
 
 FEW_ROWS = 20
 """Rows of a class below which it is named as rare: `prepare` gives about two thirds of them to train."""
@@ -238,15 +240,27 @@ def commands(
         name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
     elif tracking := tracked.command(where):
         yield tracking
-    settings = [override("data.source", f"path:{name}"), override("data.text", text or "COLUMN")]
-    settings.append(override("data.label", label or "COLUMN"))
-    if problem is not next(iter(PROBLEMS.values())):
-        settings.append(override("data.problem", problem.name))
-    if options.format:
-        settings.append(override("data.format", options.format))
-    if (question := template(text, label, problem, table)) is not None:
-        settings.append(override("encode.template", question))
-    yield " ".join(["dvc exp run", *settings])
+    settings = {"data.source": f"path:{name}", "data.text": text or "COLUMN", "data.label": label or "COLUMN"}
+    suited = {
+        "data.problem": problem.name,
+        "data.format": options.format,
+        "encode.template": template(text, label, problem, table),
+    }
+    for key, before in of_dataset(paths.PARAMS).items():
+        if key not in settings and suited.get(key) != before:
+            settings[key] = suited.get(key)
+    yield " ".join(["dvc exp run", *(override(key, value) for key, value in settings.items())])
+
+
+def of_dataset(path: Path) -> dict[str, Any]:
+    """What params.yaml says of a dataset, by key: `dvc exp run -S` leaves there what an earlier one needed. Where it
+    lacks a section or a key, the kind of problem is the default one, and the rest null."""
+    keys = [("data", "problem"), *((section, key) for section, keys in presets.KEYS.items() for key in keys)]
+    found = dict.fromkeys(map(".".join, keys)) | {"data.problem": next(iter(PROBLEMS))}
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        values = content.read_yaml(path.read_text(encoding="utf-8"))
+        found |= {f"{section}.{key}": values[section][key] for section, key in keys}
+    return found
 
 
 def template(text: str | None, label: str | None, problem: Problem, table: pd.DataFrame) -> str | None:

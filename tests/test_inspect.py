@@ -84,6 +84,30 @@ def test_the_command_to_start_with_is_one_that_dvc_and_a_shell_take(told, tmp_pa
     assert params.encode.template == r"Body text: {text}\nQueue:"
 
 
+def test_what_params_say_of_an_earlier_dataset_is_undone(told, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    pd.DataFrame({"text": ["a long text", "another text"] * 9, "label": [1, 2] * 9}).to_csv("data/raw/plain.csv")
+    earlier = ["data.problem=regression", "data.classes={a: 1, b: 2}", "encode.template='Body: {text}'"]
+    apply_overrides(params, [*earlier, "data.text=body", "encode.label_words={a: x, b: y}", "train.lr=0.01"])
+    run = shlex.split(told("data/raw/plain.csv").splitlines()[-1])
+    apply_overrides(params, [one for one in run[3:] if one != "-S"])
+    found = Params.load(params)
+    assert (found.data.problem, found.data.text, found.data.label) == ("single_label", "text", "label")
+    assert (found.data.classes, found.encode.template, found.encode.label_words) == (None, None, None)
+    assert found.train.lr == 0.01
+    assert told("data/raw/plain.csv").endswith(
+        "dvc exp run -S data.source=path:data/raw/plain.csv -S data.text=text -S data.label=label\n"
+    )
+
+
+@pytest.mark.parametrize("content", ["x: [", "[1]", "data: 3", "encode:", "3", "data: {problem: regression}"])
+def test_params_that_are_no_params_change_nothing(content, told, tmp_path):
+    before = told("data/raw/tickets.csv")
+    (tmp_path / "params.yaml").write_text(content)
+    assert told("data/raw/tickets.csv") == before
+
+
 @pytest.mark.parametrize(("large", "tool"), [(10**9, "git"), (10, "dvc")])
 def test_a_file_from_elsewhere_is_copied_by_a_command_that_a_shell_takes(told, monkeypatch, large, tool):
     monkeypatch.setattr(tracked, "LARGE", large)

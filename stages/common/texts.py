@@ -127,9 +127,9 @@ PLAIN_VALUE = re.compile(r"[A-Za-z_][\w./*-]*(:[\w./*-]+)?", re.ASCII)
 WORDS_OF_YAML = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
 
 
-def override(key: str, value: str | list[str]) -> str:
-    """The argument of `dvc exp run` that sets a key of params.yaml to a text or a list of texts, quoted for a shell; a
-    line break is `\\n`, as `encode.template` takes it, too."""
+def override(key: str, value: str | list[str] | None) -> str:
+    """The argument of `dvc exp run` that sets a key of params.yaml to a text, a list of texts or null, quoted for a
+    shell; a line break is `\\n`, as `encode.template` takes it, too."""
     written = value if isinstance(value, str) and is_plain(value) else in_hydra(value).replace("\n", r"\n")
     return f"-S {shlex.quote(f'{key}={written}')}"
 
