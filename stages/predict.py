@@ -97,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
         "--input",
         type=remote.path_or_url,
         help="a .csv, .tsv, .jsonl or .parquet file with a column of texts, a quoted glob of some, or a URL of these; "
-        "or a .txt file or a stream, like - for standard input: a text a line, or with --text a table",
+        "or a .txt file or a stream, like - for standard input: one text per line, or with --text a table",
     )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the column of texts (default: as in training, or else the only one)"

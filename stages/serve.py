@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
         "--name", action="append", default=[], help="a host name by which requests come, besides localhost; repeatable"
     )
     adapters.add_arguments(parser)
-    for name, value, unit in (("texts", 256, "texts a request"), ("characters", 20_000, "characters a text")):
+    for name, value, unit in (("texts", 256, "texts per request"), ("characters", 20_000, "characters per text")):
         parser.add_argument(f"--max-{name}", type=int, default=value, help=f"most {unit} (default: %(default)s)")
     parser.add_argument("--max-megabytes", type=int, default=32, help="largest file (default: %(default)s)")
     options = parser.parse_args()
