@@ -7,15 +7,17 @@
     python -m benchmarks.gauntlet run --tasks tweets news --models all-MiniLM-L6-v2 --jobs 2
 
 Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so
-a stopped command can be repeated; remove a file or folder to make it anew. `report` keeps what it has of other tasks;
-what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured anew. After
-`prepare`, the others need no network and no DVC: with these folders they run on another machine too. Run from the root
-of the repository.
+a stopped command can be repeated; remove a file or folder to make it anew. A result is kept after every seed, and a
+repeated command trains those that it lacks. `report` takes the results that have all `--seeds`, and keeps what it has
+of other tasks; what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured
+anew. After `prepare`, the others need no network and no DVC: with these folders they run on another machine too. Run
+from the root of the repository.
 
     .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
                                    task changes in params.yaml, by dotted keys
     .cache/gauntlet/bases/MODEL    the fetched model
-    .cache/gauntlet/results        TASK--MODEL.json, the metrics of every seed; TASK--MODEL.log, what the stages printed
+    .cache/gauntlet/results        TASK--MODEL.json, the metrics of every seed; TASK--MODEL.log, TASK.log and MODEL.log,
+                                   what the stages printed, prepare and fetch among them
 """
 
 import argparse
@@ -26,10 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,9 @@ def main() -> None:
             run_all(folders, settings, seeds=options.seeds, jobs=options.jobs)
         case "shuffled":
             settings = [(task, model) for task in options.tasks or SHUFFLED for model in options.models or [SMALL]]
-            run_all(folders, settings, seeds=options.seeds[:1], jobs=options.jobs)
+            run_all(folders, settings, seeds=options.seeds, jobs=options.jobs)
         case "report":
-            report(folders.results)
+            report(folders.results, seeds=options.seeds)
 
 
 def arguments() -> argparse.Namespace:
@@ -92,62 +94,67 @@ class Folders:
 def prepare(folders: Folders, tasks: Iterable[str], models: Iterable[str]) -> None:
     """Fetch the models and prepare the rows of the tasks, except for those that are there."""
     for model in models:
-        make(folders.bases / model, fetch_base, model)
+        make(folders.bases / model, fetch_base, folders.results / f"{model}.log")
     for task in tasks:
-        make(folders.data / task, prepare_rows, task)
+        make(folders.data / task, prepare_rows, folders.results / f"{task}.log")
 
 
-def make(folder: Path, write: Callable[[str, Path], None], name: str) -> None:
-    """Have `write` fill the folder, unless it exists."""
+def make(folder: Path, write: Callable[[str, Path, Path], None], log: Path) -> None:
+    """Have `write` fill the folder with what it is named after, unless it exists."""
     if not folder.exists():
         print(folder, flush=True)
         with files.replacing(folder) as fresh:
-            write(name, fresh)
+            write(folder.name, fresh, log)
 
 
-def fetch_base(model: str, folder: Path) -> None:
+def fetch_base(model: str, folder: Path, log: Path) -> None:
     """Fetch a model into the folder."""
     with tempfile.TemporaryDirectory() as scratch:
         write_params(Path(scratch, paths.PARAMS), MODELS[model])
-        stage("fetch", Path(scratch), Path(scratch, "log"))
+        stage("fetch", Path(scratch), log)
         for path in Path(scratch, paths.BASE_MODEL).iterdir():
             shutil.move(path, folder)
 
 
-def prepare_rows(name: str, folder: Path) -> None:
+def prepare_rows(name: str, folder: Path, log: Path) -> None:
     """Prepare the rows of a task into the folder, and write beside them the params that they need."""
     task = (TASKS | SHUFFLED | DEVELOPMENT)[name]
     with tempfile.TemporaryDirectory() as scratch:
         built = write_rows(Path(scratch), task.build()) if task.build else {}
         write_params(Path(scratch, paths.PARAMS), built | task.changes)
-        stage("prepare", Path(scratch), Path(scratch, "log"))
+        stage("prepare", Path(scratch), log)
         for path in (paths.PREPARED, paths.SLICES, paths.DATA_METRICS):
             shutil.move(Path(scratch, path), folder)
     files.write_json(folder / "params.json", built | task.changes)
 
 
-def run_all(folders: Folders, settings: list[tuple[str, str]], *, seeds: Iterable[int], jobs: int) -> None:
-    """Run every task with its model, unless it has a result; `jobs` of them at the same time.
+def run_all(folders: Folders, settings: list[tuple[str, str]], *, seeds: Sequence[int], jobs: int) -> None:
+    """Run every task with its model, unless it has a result with these seeds; `jobs` of them at the same time.
 
     Raises:
         PipelineError: some failed; the others have a result.
     """
     prepare(folders, dict.fromkeys(task for task, _ in settings), dict.fromkeys(model for _, model in settings))
-    left = [setting for setting in settings if not result_file(folders.results, *setting).exists()]
     if jobs > 1:  # each job computes on its share of the cores
         os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // jobs))
-    failed = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(run, folders, *setting, seeds=tuple(seeds)): setting for setting in left}
-        for done in as_completed(running):
-            task, model = running[done]
-            try:
-                print(f"{task}, {model}: {done.result():.0f} s", flush=True)
-            except errors.PipelineError as error:
-                print(f"{task}, {model}: {error}", flush=True)
-                failed.append(f"{task} with {model}")
+    with ThreadPoolExecutor(jobs) as pool:  # a job waits for the processes of its stages
+        succeeded = pool.map(lambda setting: attempt(folders, *setting, seeds=seeds), settings)
+        failed = [" with ".join(setting) for setting, right in zip(settings, succeeded, strict=True) if not right]
     if failed:
         raise errors.PipelineError(f"expected a result for every task and model, found none for {', '.join(failed)}")
+
+
+def attempt(folders: Folders, task: str, model: str, *, seeds: Sequence[int]) -> bool:
+    """Run a task with a model, unless it has a result with these seeds, and print what became of it; returns whether
+    it has one now."""
+    try:
+        if lacking(kept(result_file(folders.results, task, model)), task, seeds):
+            print(f"{task}, {model}: {run(folders, task, model, seeds=seeds):.0f} s", flush=True)
+    except Exception as error:  # whatever it is, the others go on
+        told = error if isinstance(error, errors.PipelineError) else traceback.format_exc()
+        print(f"{task}, {model}: {told}", flush=True)
+        return False
+    return True
 
 
 def result_file(folder: Path, task: str, model: str) -> Path:
@@ -155,34 +162,60 @@ def result_file(folder: Path, task: str, model: str) -> Path:
     return folder / f"{task}--{model}.json"
 
 
-def run(folders: Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> float:
-    """Run the stages on a task with a model, and write what they measured; returns the seconds.
+def kept(path: Path) -> dict[str, Any]:
+    """The result in a file; of no file, one without seeds."""
+    return read(path) if path.exists() else {"seeds": {}}
 
-    Everything before the training is the same for all seeds and done once. Each seed is a run with one seed.
+
+def lacking(result: dict[str, Any], task: str, seeds: Sequence[int]) -> list[int]:
+    """Which of the seeds a result of a task lacks; of a shuffled task, only the first one counts."""
+    return [seed for seed in (seeds[:1] if task in SHUFFLED else seeds) if f"{seed}" not in result["seeds"]]
+
+
+def run(folders: Folders, task: str, model: str, *, seeds: Sequence[int]) -> float:
+    """Run the stages on a task with a model, and write what they measured after every seed; returns the seconds.
+
+    Everything before the training is the same for all seeds and done once. Each seed is a run with one seed; those that
+    the result has already are kept.
+
+    Raises:
+        PipelineError: a stage failed; or what was measured before, was under other conditions.
     """
     begun = time.perf_counter()
-    written = result_file(folders.results, task, model)
-    written.parent.mkdir(parents=True, exist_ok=True)
-    log = written.with_suffix(".log")
-    log.unlink(missing_ok=True)
+    path, conditions = result_file(folders.results, task, model), results.conditions_here()
+    found = kept(path)
+    if found["seeds"] and found["conditions"] != conditions:
+        raise errors.PipelineError(
+            f"{path}: expected a result measured under {json.dumps(conditions)}, found one under "
+            f"{json.dumps(found['conditions'])}; remove the file to measure every seed anew"
+        )
+    log = path.with_suffix(".log")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         changes = link(folder, folders, task, model)
         write_params(folder / paths.PARAMS, changes)
         seconds = {name: stage(name, folder, log) for name in ("encode", "baseline")}
-        by_seed = {}
-        for seed in seeds:
+        result = {"task": task, "model": model, "conditions": conditions, "seconds": seconds}
+        result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline(folder)}
+        result |= {"seeds": found["seeds"]}
+        for seed in lacking(found, task, seeds):
             write_params(folder / paths.PARAMS, changes | {"train.seeds": [seed]})
-            taken = {name: stage(name, folder, log) for name in ("train", "evaluate")}
-            measured = {"train": read(folder / paths.TRAIN_METRICS), "evaluate": read(folder / paths.EVALUATE_METRICS)}
-            by_seed[f"{seed}"] = measured | {"seconds": taken}
-        baseline = read(folder / paths.BASELINE_METRICS)
-        for rival, interval in rival_intervals(folder).items():
-            baseline[rival]["interval"] = interval
-    result = {"task": task, "model": model, "conditions": results.conditions_here(), "seconds": seconds}
-    result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline, "seeds": by_seed}
-    files.write_json(written, result)
+            result["seeds"][f"{seed}"] = tuned(folder, log)
+            files.write_json(path, result)
     return time.perf_counter() - begun
+
+
+def baseline(folder: Path) -> dict[str, Any]:
+    """What `baseline` measured in the folder, with the intervals of all scores."""
+    measured, by_rival = read(folder / paths.BASELINE_METRICS), rival_intervals(folder)
+    return {name: scores | {"interval": by_rival[name]} for name, scores in measured.items()}
+
+
+def tuned(folder: Path, log: Path) -> dict[str, Any]:
+    """Train and evaluate in the folder: what both measured, and their seconds."""
+    seconds = {name: stage(name, folder, log) for name in ("train", "evaluate")}
+    measured = {"train": read(folder / paths.TRAIN_METRICS), "evaluate": read(folder / paths.EVALUATE_METRICS)}
+    return measured | {"seconds": seconds}
 
 
 def link(folder: Path, folders: Folders, task: str, model: str) -> dict[str, Any]:
@@ -210,17 +243,19 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def report(folder: Path) -> None:
-    """Add the results to benchmarks/results/gauntlet.json, and write RESULTS.md and the pictures.
+def report(folder: Path, *, seeds: Sequence[int]) -> None:
+    """Add the results that have these seeds to benchmarks/results/gauntlet.json, and write RESULTS.md and the pictures.
 
     Earlier results with other settings are moved to former_gauntlet.json, each until its task is measured anew.
 
     Raises:
         PipelineError: there are no results, or they were measured with different settings.
     """
-    found = [read(path) for path in sorted(folder.glob("*--*.json"))]
+    found = complete(folder, seeds)
     if not found:
-        raise errors.PipelineError(f"{folder}: expected results, found none; python -m benchmarks.gauntlet run")
+        raise errors.PipelineError(
+            f"{folder}: expected results with {listed(seeds)}, found none; python -m benchmarks.gauntlet run"
+        )
     measured = [(result["task"], result["conditions"]) for result in found]
     settings = {json.dumps(conditions["settings"]): name for name, conditions in measured}
     if len(settings) > 1:
@@ -246,14 +281,32 @@ def report(folder: Path) -> None:
     results.report()
 
 
-def stage(name: str, folder: Path, log: Path, **environment: str) -> float:
+def complete(folder: Path, seeds: Sequence[int]) -> list[dict]:
+    """The results that have these seeds; prints which others there are."""
+    found = []
+    for path in sorted(folder.glob("*--*.json")):
+        result = read(path)
+        if missing := lacking(result, result["task"], seeds):
+            print(f"{path.name} is left out, it lacks {listed(missing)}", flush=True)
+        else:
+            found.append(result)
+    return found
+
+
+def listed(seeds: Iterable[int]) -> str:
+    """Seeds in words."""
+    return f"seeds {', '.join(map(str, seeds))}"
+
+
+def stage(name: str, folder: Path, log: Path) -> float:
     """Run a stage in the folder; adds what it prints to the log; returns its seconds.
 
     Raises:
         PipelineError: the stage failed.
     """
     begun = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(ROOT), "TQDM_DISABLE": "1"} | environment
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(ROOT), "TQDM_DISABLE": "1"}
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         done = subprocess.run(
             [sys.executable, "-m", f"stages.{name}"], cwd=folder, env=environment, stdout=output, stderr=output

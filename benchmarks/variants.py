@@ -4,7 +4,7 @@
 
 In place of the test rows stand the training rows that `data.limit.train` leaves out. Adds what has not been measured
 yet to benchmarks/results/variants.json, and writes RESULTS.md; remove that file to measure all anew. Run from the root
-of the repository; rows and model are kept where the gauntlet keeps its own.
+of the repository; rows, model and log are kept where the gauntlet keeps its own.
 """
 
 import tempfile
@@ -65,7 +65,7 @@ class Runs:
     """The runs in a folder, which encode the rows only where what is stored depends on what differs."""
 
     def __init__(self, folder: Path, folders: gauntlet.Folders) -> None:
-        self.folder, self.log, self.encoded = folder, folder / "log", "nothing"
+        self.folder, self.log, self.encoded = folder, folders.results / "variants.log", "nothing"
         self.task = gauntlet.link(folder, folders, TASK, MODEL)
 
     def measured(self, changes: dict[str, Any]) -> dict[str, Any]:

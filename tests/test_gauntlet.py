@@ -3,7 +3,8 @@
 import contextlib
 import importlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from families import sentences
 
 from benchmarks import gauntlet, results, standings, tasks, variants
+from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.params import Params
 
@@ -100,7 +102,7 @@ def tiny(tmp_path, monkeypatch, saved_model) -> gauntlet.Folders:
     monkeypatch.setitem(tasks.TASKS, "tiny", tasks.Task(small, build=lambda: {"train": table}))
     monkeypatch.setitem(tasks.MODELS, "tiny", {"model.layers": None, "lora.top_layers": 2})
 
-    def fetch(model: str, folder: Path) -> None:
+    def fetch(model: str, folder: Path, log: Path) -> None:
         for path in saved_model("bert").iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
         source = {"source": "path:models/raw/tiny", "revision": None, "license": "MIT"}
@@ -113,13 +115,10 @@ def tiny(tmp_path, monkeypatch, saved_model) -> gauntlet.Folders:
 
     monkeypatch.setattr(gauntlet, "fetch_base", fetch)
     monkeypatch.setattr(gauntlet, "stage", stage)
-    monkeypatch.setattr(gauntlet, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
     return gauntlet.Folders(tmp_path / "data", tmp_path / "bases", tmp_path / "results")
 
 
-def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_kept(
-    tiny, tmp_path, monkeypatch, capsys
-):
+def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_kept(tiny, tmp_path, monkeypatch):
     gauntlet.run_all(tiny, [("tiny", "tiny")], seeds=(1, 2), jobs=1)
     path = gauntlet.result_file(tiny.results, "tiny", "tiny")
     result, written = json.loads(path.read_text()), path.read_bytes()
@@ -134,12 +133,12 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
     other = result | {"task": "other", "conditions": {"hardware": "", "settings": {"model.layers": 99}}}
     gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
     with pytest.raises(PipelineError, match=r"expected results of one params\.yaml"):
-        gauntlet.report(tiny.results)
+        gauntlet.report(tiny.results, seeds=(1, 2))
     gauntlet.result_file(tiny.results, "other", "tiny").unlink()
 
     for name in ("HERE", "FOLDER"):
         monkeypatch.setattr(results, name, tmp_path / name)
-    gauntlet.report(tiny.results)
+    gauntlet.report(tiny.results, seeds=(1, 2))
     assert "| tiny | tiny | accuracy: " in (tmp_path / "HERE/RESULTS.md").read_text()
     assert (tmp_path / "HERE/gauntlet.png").stat().st_size
 
@@ -148,12 +147,12 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
         json.dumps(other | {"conditions": result["conditions"]})
     )
     path.unlink()
-    gauntlet.report(tiny.results)
+    gauntlet.report(tiny.results, seeds=(1, 2))
     page = (tmp_path / "HERE/RESULTS.md").read_text()
     assert [f"| {task} | tiny | accuracy: " in page for task in ("tiny", "other")] == [True, True]
 
     gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
-    gauntlet.report(tiny.results)
+    gauntlet.report(tiny.results, seeds=(1, 2))
     page = (tmp_path / "HERE/RESULTS.md").read_text()
     anew, former = page.split("### With former settings")
     assert [part.count("| tiny | tiny | accuracy: ") for part in (anew, former)] == [0, 1]
@@ -162,7 +161,7 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
     assert "`model.layers: 99`" not in former
 
     path.write_text(json.dumps(result | {"conditions": other["conditions"]}))
-    gauntlet.report(tiny.results)
+    gauntlet.report(tiny.results, seeds=(1, 2))
     assert "### With former settings" not in (tmp_path / "HERE/RESULTS.md").read_text()
 
 
@@ -193,20 +192,106 @@ def test_development_rows_are_training_rows_alone(splits):
     assert {split: len(table) for split, table in made.items()} == {"train": 700, "validation": 120, "test": 100}
 
 
-def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(tiny, monkeypatch, capsys):
-    monkeypatch.setitem(tasks.TASKS, "broken", tasks.TASKS["tiny"])
+@pytest.fixture
+def ran(tmp_path, monkeypatch) -> list[tuple[str, str]]:
+    """The stages that ran, each with the name of its log; they measure nothing, and the rows of tasks are there."""
 
-    def run(folders: gauntlet.Folders, task: str, model: str, *, seeds: tuple[int, ...]) -> float:
-        if task == "broken":
-            raise PipelineError("train failed")
-        folders.results.mkdir()
-        gauntlet.result_file(folders.results, task, model).write_text("{}")
+    def stage(name: str, folder: Path, log: Path) -> float:
+        ran.append((name, log.stem))
+        for path in (paths.TRAIN_METRICS, paths.EVALUATE_METRICS):
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text("{}")
         return 1.0
 
-    monkeypatch.setattr(gauntlet, "run", run)
-    with pytest.raises(PipelineError, match="found none for broken with tiny"):
-        gauntlet.run_all(tiny, [("broken", "tiny"), ("tiny", "tiny")], seeds=(1,), jobs=1)
-    assert [path.name for path in tiny.results.iterdir()] == ["tiny--tiny.json"]
+    ran: list[tuple[str, str]] = []
+    monkeypatch.setattr(gauntlet, "stage", stage)
+    monkeypatch.setattr(gauntlet, "baseline", lambda folder: {})
+    monkeypatch.setitem(tasks.MODELS, "tiny", {})
+    (tmp_path / "bases/tiny").mkdir(parents=True)
+    for task in ("tiny", "broken", "odd"):
+        monkeypatch.setitem(tasks.TASKS, task, tasks.Task())
+        for name in ("data.json", "params.json"):
+            files.write_text(tmp_path / "data" / task / name, "{}")
+    return ran
+
+
+@pytest.fixture
+def folders(tmp_path) -> gauntlet.Folders:
+    """The folders of the stages in `ran`."""
+    return gauntlet.Folders(tmp_path / "data", tmp_path / "bases", tmp_path / "results")
+
+
+def failing(failures: dict[tuple[str, str], Exception]) -> Callable[[str, Path, Path], float]:
+    """A stage that fails, by its name and that of its log."""
+    stage = gauntlet.stage
+
+    def run(name: str, folder: Path, log: Path) -> float:
+        if error := failures.get((name, log.stem)):
+            raise error
+        return stage(name, folder, log)
+
+    return run
+
+
+def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(ran, folders, monkeypatch, capsys):
+    failures = {
+        ("train", "broken--tiny"): PipelineError("too few rows"),
+        ("evaluate", "odd--tiny"): ZeroDivisionError("by zero"),
+    }
+    monkeypatch.setattr(gauntlet, "stage", failing(failures))
+    settings = [(task, "tiny") for task in ("broken", "odd", "tiny")]
+    with pytest.raises(PipelineError, match="found none for broken with tiny, odd with tiny"):
+        gauntlet.run_all(folders, settings, seeds=(1,), jobs=1)
+    assert [path.name for path in folders.results.iterdir()] == ["tiny--tiny.json"]
+    said = capsys.readouterr().out
+    assert "broken, tiny: too few rows" in said and "ZeroDivisionError: by zero" in said
+
+
+def test_the_seeds_before_a_failure_are_kept_and_only_those_that_are_lacking_are_trained(
+    ran, folders, monkeypatch, capsys
+):
+    path, setting = gauntlet.result_file(folders.results, "tiny", "tiny"), [("tiny", "tiny")]
+    gauntlet.run_all(folders, setting, seeds=(1,), jobs=1)
+    with monkeypatch.context() as broken, pytest.raises(PipelineError, match="found none for tiny"):
+        broken.setattr(gauntlet, "stage", failing({("train", "tiny--tiny"): PipelineError("no space")}))
+        gauntlet.run_all(folders, setting, seeds=(1, 2), jobs=1)
+    assert [*json.loads(path.read_text())["seeds"]] == ["1"]
+    with pytest.raises(PipelineError, match="expected results with seeds 1, 2, found none"):
+        gauntlet.report(folders.results, seeds=(1, 2))
+    assert "tiny--tiny.json is left out, it lacks seeds 2" in capsys.readouterr().out
+
+    ran.clear()
+    gauntlet.run_all(folders, setting, seeds=(1, 2), jobs=1)
+    assert [name for name, _ in ran] == ["encode", "baseline", "train", "evaluate"]
+    assert [*json.loads(path.read_text())["seeds"]] == ["1", "2"]
+
+
+def test_seeds_are_not_added_to_what_other_conditions_gave(ran, folders, capsys):
+    path, setting = gauntlet.result_file(folders.results, "tiny", "tiny"), [("tiny", "tiny")]
+    gauntlet.run_all(folders, setting, seeds=(1,), jobs=1)
+    files.write_json(path, json.loads(path.read_text()) | {"conditions": {"hardware": "another"}})
+    before = path.read_bytes()
+    with pytest.raises(PipelineError, match="found none for tiny"):
+        gauntlet.run_all(folders, setting, seeds=(1, 2), jobs=1)
+    assert 'found one under {"hardware": "another"}; remove the file' in capsys.readouterr().out
+    assert path.read_bytes() == before
+    gauntlet.run_all(folders, setting, seeds=(1,), jobs=1)
+
+
+def test_a_shuffled_task_is_trained_with_the_first_seed_alone():
+    assert gauntlet.lacking({"seeds": {}}, "shuffled-1", (1, 2)) == [1]
+    assert gauntlet.lacking({"seeds": {"1": {}}}, "shuffled-1", (1, 2)) == []
+    assert gauntlet.lacking({"seeds": {"1": {}}}, "movies", (1, 2)) == [2]
+
+
+def test_a_failed_preparation_leaves_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", {"empty": tasks.Task({"data.source": "path:data/raw/none"})})
+    monkeypatch.setattr(gauntlet, "TASKS", tasks.TASKS)
+    folders = gauntlet.Folders(tmp_path / "data", tmp_path / "bases", tmp_path / "results")
+    log = folders.results / "empty.log"
+    with pytest.raises(PipelineError, match=re.escape(f"prepare failed, see {log}: error: ")):
+        gauntlet.prepare(folders, ["empty"], [])
+    assert "data/raw/none" in log.read_text()
 
 
 def scored(**scores: float) -> dict:
