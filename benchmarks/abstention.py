@@ -3,7 +3,8 @@
     python -m benchmarks.abstention [TARGET]
 
 Runs the pipeline (fetch to evaluate) for each of the seeds of the split, in a fresh clone of this repository's last
-commit, and writes benchmarks/results/abstention.json and RESULTS.md.
+commit. Writes benchmarks/results/abstention.json after each, which keeps the other splits if they had this target and
+the same conditions, and in the end RESULTS.md.
 """
 
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks.bench import Clone
 from benchmarks.tasks import MODELS, write_params
-from stages.common import paths
+from stages.common import errors, paths
 
 SEEDS = (42, 1, 2, 3, 4)
 TARGET = 0.9
@@ -23,10 +24,12 @@ CHANGES = MODELS["all-MiniLM-L6-v2"] | {"data.split.calibration": 0.15}
 
 def main() -> None:
     target = float(sys.argv[1]) if sys.argv[1:] else TARGET
+    splits = results.still_valid("abstention", target=target).get("splits", {})
     with tempfile.TemporaryDirectory() as scratch:
         clone = Clone(Path(scratch, "project"))
-        splits = {seed: measured(clone, seed, target) for seed in SEEDS}
-    results.save("abstention", {"target": target, "splits": splits})
+        for seed in SEEDS:
+            splits[f"{seed}"] = measured(clone, seed, target)
+            results.save("abstention", {"target": target, "splits": splits})
     results.report()
 
 
@@ -39,4 +42,4 @@ def measured(clone: Clone, seed: int, target: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)

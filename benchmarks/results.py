@@ -1,9 +1,13 @@
-"""The results of the benchmarks: saved as JSON, shown as Markdown and as pictures."""
+"""The results of the benchmarks: saved as JSON, shown as Markdown and as pictures.
+
+python -m benchmarks.results     write RESULTS.md and the pictures from what has been measured
+"""
 
 import json
 import os
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +24,13 @@ FOLDER = HERE / "results"
 def save(part: str, values: dict, conditions: dict | None = None) -> None:
     """Save what a part measured and the conditions: by default, those of this machine and of params.yaml."""
     files.write_json(FOLDER / f"{part}.json", (conditions or conditions_here()) | {"values": values})
+
+
+def still_valid(part: str, **same: Any) -> dict:
+    """The values of a part, if they were measured under the conditions of now and have the `same` ones; else none."""
+    found = measured().get(part, {"values": {}})
+    expected = found | conditions_here() | {"values": found["values"] | same}
+    return found["values"] if found == expected else {}
 
 
 def remove(part: str) -> None:
@@ -325,3 +336,7 @@ def medians(rounds: list[dict], key: str) -> dict[str, float]:
 def memory_line(peak: dict[str, float]) -> str:
     """Peak memory of both sides."""
     return f"Peak memory of a process: pipeline {peak['pipeline']:,.0f} MiB, plain script {peak['plain']:,.0f} MiB."
+
+
+if __name__ == "__main__":
+    report()

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from benchmarks import gpu, gpu_results, growth, labels, results, scale
+from benchmarks import abstention, bench, gpu, gpu_results, growth, labels, results, scale
 from stages.common import paths
+from stages.common.errors import PipelineError
 
 
 def test_the_committed_results_are_those_that_were_measured():
@@ -26,6 +28,87 @@ def test_the_report_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
         *("RESULTS.md", "time_accuracy.png", "growth.png", "gauntlet.png")
     }
     assert (tmp_path / "RESULTS.md").read_text() == results.document(results.measured())
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch) -> Path:
+    """A folder for the results and RESULTS.md."""
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(results, name, tmp_path)
+    return tmp_path
+
+
+def test_values_are_still_valid_under_the_same_conditions_alone(kept, monkeypatch):
+    assert results.still_valid("variants", rows=10) == {}
+    results.save("variants", {"rows": 10, "variants": {}})
+    assert results.still_valid("variants", rows=10) == {"rows": 10, "variants": {}}
+    assert results.still_valid("variants", rows=11) == {}
+    monkeypatch.setattr(results, "conditions_here", lambda: {"hardware": "another", "settings": {}})
+    assert results.still_valid("variants", rows=10) == {}
+
+
+def test_a_part_that_fails_leaves_its_result_and_the_others_are_measured(kept, monkeypatch):
+    def fails(clone: bench.Clone) -> dict:
+        raise PipelineError("repro failed")
+
+    monkeypatch.setattr(bench, "PARTS", {"share": fails, "startup": lambda clone: {"git": 1.5}})
+    monkeypatch.setattr(bench, "Clone", lambda folder: None)
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    (kept / "share.json").write_text(before := (ROOT / "benchmarks/results/share.json").read_text())
+    with pytest.raises(PipelineError, match="expected a result of every part, found errors in share; see above"):
+        bench.main()
+    assert (kept / "share.json").read_text() == before
+    assert "| git | 1.5 |" in (kept / "RESULTS.md").read_text()
+
+
+def test_a_command_that_fails_says_what_it_printed(tmp_path):
+    clone = object.__new__(bench.Clone)
+    clone.folder = tmp_path
+    with pytest.raises(PipelineError, match=r"failed:\nfull$"):
+        clone.python("-c", "print('full'); exit(1)")
+
+
+class Measured:
+    """A clone in which everything has run, with the same metrics everywhere, until something fails."""
+
+    def __init__(self, folder: Path, runs: int = 3) -> None:
+        self.folder, self.left = folder, runs
+
+    def python(self, *arguments: str) -> bench.Run:
+        if not self.left:
+            raise PipelineError("no space left")
+        self.left -= 1
+        return bench.Run(1.0, 1.0, [])
+
+    def retrain(self) -> bench.Run:
+        return self.python()
+
+    def limits(self) -> dict:
+        return {"test": 10}
+
+    def set(self, **sections: dict) -> None:
+        pass
+
+    def metric(self, file: str) -> dict:
+        tuned = {"accuracy": 0.5, "interval": {"accuracy": {}}, "gain": {"strongest_rival": 0.0}}
+        return tuned | {"trainable_parameters": 1, "abstention": {"rows": 10}}
+
+
+def test_methods_that_are_not_measured_any_more_keep_their_results(kept, tmp_path):
+    results.save("methods", {"rows": {"test": 10, "train": 500}, "methods": {"lora": {}, "vera": {"accuracy": 0.7}}})
+    with pytest.raises(PipelineError, match="no space"):
+        bench.methods(Measured(tmp_path))
+    found = results.measured()["methods"]["values"]["methods"]
+    assert [found[name]["accuracy"] for name in ("lora", "rslora", "vera")] == [0.5, 0.5, 0.7]
+
+
+def test_every_split_is_kept_as_soon_as_it_is_measured(kept, monkeypatch):
+    monkeypatch.setattr(abstention, "Clone", Measured)
+    monkeypatch.setattr(abstention, "write_params", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["abstention"])
+    with pytest.raises(PipelineError, match="no space"):
+        abstention.main()
+    assert [*results.measured()["abstention"]["values"]["splits"]] == ["42", "1", "2"]
 
 
 def test_a_promise_holds_where_the_interval_reaches_it_or_nothing_is_answered():
