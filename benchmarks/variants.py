@@ -3,8 +3,9 @@
     python -m benchmarks.variants
 
 In place of the test rows stand the training rows that `data.limit.train` leaves out. Adds what has not been measured
-yet to benchmarks/results/variants.json, and writes RESULTS.md; remove that file to measure all anew. Run from the root
-of the repository; rows, model and log are kept where the gauntlet keeps its own.
+yet under the conditions of now to benchmarks/results/variants.json, which keeps no others, and writes RESULTS.md;
+remove that file to measure all anew. Run from the root of the repository; rows, model and log are kept where the
+gauntlet keeps its own.
 """
 
 import tempfile
@@ -49,11 +50,11 @@ def main() -> None:
     folders = gauntlet.Folders(*((gauntlet.HOME / name).resolve() for name in ("data", "bases", "results")))
     gauntlet.prepare(folders, [TASK], [MODEL])
     rows = gauntlet.read(folders.data / TASK / "data.json")["rows"]
-    found = results.measured().get("variants", {"values": {"variants": {}}})["values"]["variants"]
+    found = results.still_valid("variants", rows=rows).get("variants", {})
     with tempfile.TemporaryDirectory() as scratch:
         run = Runs(Path(scratch), folders)
         for name, changes in VARIANTS.items():
-            if name not in found:
+            if found.get(name, {}).get("changes") != changes:
                 found[name] = run.measured(changes)
                 listed = {known: found[known] for known in VARIANTS if known in found}
                 results.save("variants", {"rows": rows, "variants": listed})

@@ -186,6 +186,31 @@ def test_variants_encode_once_for_each_depth_and_are_not_run_again(tiny, tmp_pat
     assert len(ran) == 11
 
 
+def test_variants_are_measured_anew_under_other_conditions_or_with_other_changes(tmp_path, monkeypatch):
+    ran = []
+
+    class Runs:
+        def __init__(self, *folders: object) -> None:
+            pass
+
+        def measured(self, changes: dict) -> dict:
+            ran.append(changes)
+            return {"changes": changes}
+
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(results, name, tmp_path)
+    monkeypatch.setattr(results, "report", lambda: None)
+    monkeypatch.setattr(gauntlet, "prepare", lambda *_: None)
+    monkeypatch.setattr(gauntlet, "read", lambda _: {"rows": {}})
+    monkeypatch.setattr(variants, "Runs", Runs)
+    slow, slower = ({"slow": {"train.lr": rate}, "as it is": {}} for rate in (1e-4, 1e-5))
+    for tried, hardware in ((slow, "one"), (slow, "one"), (slower, "one"), (slower, "another")):
+        monkeypatch.setattr(variants, "VARIANTS", tried)
+        monkeypatch.setattr(results, "conditions_here", lambda hardware=hardware: {"hardware": hardware})
+        variants.main()
+    assert ran == [*slow.values(), slower["slow"], *slower.values()]
+
+
 def test_development_rows_are_training_rows_alone(splits):
     made = tasks.development(splits, rows=700)
     assert [*made["train"]["text"], *made["test"]["text"]] == [*splits["train"]["text"]]
