@@ -31,11 +31,8 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
-DEPTHS = (2, 4)
-"""Values of `lora.top_layers` whose reruns are compared."""
-
-CHOSEN = {"lora": {"head_init": "probe"}}
-"""Settings for these reruns, chosen on rows that are used neither for training nor for testing."""
+DEPTHS = (2, 6)
+"""Values of `lora.top_layers`, below and above the default, whose reruns are compared."""
 
 LOAD = (
     "import stages.evaluate; from stages.classifier.model import load_base; from stages.common import paths; "
@@ -163,12 +160,12 @@ def whole(clone: Clone, precision: str) -> dict:
     limits = clone.limits()
     compared = compare(clone, limits, precision)
     depths = [at_depth(clone, layers, precision) for layers in DEPTHS]
-    return {"rows": limits, **compared, "chosen": CHOSEN, "depths": depths}
+    return {"rows": limits, **compared, "depths": depths}
 
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, with stored states already there."""
-    clone.set(precision=precision, lora={"top_layers": top_layers} | CHOSEN["lora"])
+    clone.set(precision=precision, lora={"top_layers": top_layers})
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}

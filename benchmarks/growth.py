@@ -39,10 +39,16 @@ LENGTHS = {8: 2_000, 32: 500, 128: 125}
 """Number of rows by words per row; the total number of words is the same."""
 PROCESSES = (1, 2, 4)
 
-ROWS = "rows.tsv"
-PREPARE = ("-m", "benchmarks.growth", "--file", ROWS)
 REAL_LAYERS = 6
 """How many of the default model's 30 layers encode runs here: time grows with the rows in the same way."""
+
+PREPARE_ROWS, ENCODE_ROWS = "prepare, rows", "encode with a stub model, rows"
+PREPARE_PROCESSES = "prepare, processes"
+ENCODE_PROCESSES = f"encode with {REAL_LAYERS} of 30 layers, processes"
+"""The titles of the measurements from which `benchmarks.scale` computes."""
+
+ROWS = "rows.tsv"
+PREPARE = ("-m", "benchmarks.growth", "--file", ROWS)
 
 WORDS = 19
 """Words per row of the default data, on average."""
@@ -61,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if options.prepare:
             tables = {
-                "prepare, rows": [prepared(Path(scratch), real, count, options.processes) for count in options.prepare]
+                PREPARE_ROWS: [prepared(Path(scratch), real, count, options.processes) for count in options.prepare]
             }
         else:
             tables = every_measurement(Path(scratch), real)
@@ -72,10 +78,8 @@ def every_measurement(scratch: Path, real: Path) -> dict[str, list[dict]]:
     """The cost of prepare, of encode with a stub, and of encode with the real model."""
     stub = make_stub(real, scratch / "stub")
     return {
-        "prepare, rows": [prepared(scratch, stub, count) for count in BOOKKEEPING],
-        "encode with a stub model, rows": [
-            {"rows": count} | measure(scratch / str(count), "-m", "stages.encode") for count in BOOKKEEPING
-        ],
+        PREPARE_ROWS: [prepared(scratch, stub, count) for count in BOOKKEEPING],
+        ENCODE_ROWS: [{"rows": count} | measure(scratch / str(count), "-m", "stages.encode") for count in BOOKKEEPING],
         f"encode with {REAL_LAYERS} of 30 layers, rows": [real_encode(scratch, real, count, WORDS) for count in REAL],
         f"encode with {REAL_LAYERS} of 30 layers, words a row": [
             {"words a row": words} | real_encode(scratch, real, count, words) for words, count in LENGTHS.items()
@@ -88,11 +92,11 @@ def in_processes(scratch: Path, stub: Path, real: Path) -> dict[str, list[dict]]
     """The cost of prepare with many rows and of encode with the real model, in several processes; the memory is the
     first one's."""
     return {
-        "prepare, processes": [
+        PREPARE_PROCESSES: [
             {"processes": number} | prepared(scratch / f"processes-{number}", stub, max(BOOKKEEPING), number)
             for number in PROCESSES
         ],
-        f"encode with {REAL_LAYERS} of 30 layers, processes": [
+        ENCODE_PROCESSES: [
             {"processes": number} | real_encode(scratch / f"processes-{number}", real, REAL[1], WORDS, number)
             for number in PROCESSES
         ],

@@ -126,8 +126,10 @@ def bfloat16(values: dict) -> str:
 def whole(values: dict, how: str) -> str:
     """All rows: both sides' seconds, accuracies and memory, and the reruns at other depths."""
     accuracy, plain = values["accuracy"], values["rerun_s"]["plain"]
-    chosen = " and".join(
-        f" with `{section}.{key}={value}`" for section, keys in values["chosen"].items() for key, value in keys.items()
+    chosen = " and".join(  # of earlier results, whose head did not start from what `auto` chooses
+        f" with `{section}.{key}={value}`"
+        for section, keys in values.get("chosen", {}).items()
+        for key, value in keys.items()
     )
     depths = [
         (

@@ -26,13 +26,11 @@ from typing import Self
 import numpy as np
 
 from benchmarks import results
+from benchmarks.growth import ENCODE_PROCESSES, ENCODE_ROWS, PREPARE_PROCESSES, PREPARE_ROWS
 from stages.reporting.markdown import table
 
 TEST_SHARE = 0.2
 """Of the rows, by default."""
-
-PREPARE, ENCODE = "prepare, processes", "encode with 6 of 30 layers, processes"
-"""The measurements that say what several processes change."""
 
 UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 """Each with its seconds."""
@@ -92,8 +90,8 @@ class Workers:
     @classmethod
     def fitted(cls, growth: dict, cores: int) -> Self:
         """From what `benchmarks.growth` measured on so many cores."""
-        divided, start_prepare = in_processes(growth[PREPARE], cores)
-        return cls(divided=divided, start_prepare=start_prepare, start=starting(growth[ENCODE]))
+        divided, start_prepare = in_processes(growth[PREPARE_PROCESSES], cores)
+        return cls(divided=divided, start_prepare=start_prepare, start=starting(growth[ENCODE_PROCESSES]))
 
 
 def main() -> None:
@@ -132,7 +130,7 @@ def costs(setting: Setting, growth: dict, share: dict, workers: Workers) -> dict
     rows, tokens, weights = setting.rows, setting.rows * setting.tokens, setting.parameters * setting.bytes
     rate = setting.rate or 1e9 * share["gflops"]["frozen"]
     frozen, top = (operations / rate for operations in setting.operations)
-    prepare, tokenize = growth["prepare, rows"], growth["encode with a stub model, rows"]
+    prepare, tokenize = growth[PREPARE_ROWS], growth[ENCODE_ROWS]
     memory = weights + 2**20 * at(tokenize, "peak MiB", rows)
     further = setting.workers - 1
 

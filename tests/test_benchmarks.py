@@ -186,10 +186,12 @@ def test_a_part_that_fails_or_takes_too_long_leaves_what_it_found():
 
 MEASURED = {
     name: [{"rows": rows, "seconds": 10 + rows / 1_000, "peak MiB": 400 + rows / 10_000} for rows in (1e3, 1e4, 1e6)]
-    for name in ("prepare, rows", "encode with a stub model, rows")
+    for name in (growth.PREPARE_ROWS, growth.ENCODE_ROWS)
 } | {
-    scale.PREPARE: [{"processes": 1, "seconds": 100}, {"processes": 2, "seconds": 82}, {"processes": 4, "seconds": 86}],
-    scale.ENCODE: [{"processes": number, "seconds": 40 + 3 * number} for number in (1, 2, 4)],
+    growth.PREPARE_PROCESSES: [
+        {"processes": number, "seconds": seconds} for number, seconds in zip((1, 2, 4), (100, 82, 86), strict=True)
+    ],
+    growth.ENCODE_PROCESSES: [{"processes": number, "seconds": 40 + 3 * number} for number in (1, 2, 4)],
 }
 SHARE = {"gflops": {"frozen": 100}, "share": {"encode": 0.5, "fused": 0.25}}
 
