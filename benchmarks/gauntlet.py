@@ -270,12 +270,12 @@ def report(folder: Path, *, seeds: Sequence[int]) -> None:
     if earlier and earlier["settings"] != conditions[0]["settings"]:
         earlier, former = None, earlier
     if earlier:
-        values, conditions = standings.joined(earlier["values"], values, **order), [*conditions, earlier]
+        values, conditions = standings.completed(values, earlier["values"], **order), [*conditions, earlier]
     hardware = dict.fromkeys(part for one in conditions for part in one["hardware"].split(" and "))
     shared = {"hardware": " and ".join(sorted(hardware)), "settings": conditions[0]["settings"]}
     results.save("gauntlet", values, shared)
-    if former and any((left := standings.left(former["values"], values)).values()):
-        results.save("former_gauntlet", left, {key: former[key] for key in shared})
+    if former and any((unmeasured := standings.unmeasured(former["values"], values)).values()):
+        results.save("former_gauntlet", unmeasured, {key: former[key] for key in shared})
     else:
         results.remove("former_gauntlet")
     results.report()

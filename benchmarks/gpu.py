@@ -180,7 +180,7 @@ def guarded(part: Callable[[dict], None], limit: float) -> dict:
         return {"error": "no time left"}
     found, start = {}, time.perf_counter()
 
-    def stop(signal: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"more than {limit:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -206,9 +206,6 @@ def hardware() -> str:
 
 def machine(found: dict, *, sizes: Sizes) -> None:
     """The ceilings: matrix products in every precision, and copies between the memories, in TFLOP/s and GB/s."""
-    with contextlib.suppress(FileNotFoundError):
-        query = "--query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.draw,temperature.gpu"
-        found["nvidia_smi"] = subprocess.check_output(["nvidia-smi", query, "--format=csv,noheader"], text=True).strip()
     found["matmul_tflops"] = {kind: ceiling(sizes, kind) / 1e12 for kind in ("bfloat16", "float32")}
     there = torch.empty(sizes.copied, dtype=torch.uint8, device=device())
     here = torch.ones(sizes.copied, dtype=torch.uint8)
@@ -223,9 +220,9 @@ def machine(found: dict, *, sizes: Sizes) -> None:
 
 def tests(found: dict, *, names: list[str]) -> None:
     """How many tests passed and failed, and which failed."""
-    paths = [str(ROOT / "tests" / name) for name in names]
+    modules = [str(ROOT / "tests" / name) for name in names]
     spread = ["-n", "8"] if len(names) > 1 and importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *spread, *paths]
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *spread, *modules]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
     try:

@@ -332,7 +332,7 @@ def ratio_table(times: dict[str, dict[str, float]]) -> str:
 
 def medians(rounds: list[dict], key: str) -> dict[str, float]:
     """The median of each side."""
-    return {side: median(round[key][side] for round in rounds) for side in ("pipeline", "plain")}
+    return {side: median(one[key][side] for one in rounds) for side in ("pipeline", "plain")}
 
 
 def memory_line(peak: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """docs/page.png: the page of `stages.serve` with the model of the workspace, in the distribution's Chromium.
 
-    python -m benchmarks.screenshot [--width PIXELS] [--dark] [--output FILE]
+    python -m benchmarks.screenshot [--output FILE]
 
 Needs requirements-dev.txt and /usr/bin/chromium, or another one that $CHROMIUM names.
 """
@@ -24,6 +24,9 @@ TEXTS = """\
 A warm, funny and wise film.
 Two hours of my life that I want back."""
 
+WIDTH = 1000
+"""Of the page, pixels."""
+
 MARGIN = 14
 """Pixels below the last answer."""
 
@@ -33,12 +36,10 @@ COLOURS = 128
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshot")
-    parser.add_argument("--width", type=int, default=1000)
-    parser.add_argument("--dark", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("docs/page.png"))
     options = parser.parse_args()
     with server() as url, sync_playwright() as playwright, playwright.chromium.launch(**chromium()) as browser:
-        picture = taken(browser, url, width=options.width, dark=options.dark)
+        picture = taken(browser, url)
     save(picture, options.output)
 
 
@@ -72,9 +73,9 @@ def chromium() -> dict:
     return {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
 
 
-def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
+def taken(browser: Browser, url: str) -> bytes:
     """The page down to the last answer, as a PNG."""
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light")
+    page = browser.new_page(viewport={"width": WIDTH, "height": 800})
     page.goto(url)
     page.get_by_label("Your text").fill(TEXTS)
     page.get_by_label("Compare with untouched").check()
@@ -85,7 +86,7 @@ def taken(browser: Browser, url: str, *, width: int, dark: bool) -> bytes:
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
     box = last.bounding_box()
-    clip = {"x": 0, "y": 0, "width": width, "height": box["y"] + box["height"] + MARGIN}
+    clip = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN}
     return page.screenshot(full_page=True, clip=clip)
 
 

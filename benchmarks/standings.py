@@ -63,7 +63,7 @@ def summarized(found: Iterable[dict], *, tasks: Iterable[str], models: Iterable[
     }
 
 
-def joined(earlier: dict, found: dict, *, tasks: Iterable[str], models: Iterable[str]) -> dict[str, list[dict]]:
+def completed(found: dict, earlier: dict, *, tasks: Iterable[str], models: Iterable[str]) -> dict[str, list[dict]]:
     """`found`, and of `earlier` what it lacks; both, and what is returned, are as `summarized` returns them."""
     settings = {(one["task"], one["model"]): one for one in (*earlier["settings"], *found["settings"])}
     shuffled = {one["task"]: one for one in (*earlier["shuffled"], *found["shuffled"])}
@@ -74,8 +74,8 @@ def joined(earlier: dict, found: dict, *, tasks: Iterable[str], models: Iterable
     }
 
 
-def left(former: dict, found: dict) -> dict[str, list[dict]]:
-    """What `found` lacks of `former`; both, and what is returned, are as `summarized` returns them."""
+def unmeasured(former: dict, found: dict) -> dict[str, list[dict]]:
+    """What of `former` is not in `found`; both, and what is returned, are as `summarized` returns them."""
     measured = [(one["task"], one.get("model")) for part in found.values() for one in part]
     return {
         part: [one for one in every if (one["task"], one.get("model")) not in measured]
@@ -191,8 +191,10 @@ def conclusions(settings: list[dict]) -> list[str]:
 
 def shuffled_line(shuffled: list[dict]) -> str:
     """How often a gain is claimed where there is nothing to learn."""
+    if not shuffled:
+        return ""
     claimed = sum(one["gain"] > 0 and one["p_value"] < SIGNIFICANT for one in shuffled)
-    return shuffled and f"Shuffled labels: a gain is claimed in {claimed} of {len(shuffled)} sets of rows."
+    return f"Shuffled labels: a gain is claimed in {claimed} of {len(shuffled)} sets of rows."
 
 
 def standings_table(settings: list[dict]) -> str:
@@ -257,7 +259,7 @@ def percent(setting: dict, key: str, value: float) -> float:
 
 def strongest(setting: dict, key: str) -> tuple[str, float]:
     """The rival that is best in a score, and its score in percent."""
-    every = {name: percent(setting, key, scores[key][0]) for name, scores in setting["rivals"].items()}
+    every = {name: percent(setting, key, found[key][0]) for name, found in setting["rivals"].items()}
     return max(every.items(), key=lambda item: item[1])
 
 
