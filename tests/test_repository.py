@@ -24,6 +24,8 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def imported(path: Path) -> set[Path]:
@@ -232,12 +234,17 @@ def test_the_lock_has_every_requirement_at_its_version_and_every_package_has_has
     assert ("torch", build[1]) in locked, "make lock, where pip has torch's build for CPUs"
 
 
-def test_the_readmes_commands_exist():
-    for module in re.findall(r"python -m (stages\.\w+)", README):
-        assert (ROOT / f"{module.replace('.', '/')}.py").exists()
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
-        assert target in targets
+def test_the_commands_that_pages_name_exist():
+    modules, targets = (
+        {(page.name, name) for page in PAGES for name in re.findall(command, page.read_text())}
+        for command in (r"python -m ((?:stages|benchmarks|tests)(?:\.\w+)+)", r"[`(]make ([a-z][\w-]*)")
+    )
+    assert [one for one in modules if not (ROOT / f"{one[1].replace('.', '/')}.py").exists()] == []
+    assert [one for one in targets if one[1] not in TARGETS] == []
+    assert len(modules) > 20 and len(targets) > 10
+
+
+def test_the_settings_that_the_readme_changes_exist():
     for name in re.findall(r"-S '?([\w.]+)=", README):
         value = PARAMS
         for part in name.split("."):
@@ -245,7 +252,7 @@ def test_the_readmes_commands_exist():
 
 
 def test_the_modules_that_pages_name_exist():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in PAGES:
         for name in re.findall(r"`([\w/]+/\w+\.py)`", page.read_text()):
             assert any((folder / name).exists() for folder in (ROOT, ROOT / "stages")), f"{page.name}: {name}"
 
@@ -277,7 +284,6 @@ def test_the_readmes_figures_are_those_of_the_committed_metrics():
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_workflows_pin_their_actions_and_run_what_the_makefile_has(path):
     workflow = yaml.load(path.read_text(), yaml.BaseLoader)
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
-    assert {target for step in steps for target in re.findall(r"^make (\w+)", step.get("run", ""))} <= set(targets)
+    assert {target for step in steps for target in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))} <= TARGETS
