@@ -575,7 +575,6 @@ WHOLE = ("albert", *ENCODER_DECODERS)
 
 SPLIT = [name for name in MODELS if name not in WHOLE]
 """Those whose layers can be run apart."""
-"""Every family that is tested."""
 
 
 def save_model(family: str, folder: Path, **changes: Any) -> Path:

@@ -313,7 +313,7 @@ def test_what_cannot_be_read_or_written_is_refused_before_a_model_is_loaded(insi
             run(*arguments)
 
 
-def test_answers_come_as_lines_do_and_a_reader_that_leaves_ends_the_run_quietly(inside, monkeypatch):
+def test_answers_come_as_lines_do_and_a_reader_that_leaves_ends_the_run_quietly(inside):
     (given, texts), (answers, printed) = os.pipe(), os.pipe()
     if not (child := os.fork()):
         status = 1

@@ -69,7 +69,7 @@ def as_shown(text: str) -> str:
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_that_data_say_becomes_markup_or_reaches_the_terminal(made_up, monkeypatch, capsys):
+def test_nothing_that_data_say_becomes_markup_or_reaches_the_terminal(made_up, capsys):
     folder = made_up("single_label")
     renamed, others = made_hostile(folder)
     set_gate(folder, slices=["lang"], max_slice_drop=0.1)

@@ -104,7 +104,7 @@ def test_the_report_says_which_score_it_is_and_why_and_uses_it_throughout(inside
     assert card.index("| macro-F1 |") < card.index("| accuracy |")
 
 
-def test_another_choice_changes_what_every_stage_compares_by(inside, monkeypatch):
+def test_another_choice_changes_what_every_stage_compares_by(inside):
     YAML().dump(tiny_params(**SECTIONS, evaluate={"main": "mcc"}), paths.PARAMS)
     for stage in (baseline, train, evaluate, report):
         stage.main()

@@ -167,7 +167,7 @@ def test_special_tokens_of_a_template_are_what_they_mean(family, saved_model):
     assert ids.count(tokenizer.convert_tokens_to_ids(token)) >= 2
 
 
-def test_a_model_whose_pieces_are_whole_words_takes_no_word_for_a_special_token(saved_model, tmp_path):
+def test_a_model_whose_pieces_are_whole_words_takes_no_word_for_a_special_token():
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[MASK]": 1, "good": 2, "[": 3, "MASK]": 4}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template.split_special_pieces(tokenizer, ["[UNK]", "[MASK]"])

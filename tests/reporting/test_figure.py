@@ -162,7 +162,7 @@ def test_many_classes_are_drawn_without_their_names():
             assert len(ticks) == shown
 
 
-def test_classes_that_no_row_has_or_is_given_are_in_the_matrix(plots, monkeypatch):
+def test_classes_that_no_row_has_or_is_given_are_in_the_matrix(plots):
     outputs.write_plots("single_label", plots)
     parts = figure.further_drawings(PROBLEMS["single_label"], class_names=["0", "1", "NA"], plots=plots)
     *_, confusion = parts

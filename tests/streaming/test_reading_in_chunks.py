@@ -314,7 +314,7 @@ def lines_of(given, columns=("text",), **options):
 tmp_name = "standard input"
 
 
-def test_every_line_of_plain_text_is_a_row(monkeypatch):
+def test_every_line_of_plain_text_is_a_row():
     chunks = lines_of(io.BytesIO(b"a\r\n\n\xe9 b\rc\n\xf0\x9f\x99\x82"))
     assert joined(chunks)["text"].tolist() == ["a", "", "\ufffd b\rc", "\U0001f642"]
     assert joined(lines_of(io.BytesIO(b"\xef\xbb\xbfa\n\xef\xbb\xbfb")))["text"].tolist() == ["a", "\ufeffb"]

@@ -95,7 +95,7 @@ def test_a_file_may_have_any_name(name, store):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server():
     """The address of a server that has one file, a.csv, whatever the query is, and tells no headers without it."""
 
     class Handler(BaseHTTPRequestHandler):

@@ -291,7 +291,7 @@ def test_data_that_dvc_tracks_and_that_changed_make_another_search(home, monkeyp
     assert sorted(journal.changed_in_dvc()) == names
 
 
-def test_what_changes_no_trial_is_no_other_search(home, monkeypatch, capsys):
+def test_what_changes_no_trial_is_no_other_search(home, monkeypatch):
     run(opened())
     write_params(compute={"processes": 2}, checkpoints={"minutes": 1}, train={"lr": 0.1})
     for name in ("dvc.lock", "metrics/train.json", "untracked.txt"):
