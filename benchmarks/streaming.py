@@ -70,7 +70,7 @@ class Measured:
     """A run of `predict`."""
 
     lines: int
-    peak_mb: float
+    peak_mib: float
     """Peak resident memory, MiB."""
     first: float
     """Seconds from the start of the process to its first answer."""
@@ -78,7 +78,7 @@ class Measured:
 
     def line(self) -> tuple[str, ...]:
         """A row of the table."""
-        memory, rate = f"{self.peak_mb:,.0f} MB", f"{self.lines / self.seconds:,.0f}"
+        memory, rate = f"{self.peak_mib:,.0f} MiB", f"{self.lines / self.seconds:,.0f}"
         return f"{self.lines:,}", memory, f"{self.first:.1f} s", f"{self.seconds:,.0f} s", rate
 
 
@@ -109,7 +109,7 @@ def measured(folder: Path, count: int) -> Measured:
     _, status, usage = os.wait4(process.pid, 0)
     if status or answered != count:
         sys.exit(f"expected {count:,} answers, found {answered:,} and exit status {os.waitstatus_to_exitcode(status)}")
-    return Measured(lines=count, peak_mb=usage.ru_maxrss / 1024, first=first, seconds=time.perf_counter() - begin)
+    return Measured(lines=count, peak_mib=usage.ru_maxrss / 1024, first=first, seconds=time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
