@@ -7,7 +7,7 @@ def accuracy(parts: dict[str, dict]) -> Figure:
     """Seconds against test accuracy: first run and rerun of both sides, in every precision that was measured."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for part, precision, colour in (("full", "float32", "C0"), ("bfloat16", "bfloat16", "C1")):
+    for part, precision, color in (("full", "float32", "C0"), ("bfloat16", "bfloat16", "C1")):
         if part not in parts:
             continue
         run = parts[part]["values"]
@@ -19,13 +19,13 @@ def accuracy(parts: dict[str, dict]) -> Figure:
             "pipeline, rerun": (run["rerun_s"]["pipeline"], shares["pipeline_rerun"], "^"),
         }
         for title, (seconds, share, marker) in points.items():
-            axes.plot(seconds, 100 * share, marker, color=colour, label=f"{title}, {precision}")
+            axes.plot(seconds, 100 * share, marker, color=color, label=f"{title}, {precision}")
         numbers = ", ".join(str(found["top_layers"]) for found in depths)
         axes.plot(
             [found["rerun_s"] for found in depths],
             [100 * found["accuracy"] for found in depths],
             ".-",
-            color=colour,
+            color=color,
             label=f"pipeline, rerun, adapters on {numbers} layers, {precision}",
         )
     axes.set(xlabel="seconds", ylabel="test accuracy, %", xlim=(0, None))

@@ -30,7 +30,7 @@ WIDTH = 1000
 MARGIN = 14
 """Pixels below the last answer."""
 
-COLOURS = 128
+COLORS = 128
 """In the picture's palette: a page has few, and the file a fifth of the size."""
 
 
@@ -92,7 +92,7 @@ def taken(browser: Browser, url: str) -> bytes:
 
 def save(picture: bytes, path: Path) -> None:
     """Write a PNG as a small file, and print its size."""
-    small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 

@@ -42,7 +42,7 @@ MARKS = {
     rivals.MAJORITY: ("|", "0.6"),
     rivals.MEDIAN: ("|", "0.6"),
 }
-"""Marker and colour of each rival in the picture."""
+"""Marker and color of each rival in the picture."""
 
 LOWEST, HIGHEST = -15, 20
 """The points shown in the picture; what lies outside is drawn at its edge."""
@@ -322,9 +322,9 @@ def draw(axes: Any, setting: dict, *, row: int) -> None:
     main = main_of(setting)
     best = strongest(setting, main)[1]
     for name, found in setting["rivals"].items():
-        mark, colour = MARKS[name]
+        mark, color = MARKS[name]
         place = max(percent(setting, main, found[main][0]) - best, LOWEST)
-        axes.plot(place, row, mark, color=colour, label=name, alpha=0.35 if place == LOWEST else 1)
+        axes.plot(place, row, mark, color=color, label=name, alpha=0.35 if place == LOWEST else 1)
     low, high = (min(max(end, LOWEST), HIGHEST) for end in gain_interval(setting))
     place = min(max(gain(setting, main), LOWEST), HIGHEST)
     axes.plot((low, high), (row, row), color="C0", linewidth=2)

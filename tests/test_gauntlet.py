@@ -91,8 +91,8 @@ def test_a_built_task_draws_from_all_rows_of_another(project, own_sources, monke
 
 
 def test_a_key_that_params_lack_is_refused(tmp_path):
-    with pytest.raises(KeyError, match=r"data\.colour"):
-        tasks.write_params(tmp_path / "params.yaml", {"data.colour": "red"})
+    with pytest.raises(KeyError, match=r"data\.color"):
+        tasks.write_params(tmp_path / "params.yaml", {"data.color": "red"})
 
 
 @pytest.fixture
