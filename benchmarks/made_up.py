@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def tickets(chance: random.Random) -> pd.DataFrame:
-    """300 tickets in three queues; a third mention something that belongs into another queue."""
+    """300 tickets in three queues; a third mention something that belongs in another queue."""
     rows = []
     for number in range(300):
         queue = chance.choice(list(QUEUES))

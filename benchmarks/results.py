@@ -203,7 +203,7 @@ def labels(values: dict) -> str:
         f"A random share of the {values['rows']:,} training rows gets a wrong label; means of {values['draws']} draws "
         "(`python -m benchmarks.labels`; with `--tuned` also the tuned model). Share of flipped labels: among the "
         f"{first} most suspect rows, among as many as were flipped, and among all suspects. Recall: the share of "
-        "flipped labels that are suspect. Errors that the data had before count as found wrongly.",
+        "flipped labels that are suspect. Errors already in the data count as false alarms.",
         table(("flipped", f"first {first}", "as many as flipped", "suspects", "all suspects", "recall"), found),
         "Test accuracy after training on the labels as they are, on the flipped ones, on those of them that are not "
         "suspect, and on those that were not flipped:",

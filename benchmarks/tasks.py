@@ -1,6 +1,6 @@
 """The tasks of the gauntlet: real data from the package index, and harder tasks built from them.
 
-A task is what differs from params.yaml, with its default dataset: source, format, columns, template, and for numbers
+A task is what differs from the committed params.yaml: source, format, columns, template, and for numbers
 `data.problem`. The rows of a built task are CSV files in data/raw of the folder in which it runs, written from another
 task's rows: this repository holds no data.
 """
@@ -24,12 +24,13 @@ from stages.params import Params
 ROOT = Path(__file__).resolve().parent.parent
 
 Tables = dict[str, pd.DataFrame]
-"""The rows of each split, with columns `text`, `label` and perhaps others; of train alone, if prepare shall cut it."""
+"""The rows of each split, with columns `text`, `label` and perhaps others; of train alone, if prepare is to split them.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set and how it is read."""
+    """A dataset and how it is read."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     """What differs from params.yaml, by dotted keys."""
