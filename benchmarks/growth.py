@@ -4,7 +4,7 @@
     python -m benchmarks.growth --prepare 1000000 10000000     prepare alone, with so many rows
     python -m benchmarks.growth --prepare 1000000 --processes 2
 
-Bookkeeping alone: prepare's table work, and encode with a stub of two tiny layers, on made-up rows. The real model:
+Bookkeeping alone: prepare, and encode with a stub of two tiny layers, on made-up rows. The real model:
 encode on made-up rows, and on fewer but longer ones. Each measurement is a process of its own, in a scratch folder.
 Prints one line of JSON.
 """
@@ -12,27 +12,19 @@ Prints one line of JSON.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ruamel.yaml import YAML
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
-from stages import prepare
-from stages.common import files, paths
-from stages.compute import engine
-from stages.params import Params
-from stages.problems.kinds import PROBLEMS
-from stages.rows import reading, splits
+from benchmarks.tasks import REVIEW, ROOT, ROWS, source, write_params
+from stages.common import paths
 
-ROOT = Path(__file__).resolve().parent.parent
 BOOKKEEPING = (1_000, 10_000, 100_000, 1_000_000)
 REAL = (500, 2_000, 8_000)
 LENGTHS = {8: 2_000, 32: 500, 128: 125}
@@ -47,9 +39,6 @@ PREPARE_PROCESSES = "prepare, processes"
 ENCODE_PROCESSES = f"encode with {REAL_LAYERS} of 30 layers, processes"
 """The titles of the measurements from which `benchmarks.scale` computes."""
 
-ROWS = "rows.tsv"
-PREPARE = ("-m", "benchmarks.growth", "--file", ROWS)
-
 WORDS = 19
 """Words per row of the default data, on average."""
 
@@ -58,11 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="What growth costs.")
     parser.add_argument("--prepare", nargs="+", type=int, metavar="ROWS", help="prepare alone, with so many rows")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of --prepare; the memory is the first's")
-    parser.add_argument("--file", type=Path, help="prepare this file here, which is one of the measurements")
     options = parser.parse_args()
-    if options.file:
-        prepare_files({"train": options.file})
-        return
     real = Path.cwd() / paths.BASE_MODEL
     with tempfile.TemporaryDirectory() as scratch:
         if options.prepare:
@@ -105,14 +90,14 @@ def in_processes(scratch: Path, stub: Path, real: Path) -> dict[str, list[dict]]
 
 def prepared(scratch: Path, model: Path, count: int, processes: int = 1) -> dict:
     """The cost of prepare, on `count` rows in a folder of this name."""
-    folder = workspace(scratch / str(count), model, count, WORDS, processes)
-    return {"rows": count} | measure(folder, *PREPARE)
+    folder = workspace(scratch / str(count), model, {"train": count}, WORDS, processes)
+    return {"rows": count} | measure(folder, "-m", "stages.prepare")
 
 
 def real_encode(scratch: Path, model: Path, count: int, words: int, processes: int = 1) -> dict:
     """The cost of encode with the real model, on `count` rows of `words` words."""
-    folder = workspace(scratch / f"real-{count}-{words}", model, count, words, processes)
-    measure(folder, *PREPARE)
+    folder = workspace(scratch / f"real-{count}-{words}", model, {"train": count}, words, processes)
+    measure(folder, "-m", "stages.prepare")
     return {"rows": count} | measure(folder, "-m", "stages.encode")
 
 
@@ -133,20 +118,17 @@ def make_stub(model: Path, folder: Path) -> Path:
     return folder
 
 
-def workspace(folder: Path, model: Path, count: int, words: int, processes: int = 1) -> Path:
-    """A folder in which stages run: the default params without limits, presets, base model, a file of made-up rows."""
+def workspace(folder: Path, model: Path, counts: dict[str, int], words: int, processes: int = 1) -> Path:
+    """A folder in which stages run: the default params without limits, base model, made-up rows of each split."""
     (folder / paths.BASE_MODEL).parent.mkdir(parents=True)
     (folder / paths.BASE_MODEL).symlink_to(model.resolve())
-    shutil.copytree(ROOT / paths.PRESETS, folder / paths.PRESETS)
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["data"]["limit"] = {"train": None, "validation": None, "test": None}
-    params["encode"]["max_gb"] = 100
-    params["model"]["layers"] = None
-    params["compute"]["processes"] = processes
-    params["lora"]["top_layers"] = 1 if model.name == "stub" else 30 - REAL_LAYERS
-    yaml.dump(params, folder / "params.yaml")
-    write_made_up(folder / ROWS, count, words)
+    changes = source(counts) | {f"data.limit.{split}": None for split in paths.SPLITS}
+    changes |= {"encode.template": REVIEW, "encode.max_gb": 100, "model.layers": None, "compute.processes": processes}
+    changes |= {"lora.top_layers": 1 if model.name == "stub" else 30 - REAL_LAYERS}
+    write_params(folder / paths.PARAMS, changes)
+    (folder / ROWS).mkdir(parents=True)
+    for seed, (split, count) in enumerate(counts.items()):
+        write_made_up(folder / ROWS / f"{split}.csv", count, words, seed)
     return folder
 
 
@@ -177,21 +159,8 @@ def anonymous_memory(process: int) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
 
 
-def prepare_files(by_split: dict[str, Path]) -> None:
-    """Prepare the file of each split as `stages.prepare` does, in the current folder."""
-    params, dropped = Params.load(), Counter()
-    data = params.filled().data
-    tables = {name: reading.read(file, data, dropped) for name, file in by_split.items()}
-    with engine.mapping(params.compute) as spread:
-        prepared = prepare.prepare(tables, data, dropped, spread)
-    files.write_json(paths.DATASET, prepare.dataset(params, data))
-    names = splits.class_names(prepared, data)
-    for name, split in prepared.items():
-        prepare.save(split, names, PROBLEMS[data.problem], paths.PREPARED / f"{name}.parquet")
-
-
-def write_made_up(file: Path, count: int, words: int, seed: int = 0) -> None:
-    """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935), in the default format."""
+def write_made_up(file: Path, count: int, words: int, seed: int) -> None:
+    """Rows of words whose frequencies fall with their rank, as in natural text (Zipf 1935), as CSV."""
     generator = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlu"))
     vocabulary = np.array(["".join(generator.choice(letters, size)) for size in generator.integers(2, 9, 30_000)])
@@ -201,8 +170,8 @@ def write_made_up(file: Path, count: int, words: int, seed: int = 0) -> None:
         lengths = generator.poisson(words - 1, size) + 1
         drawn = generator.choice(vocabulary, lengths.sum(), p=frequencies / frequencies.sum())
         texts = [" ".join(part) for part in np.split(drawn, np.cumsum(lengths)[:-1])]
-        table = pd.DataFrame({"id": range(start, start + size), "rating": generator.choice([-2.0, 2.0], size)})
-        table.assign(text=texts).to_csv(file, sep="\t", header=False, index=False, mode="a", quoting=3)
+        table = pd.DataFrame({"label": generator.choice(["negative", "positive"], size), "text": texts})
+        table.to_csv(file, header=not start, index=False, mode="a")
 
 
 if __name__ == "__main__":

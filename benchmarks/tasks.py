@@ -7,7 +7,7 @@ task's rows: this repository holds no data.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,9 @@ from stages.common import paths
 from stages.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
+
+ROWS = paths.RAW_DATA / "rows"
+"""Where a task's own rows are."""
 
 Tables = dict[str, pd.DataFrame]
 """The rows of each split, with columns `text`, `label` and perhaps others; of train alone, if prepare is to split them.
@@ -55,14 +58,18 @@ def write_params(path: Path, changes: Mapping[str, Any]) -> None:
 
 def write_rows(folder: Path, tables: Tables) -> dict[str, Any]:
     """Write the rows of a built task to data/raw in `folder`, a CSV file for each split; returns the changed params."""
-    rows = folder / paths.RAW_DATA / "rows"
-    rows.mkdir(parents=True)
+    (folder / ROWS).mkdir(parents=True)
     for split, table in tables.items():
-        table.to_csv(rows / f"{split}.csv", index=False)
+        table.to_csv(folder / ROWS / f"{split}.csv", index=False)
+    return source(tables)
+
+
+def source(splits: Iterable[str]) -> dict[str, Any]:
+    """The params that have prepare read a CSV file in `ROWS` for each split, with columns `text` and `label`."""
     return {
-        "data.source": f"path:{paths.RAW_DATA}/rows",
+        "data.source": f"path:{ROWS}",
         "data.revision": None,
-        "data.file": {split: f"{split}.csv" for split in tables},
+        "data.file": {split: f"{split}.csv" for split in splits},
         "data.text": "text",
         "data.label": "label",
     }

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import growth
-from stages import encode
+from benchmarks.tasks import ROWS
+from stages import encode, prepare
 from stages.backbone import states
 from stages.common import paths
 from stages.reporting.markdown import table
@@ -43,23 +44,22 @@ def main() -> None:
     model, lines = Path.cwd() / paths.BASE_MODEL, []
     for source, counts in SOURCES.items():
         with tempfile.TemporaryDirectory() as scratch:
-            folder = growth.workspace(Path(scratch, "work"), growth.make_stub(model, Path(scratch, "stub")), 0, 1)
-            with contextlib.chdir(folder):
-                for number, (name, count) in enumerate(counts.items()):
-                    growth.write_made_up(Path(f"{name}.tsv"), count, growth.WORDS, seed=number)
-                lines += [(source, *line) for line in uploads(counts)]
+            stub = growth.make_stub(model, Path(scratch, "stub"))
+            with contextlib.chdir(growth.workspace(Path(scratch, "work"), stub, counts, growth.WORDS)):
+                lines += [(source, *line) for line in uploads()]
     print(table(("rows", "change", "files uploaded", "MB uploaded"), lines))
 
 
-def uploads(names: dict[str, int]) -> list[tuple[str, str, str]]:
+def uploads() -> list[tuple[str, str, str]]:
     """For each change what a push from the current folder uploads: the change, files and megabytes, of how many."""
     run("dvc", "init", "--no-scm", "--quiet")
     run("dvc", "remote", "add", "--default", "remote", "remote", "--quiet")
-    original, lines = Path("train.tsv").read_text().splitlines(), []
+    rows, lines = ROWS / "train.csv", []
+    header, *original = rows.read_text().splitlines()
     for change, changed in CHANGES.items():
-        Path("train.tsv").write_text("".join(f"{row}\n" for row in changed(original)))
+        rows.write_text("".join(f"{row}\n" for row in (header, *changed(original))))
         before = stored()
-        growth.prepare_files({name: Path(f"{name}.tsv") for name in names})
+        prepare.main()
         encode.main()
         run("dvc", "add", str(paths.ENCODED), "--quiet")
         run("dvc", "push", "--quiet")

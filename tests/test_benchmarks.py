@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 from benchmarks import abstention, bench, gpu, gpu_results, growth, labels, results, scale
+from stages import prepare
 from stages.common import paths
 from stages.common.errors import PipelineError
 
@@ -124,9 +125,9 @@ def test_a_promise_holds_where_the_interval_reaches_it_or_nothing_is_answered():
 
 
 def test_made_up_rows_are_prepared_as_the_growth_of_costs_is_measured(saved_model, tmp_path, monkeypatch):
-    folder = growth.workspace(tmp_path / "rows", saved_model("llama"), 200, 8)
+    folder = growth.workspace(tmp_path / "rows", saved_model("llama"), {"train": 200, "test": 50}, 8)
     monkeypatch.chdir(folder)
-    growth.prepare_files({"train": folder / growth.ROWS})
+    prepare.main()
     assert {path.name for path in paths.PREPARED.iterdir()} >= {f"{name}.parquet" for name in paths.SPLITS}
 
 
