@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stages import audit, baseline
-from stages.backbone import states, store
+from stages.backbone import store
 from stages.common import paths
 from stages.evidence import suspects
 from stages.params import Params
@@ -151,17 +151,20 @@ def tune(labels: np.ndarray, kept: np.ndarray) -> float:
 
 
 def write_encoded(source: Path, target: Path, *, labels: np.ndarray, kept: np.ndarray) -> None:
-    """Write an encoded split (see stages/backbone/store.py) with only the rows at `kept`, and these labels."""
-    target.mkdir()
-    offsets = np.load(source / "offsets.npy")
-    tokens = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in kept])
-    np.fromfile(source / "tokens.bin", np.int32)[tokens].tofile(target / "tokens.bin")
-    np.save(target / "offsets.npy", np.concatenate([[0], np.cumsum(np.diff(offsets)[kept])]))
-    np.save(target / "labels.npy", labels[kept])
-    np.save(target / "rows.npy", np.load(source / "rows.npy")[kept])
-    rows = store.load_rows(source, store.About.load(paths.ENCODED))
-    ordered = kept[np.argsort(rows.source_rows[kept], kind="stable")]
-    np.save(target / states.file_name(0), np.concatenate([rows.states[index] for index in ordered]))
+    """Write an encoded split, in which each text is one row, with only the rows at `kept`, and these labels."""
+    about = store.About.load(paths.ENCODED)
+    rows = store.load_rows(source, about)
+    chunk = store.Chunk(
+        tokens=np.concatenate([rows.tokens[rows.offsets[index] : rows.offsets[index + 1]] for index in kept]),
+        lengths=rows.lengths[kept],
+        counts=np.ones(len(kept), dtype=np.int64),
+        labels=labels[kept],
+        source_rows=rows.source_rows[kept],
+    )
+    store.save_tokens(target, [chunk])
+    written = store.create_states(target, store.load_rows(target, replace(about, depth=0)), about)
+    for place, index in enumerate(kept):
+        written[place][:] = rows.states[index]
 
 
 if __name__ == "__main__":
