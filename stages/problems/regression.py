@@ -66,7 +66,7 @@ class Regression(Problem):
         return []
 
     def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
-        if labels.nunique() < 2:
+        if labels.astype(np.float32).nunique() < 2:  # as they are stored
             found = f"{labels.iloc[0]:g} in every row" if len(labels) else "no usable row"
             raise PipelineError(f"expected numbers that differ, found {found}")
 

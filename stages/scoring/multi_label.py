@@ -83,14 +83,17 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Suspect are rows of which at least one label is, given or missing, each label being judged as one of two
-        classes is; the quality is a mean over labels in which the worst count most (Thyagarajan et al. 2022)."""
+        classes is; the quality is a mean over labels in which the worst count most (Thyagarajan et al. 2022). A label
+        that all rows have, or none, is not judged."""
         from cleanlab.multilabel_classification import filter, get_label_quality_scores
 
-        given = [np.flatnonzero(row).tolist() for row in labels]
+        judged = np.ptp(labels, axis=0) > 0
+        given, of_judged = [np.flatnonzero(row).tolist() for row in labels[:, judged]], outputs[:, judged]
+        some = judged.any()
         return {
-            "quality": get_label_quality_scores(given, outputs),
+            "quality": get_label_quality_scores(given, of_judged) if some else np.ones(len(labels)),
             "label_probability": self.confidence(Decisions(probabilities=outputs, given=labels > 0))["probability"],
-            "suspect": filter.find_label_issues(given, outputs, n_jobs=1),
+            "suspect": filter.find_label_issues(given, of_judged, n_jobs=1) if some else np.zeros(len(labels), bool),
         }
 
 

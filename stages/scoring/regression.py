@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import RobustScaler
 from sklearn.svm import LinearSVR
 
 from stages.common import rivals
@@ -88,7 +88,7 @@ class ScoredRegression(Regression, ScoredProblem):
         """Ridge regression, and a support vector machine that minimises the absolute errors: better where a few numbers
         are very large. With fewer iterations than it may take to converge."""
         absolute = LinearSVR(C=strength, random_state=0, max_iter=MAX_ITERATIONS)
-        return [self.linear(strength), TransformedTargetRegressor(absolute, transformer=StandardScaler())]
+        return [self.linear(strength), TransformedTargetRegressor(absolute, transformer=RobustScaler())]
 
     def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
         """The model's numbers."""

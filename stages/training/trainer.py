@@ -182,19 +182,20 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
 
 
 def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
-    """`plain_loss` for numbers; cross entropy with balanced weights and label smoothing while `model` trains; None: the
-    model's own loss is used.
+    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with balanced weights and label
+    smoothing; None: the model's own loss is used.
 
-    On validation rows it has neither, so that epochs and runs with other settings can be compared.
+    On validation rows it is `plain_loss`, so that epochs and runs with other settings can be compared. Smooth L1
+    (Girshick 2015) is half the square of an error below a bound: training settles as with squared errors. The bound is
+    the labels' median absolute deviation, 0 where most are equal, so that the best constant stays close to the median.
 
     Args:
         labels: of the training rows, (rows,); with `balance: weights`, a class is weighted by the inverse of its share.
     """
-    if model.config.problem_type == Regression.transformers_type:
-        return lambda outputs, labels, **kwargs: plain_loss(outputs.logits, labels, model.config)
-    if options.balance != "weights" and not options.label_smoothing:
+    numeric = model.config.problem_type == Regression.transformers_type
+    if not numeric and options.balance != "weights" and not options.label_smoothing:
         return None
-    weights = None
+    bound, weights = float(np.median(np.abs(labels - np.median(labels)))), None
     if options.balance == "weights":
         classes = np.arange(model.config.num_labels)
         weights = torch.from_numpy(compute_class_weight("balanced", classes=classes, y=labels)).float()
@@ -202,6 +203,8 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training:
             return plain_loss(outputs.logits, labels, model.config)
+        if numeric:
+            return nn.functional.smooth_l1_loss(outputs.logits.flatten(), labels.flatten(), beta=bound)
         weight = None if weights is None else weights.to(outputs.logits)
         found = nn.functional.cross_entropy(
             outputs.logits, labels, weight=weight, label_smoothing=options.label_smoothing
@@ -213,13 +216,9 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
 
 
 def plain_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """The mean loss of rows, without weights or smoothing.
-
-    Of numbers it is smooth L1 (Girshick 2015), whose bound, 1, is the best constant's error: training settles as with
-    squared errors, but large ones count no more than in the absolute error, by which models are compared.
-    """
+    """The mean loss of rows, without weights or smoothing; of numbers the mean absolute error."""
     if config.problem_type == Regression.transformers_type:
-        return nn.functional.smooth_l1_loss(logits.flatten(), labels.flatten())
+        return nn.functional.l1_loss(logits.flatten(), labels.flatten())
     return ForSequenceClassificationLoss(labels, logits, config)
 
 

@@ -144,6 +144,20 @@ def test_a_number_far_from_what_models_of_other_rows_say_is_found():
     assert not {"label_probability", "likely_probability"} & {*table}
 
 
+@pytest.mark.parametrize("everywhere", [1, 0])
+def test_a_label_that_all_rows_have_or_none_is_not_judged(everywhere):
+    labels = (np.arange(80)[:, None] % 2 == [0, 1]).astype(np.float32)
+    features = drawn(labels.argmax(axis=1))
+    labels[7] = 1 - labels[7]
+    known = np.hstack([labels, np.full((80, 1), everywhere, dtype=np.float32)])
+    table, _ = judged(MULTI, NAMES, features, known)
+    assert first(table, 1) == [7]
+    assert table["suspect"].sum() < 5
+    quality = MULTI.label_quality(known[:, 2:], np.full((80, 1), 0.5))
+    assert (quality["quality"] == 1).all()
+    assert not quality["suspect"].any()
+
+
 def test_numbers_that_are_predicted_exactly_are_not_suspect():
     numbers = np.arange(10, dtype=np.float32)
     quality = REGRESSION.label_quality(numbers, numbers.astype(np.float64))

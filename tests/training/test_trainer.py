@@ -32,6 +32,17 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
     assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
 
 
+@pytest.mark.parametrize(("numbers", "bound"), [([0.0, 1.0, 2.0, 3.0, 40.0], 1.0), ([0.0, 0.0, 0.0, 5.0], 0.0)])
+def test_small_errors_of_numbers_count_squared_while_a_model_trains(numbers, bound):
+    model = torch.nn.Linear(1, 1)
+    model.config = SimpleNamespace(problem_type="regression")
+    loss = trainer.loss_function(model, np.array(numbers), Params.model_validate(tiny_params()).train)
+    output, labels = SimpleNamespace(logits=torch.tensor([[1.5], [6.0]])), torch.tensor([1.0, 2.0])
+    assert loss(output, labels).item() == pytest.approx((0.125 + 3.5) / 2 if bound else (0.5 + 4) / 2)
+    model.eval()
+    assert loss(output, labels).item() == pytest.approx((0.5 + 4) / 2)
+
+
 def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
     model = load_base(saved_model("llama"), labels=LABELS, seed=0)
     assert trainer.loss_function(model, np.array([0, 1]), Params.model_validate(tiny_params()).train) is None
