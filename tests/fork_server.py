@@ -9,6 +9,7 @@ Forks differ from separate processes: all have one hash seed, the warning filter
 libraries read from the environment when they are imported; and nothing runs that is registered with atexit.
 """
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -34,6 +35,7 @@ SECONDS = 600
 
 
 def main() -> None:
+    gc.freeze()  # no fork looks for garbage among what is imported
     for line in sys.stdin:
         print(in_fork(run_dvc, **json.loads(line)), flush=True)
 
