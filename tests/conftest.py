@@ -336,9 +336,9 @@ def own_sources(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 def restored(project: Project):
     """The project, put back to its last commit after the test, without the test's experiments."""
     yield project
-    project.run("dvc", "exp", "remove", "--all-commits", "--quiet")
+    project.dvc("exp", "remove", "--all-commits", "--quiet")
     project.run("git", "reset", "--hard", "--quiet")
-    project.run("dvc", "checkout", "--quiet", "--force")
+    project.dvc("checkout", "--quiet", "--force")
 
 
 @pytest.fixture
