@@ -306,7 +306,7 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
 
 
 def test_elsewhere_the_merged_model_and_with_its_base_the_adapter_agree_with_evaluate(project, tmp_path):
-    project.stage("export")
+    project.call("export")
     assert "library_name: transformers" in (project.folder / "models/merged/README.md").read_text()
     table = pd.read_csv(project.folder / "data/predictions/test.csv")
     (tmp_path / "script.py").write_text(SCRIPT)

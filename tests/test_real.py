@@ -22,7 +22,7 @@ def real(tmp_path_factory) -> Project:
     project.write_params(params)
     for stage in ("fetch", "prepare"):
         project.stage(stage, env=ONLINE)
-    project.stage("encode")
+    project.call("encode")
     return project
 
 
@@ -36,8 +36,8 @@ def test_the_default_model_arrives_as_safetensors_with_its_licence(real):
 
 def test_its_tokenizer_takes_the_template_of_every_task_of_the_gauntlet(real):
     pair = {"text": "A fine film.", "text_pair": "positive"}
-    for task in TASKS.values():
-        template, pairs = task.changes["encode.template"], "data.text_pair" in task.changes
+    tasks = {(task.changes["encode.template"], "data.text_pair" in task.changes) for task in TASKS.values()}
+    for template, pairs in tasks:
         tokenizer = load_tokenizer(real.folder / "models/base", template=template, pairs=pairs)
         tokens = tokenizer(*list(pair.values())[: 1 + pairs])["input_ids"]
         assert tokenizer.decode(tokens) == template.format(**pair)
@@ -51,6 +51,6 @@ def test_the_default_data_is_counted_as_published(real):
 
 
 def test_the_default_model_understands_the_template_untouched(real):
-    real.stage("baseline")
+    real.call("baseline")
     baseline = json.loads((real.folder / "metrics/baseline.json").read_text())
     assert baseline["zero_shot"]["roc_auc"] > 0.7

@@ -38,7 +38,7 @@ def done(project: Project, tmp_path_factory: pytest.TempPathFactory, request: py
     if request.config.getoption("faults"):
         params["train"]["epochs"] = LONG_TRAINING
     done.write_params(params)
-    done.run("dvc", "repro")
+    done.dvc("repro")
     rows = "".join(f"{number},{('Good.', 'Bad really', 'So so.')[number % 3]}\n" for number in range(kills.ROWS))
     (done.folder / "given.csv").write_text(f"number,text\n{rows}")
     done.commit("Describe a longer training")
