@@ -68,7 +68,7 @@ def test_the_same_model_arrives_from_a_hub_and_from_a_folder(tmp_path, hub, save
 
     shutil.copytree(model, project.folder / "models/raw/tiny")
     project.write_params(tiny_params(model=RAW))
-    assert "models/base: path:models/raw/tiny, 0 MB, licence not stated" in project.stage("fetch").stderr
+    assert "models/base: path:models/raw/tiny, 0 MB, licence not stated" in project.call("fetch").stderr
     from_path = project.files("models/base")
     from_path.pop("source.json")
     assert from_path == from_hub
@@ -83,9 +83,9 @@ def test_a_changed_file_of_the_users_own_reruns_fetch(raw, tmp_path):
     project.write_params(tiny_params(model=RAW))
     assert not project.run("git", "check-ignore", "models/raw/tiny/model.safetensors", check=False).stdout
     project.dvc("repro", "fetch")
-    assert "fetch" not in project.run("dvc", "status", "fetch").stdout
+    assert "fetch" not in project.dvc("status", "fetch").stdout
     change(project.folder / "models/raw/tiny/config.json", summary_first_dropout=0.0)
-    assert "models/raw" in project.run("dvc", "status", "fetch").stdout
+    assert "models/raw" in project.dvc("status", "fetch").stdout
 
 
 def test_an_adapter_that_lies_beside_a_whole_model_stays_there(raw, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from dvc import api
@@ -23,37 +24,52 @@ IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.org")
 HASH = "0" * 32
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What each test has a copy of, see `repository`."""
+    folder = tmp_path_factory.mktemp("history") / "repository"
+    with pytest.MonkeyPatch.context() as patch:
+        folder.mkdir()
+        patch.chdir(folder)
+        make_repository()
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
+def repository(made, tmp_path, monkeypatch):
     """A repository of Git and DVC: a commit without metrics, one with an accuracy of 0.5, and 0.75 in the workspace.
 
     The committed model is right on every row, that of the workspace on half of them.
     """
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
+    return tmp_path
+
+
+def make_repository() -> None:
+    """Make it in the current folder."""
     for folder in ("metrics", "data/predictions"):
-        (tmp_path / folder).mkdir(parents=True)
+        Path(folder).mkdir(parents=True)
     for command in (("git", "init", "--quiet"), ("dvc", "init", "--quiet"), ("git", "add", "--all")):
         subprocess.run(command, check=True)
     subprocess.run(("git", *IDENTITY, "commit", "--quiet", "--message", "Start"), check=True)
     answers = outputs.answers("single_label")
     content = answers.assign(tuned=answers["label"]).to_csv(index=False).encode()
     digest = hashlib.md5(content).hexdigest()
-    kept = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    kept = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
     kept.parent.mkdir(parents=True)
     kept.write_bytes(content)
     rows, made = str(paths.PREPARED / "test.parquet"), str(paths.TEST_PREDICTIONS)
     outs = {"deps": [rows], "params": ["seed", "words"], "outs": [made]}
     stage = {"cmd": "true", **outs, "metrics": [{"metrics/evaluate.json": {"cache": False}}]}
-    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"evaluate": stage}}))
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"evaluate": stage}}))
     out = {"path": made, "hash": "md5", "md5": digest, "size": len(content)}
     locked = {"deps": [{"path": rows, "hash": "md5", "md5": HASH}], "outs": [out]}
-    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"evaluate": {"cmd": "true"} | locked}}))
-    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"evaluate": {"cmd": "true"} | locked}}))
+    Path("params.yaml").write_text("seed: 0\n")
     write(0.5)
     subprocess.run(("git", "add", "--all"), check=True)
     subprocess.run(("git", *IDENTITY, "commit", "--quiet", "--message", "Evaluate"), check=True)
     write(0.75)
-    return tmp_path
 
 
 def write(accuracy: float, mcc: float = 0.5) -> None:
@@ -123,13 +139,14 @@ def test_changed_parameters_and_metrics_are_listed_without_the_differences_betwe
     ]
     assert history.changed_params("HEAD", "main") == "No parameter changed since main."
     (repository / "params.yaml").write_text(f'seed: 1\nwords: "{"*a " * 99}"\n')
-    assert history.changed_params("HEAD", "main").splitlines()[:3] == [
+    listed = history.changed_params("HEAD", "main")
+    assert listed.splitlines()[:3] == [
         "| parameter | main | now |",
         "|---|---|---|",
         "| `seed` | 0 | 1 |",
     ]
-    assert "| `words` | — | `*a *a" in history.changed_params("HEAD", "main")
-    assert len(history.changed_params("HEAD", "main")) < 300
+    assert "| `words` | — | `*a *a" in listed
+    assert len(listed) < 300
 
 
 @pytest.mark.parametrize("name", HOSTILE[:5])

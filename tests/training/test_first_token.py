@@ -49,7 +49,8 @@ def test_the_first_token_learns_the_mean_and_a_probe_of_it_tells_the_classes_apa
     assert (logits.argmax(axis=1) == rows["validation"].labels).mean() > 0.9
 
 
-def test_texts_of_the_same_tokens_are_learned_without_a_division_by_their_variance(rows, saved_model):
+def test_texts_of_the_same_tokens_are_learned_without_a_division_by_their_variance(rows, saved_model, monkeypatch):
+    monkeypatch.setattr(first_token, "STEPS", 10)
     params = Params.model_validate(tiny_params(train={"epochs": 1}))
     same = replace(unlabelled([np.array([5, 1, 6])] * 60, pad_token_id=0), labels=rows["train"].labels)
     model = load_base(saved_model("bert"), labels=labels_of(["bad", "good"]), seed=1)
