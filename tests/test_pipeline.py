@@ -158,8 +158,25 @@ def test_a_run_prints_a_line_at_the_start_and_one_at_the_end_of_each_stage_and_l
     for stage in STAGES:
         told = sum(line.startswith(f"{stage}: ") for line in lines)
         assert told == (1 if stage == "report" else 2), stage  # the report takes seconds: its verdict is its end
-    assert not [line for line in lines if re.search(r"Warning|LOAD REPORT|\{'|it/s|\x1b|\|", line)]
+    assert not noise(lines)
     assert len(lines) < 70, "with the environment and the report's first part a file of `make` has less than 120"
+
+
+def noise(lines: list[str]) -> list[str]:
+    """Those that no stage has to say: warnings, reports and progress bars of libraries."""
+    return [line for line in lines if re.search(r"Warning|LOAD REPORT|\{'|it/s|\x1b|\|", line)]
+
+
+@pytest.mark.parametrize(
+    "stage", [stage if stage == "train" else pytest.param(stage, marks=pytest.mark.long) for stage in STAGES]
+)
+def test_a_stage_in_a_process_of_its_own_prints_no_more_and_writes_the_same_bytes(stage, restored, own_sources):
+    before = {folder: restored.files(folder) for folder in ("data", "models", "metrics")}
+    done = restored.run("dvc", "repro", "--single-item", "--force", "--no-run-cache", stage)
+    lines = [*done.stdout.splitlines(), *done.stderr.splitlines()]
+    assert any(line.startswith(f"{stage}: ") for line in lines)
+    assert not noise(lines)
+    assert {folder: restored.files(folder) for folder in before} == before
 
 
 def test_the_data_metrics_count_every_row(project):

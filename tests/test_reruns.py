@@ -102,12 +102,6 @@ def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commi
     restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
 
 
-def test_train_twice_gives_the_same_bytes(project):
-    before = {folder: project.files(folder) for folder in ("models/adapter", "metrics")}
-    project.dvc("repro", "--single-item", "--force", "--no-run-cache", "train")
-    assert {folder: project.files(folder) for folder in before} == before
-
-
 def test_after_a_failed_training_the_last_good_model_answers_and_a_command_brings_it_back_with_its_metrics(restored):
     before = {folder: restored.files(folder) for folder in ("models", "metrics")}
     answer = restored.call("predict", "Dull.").stdout
