@@ -6,7 +6,7 @@ Every line of its standard input is a request as JSON: the `folder`, the `argume
 files that take what DVC prints (`stdout`, `stderr`). The answer is a line with DVC's exit status.
 
 Forks differ from separate processes: all have one hash seed, the warning filters of what is imported here, and what
-libraries read from the environment when they are imported; and nothing runs that is registered with atexit.
+libraries but torch read from the environment when they are imported; and nothing runs that is registered with atexit.
 """
 
 import gc
@@ -22,6 +22,7 @@ from unittest import mock
 
 import dvc.cli
 import dvc.stage.run
+import torch
 import transformers
 from dvc.stage.exceptions import StageCmdFailedError
 
@@ -67,6 +68,7 @@ def run_command(_: str, command: str, *, cwd: str, env: Mapping[str, str], **__:
 
 def run_stage(module: str, folder: str, environment: Mapping[str, str]) -> None:
     enter(folder, environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv, sys.path[0] = ["-m"], folder
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

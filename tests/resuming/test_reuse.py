@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -343,10 +342,10 @@ def test_of_an_encoding_that_dvc_removed_only_what_is_of_use_is_copied(tmp_path,
         assert (found, copied()) == (None, [])
 
 
-def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(restored):
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(restored, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     every = json.loads((restored.folder / "metrics/data.json").read_text())["rows"]
-    done = restored.run("dvc", "exp", "run", "-S", f"data.limit.test={every['test'] - 3}", "encode", env=environment)
+    done = restored.dvc("exp", "run", "-S", f"data.limit.test={every['test'] - 3}", "encode")
     counts = rows_computed(done.stderr)
     computed, left = counts.pop("test")
     assert counts == {name: (0, every[name]) for name in ("train", "validation")}
