@@ -186,8 +186,8 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     smoothing; None: the model's own loss is used.
 
     On validation rows it is `plain_loss`, so that epochs and runs with other settings can be compared. Smooth L1
-    (Girshick 2015) is half the square of an error below a bound: training settles as with squared errors. The bound is
-    the labels' median absolute deviation, 0 where most are equal, so that the best constant stays close to the median.
+    (Girshick 2015) grows as the square of an error does up to a bound: training settles as with squared errors. The
+    bound is the labels' median absolute deviation, 0 where most are equal: the best constant stays near the median.
 
     Args:
         labels: of the training rows, (rows,); with `balance: weights`, a class is weighted by the inverse of its share.
