@@ -21,7 +21,7 @@ AT_ONCE = 4_000_000
 """How many swaps, permutations times rows, are computed at once: this limits the memory."""
 
 ROUNDING = 1e-12
-"""Differences that differ by less are equal."""
+"""Differences that differ by less than this part of the scores are equal."""
 
 Differences = Callable[[np.ndarray], np.ndarray]
 """From swaps, (permutations, rows), 1 where a row's predictions are swapped, to differences, (permutations,)."""
@@ -34,7 +34,8 @@ def p_value(main: MainScore, *, labels: np.ndarray, one: Any, other: Any) -> flo
         labels: of the rows; one, other: each model's predictions for them.
     """
     differences, rows = after_swaps(main, labels, one, other)
-    least = abs(differences(np.zeros((1, rows), dtype=np.float32))[0]) - ROUNDING
+    rounding = ROUNDING * (abs(main.value(labels, one)) + abs(main.value(labels, other)))
+    least = abs(differences(np.zeros((1, rows), dtype=np.float32))[0]) - rounding
     generator, left, extreme = np.random.default_rng(0), PERMUTATIONS, 0
     while left:
         drawn = min(left, max(1, AT_ONCE // max(1, rows)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from stages.evidence.significance import BOUNDS, of_loss, strongest
+from stages.evidence.significance import BOUNDS, of_strongest
 from stages.problems.main_score import MainScore
 
 
@@ -23,21 +23,22 @@ def over_seeds(
 
     Returns:
         `mean` and `std` (standard deviation over the seeds) of the main score; those of the gain, `gain` and
-        `gain_std`; its interval and p-value, see `gain_over_seeds` and `of_loss`; and `by_seed`, score and gain of each
-        seed.
+        `gain_std`; its interval and p-value, see `gain_over_seeds` and `of_strongest`; and `by_seed`, score and gain of
+        each seed.
     """
     values = np.array([main.value(labels, predictions) for predictions in tuned.values()])
-    rival = strongest(main, labels=labels, rivals=rivals)
-    gains = main.sign * (values - main.value(labels, rival))
     of_rows = np.stack([main.of_each(labels, predictions) for predictions in tuned.values()])
-    tested, gain = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival))), float(gains.mean())
+    tested = {}
+    for name, rival in rivals.items():
+        found = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival)))
+        tested[name] = found | {"gain": float(main.sign * (values.mean() - main.value(labels, rival)))}
+    over_strongest = of_strongest(tested)
+    gains = main.sign * (values - values.mean()) + over_strongest["gain"]
     return {
         "mean": float(values.mean()),
         "std": float(values.std(ddof=1)),
         "gain_std": float(gains.std(ddof=1)),
-        **tested,
-        "gain": gain,
-        "p_value": of_loss(gain, tested["p_value"], rivals=len(rivals)),
+        **over_strongest,
         "by_seed": {
             str(seed): {main.key: float(value), "gain": float(gain)}
             for seed, value, gain in zip(tuned, values, gains, strict=True)

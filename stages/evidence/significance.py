@@ -46,21 +46,22 @@ def strongest(main: MainScore, *, labels: np.ndarray, rivals: dict[str, Any]) ->
 
 
 def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The gain over the rival over which it is least.
+    """The gain over the rival over which it is least, tested against all of them.
 
-    Which rival that is, the same rows decide, and the best of several rivals is better by chance: the p-value of a loss
-    is multiplied by their number (Bonferroni). A gain over the strongest rival needs no such correction.
+    Which rival is the strongest, the same rows decide, and another one may be as strong. A gain is proven over each
+    rival, so its p-value is the highest (an intersection-union test, Berger 1982), and its interval begins where the
+    lowest does. The best of several rivals is better by chance, so the p-value of a loss is multiplied by their number
+    (Bonferroni).
 
     Args:
-        gains: what `gain` returns for each rival, by its name.
+        gains: `gain`, `gain_low`, `gain_high` and `p_value` of each rival, by its name.
     """
     least = min(gains.values(), key=lambda values: values["gain"])
-    return least | {"p_value": of_loss(least["gain"], least["p_value"], rivals=len(gains))}
-
-
-def of_loss(gain: float, p_value: float, *, rivals: int) -> float:
-    """The p-value of a gain over the strongest of some rivals, corrected if it is a loss, see `of_strongest`."""
-    return min(1.0, p_value * rivals) if gain < 0 else p_value
+    if least["gain"] < 0:
+        p_value = min(1.0, least["p_value"] * len(gains))
+    else:
+        p_value = max(values["p_value"] for values in gains.values())
+    return least | {"gain_low": min(values["gain_low"] for values in gains.values()), "p_value": p_value}
 
 
 def mcnemar(difference: np.ndarray) -> float:

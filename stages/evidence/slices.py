@@ -98,7 +98,8 @@ def p_value(main: MainScore, inside: np.ndarray, *, labels: np.ndarray, predicti
         of_rows, of_others = (main.values(labels, predictions, some.astype(float)) for some in (rows, ~rows))
         return np.abs(of_rows - of_others)
 
-    generator, least, extreme = np.random.default_rng(0), differences(inside[None])[0] - ROUNDING, np.zeros(0)
+    least = differences(inside[None])[0] - ROUNDING * abs(main.value(labels, predictions))
+    generator, extreme = np.random.default_rng(0), np.zeros(0)
     while len(extreme) < DRAWS and extreme.sum() < EXTREME:
         drawn = np.array([generator.permutation(inside) for _ in range(AT_ONCE)])
         extreme = np.append(extreme, ~(differences(drawn) < least))  # a draw that does not define the score is extreme

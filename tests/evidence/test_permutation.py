@@ -134,3 +134,12 @@ def test_a_gain_is_tested_as_its_score_is_composed(key, monkeypatch):
     assert values["gain_low"] < values["gain"] < values["gain_high"]
     interval = intervals.interval(main, labels=labels, predictions=tuned)
     assert interval["low"] < main.value(labels, tuned) < interval["high"]
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1e9])
+def test_the_p_value_of_errors_does_not_depend_on_their_unit(unit):
+    labels, (one, other) = np.zeros(12), np.random.default_rng(0).normal((0.0, 0.7), size=(12, 2)).round(1).T
+    main = PROBLEMS["regression"].main_scores["mae"]
+    expected = permutation.p_value(main, labels=labels, one=one, other=other)
+    assert 0.001 < expected < 1
+    assert permutation.p_value(main, labels=labels, one=unit * one, other=unit * other) == expected
