@@ -81,10 +81,10 @@ class Data:
         features = {name: rows.features for name, rows in self.splits.items()}
         features["train"] = features["train"][kept]
         given = {name: rows.labels for name, rows in self.splits.items()} | {"train": labels[kept]}
-        strength, outputs = baseline.linear_probe(
-            problem, self.names, features=features, labels=given, options=self.params.baseline
-        )
-        return strength, float(1 - problem.row_errors(given["test"], outputs["test"]).mean())
+        main_score = problem.main_score(self.params.evaluate.main, given["train"])
+        task = baseline.Task(problem=problem, names=self.names, main_score=main_score, labels=given)
+        probe = baseline.linear_probe(task, features, self.params.baseline)
+        return probe.strength, float(1 - problem.row_errors(given["test"], probe.outputs["test"]).mean())
 
     def audit(self, labels: np.ndarray, strength: float) -> np.ndarray:
         """The positions of the suspect training rows, the most suspect first."""

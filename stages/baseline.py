@@ -16,13 +16,15 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
     zero_shot_calibrated  zero_shot with a threshold and a scale fitted on the validation rows
     linear_probe          a linear model on the features
 
-Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows.
+Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows. Where
+macro-F1 is the main score, the linear models may count every class alike, as the tuned model's training does.
 """
 
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,6 @@ import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
 
@@ -83,25 +84,67 @@ def main() -> None:
     main_score = problem.main_score(params.evaluate.main, labels["train"])
     progress.say(f"baseline: {', '.join(f'{len(split):,} {name}' for name, split in labels.items())} texts")
 
+    task = Task(problem=problem, names=names, main_score=main_score, labels=labels)
     name, constant = problem.constant()
     bag, vectorizers = bag_vectorizers(given["train"], params.baseline)
-    models, features = model_rivals(problem, rows, labels, about, params)
-    strength, probe = linear_probe(problem, names, features=features, labels=labels, options=params.baseline)
+    models, features = model_rivals(task, rows, about, params)
+    probe = linear_probe(task, features, params.baseline)
     outputs = {
-        name: predicted(problem, names, constant.fit(given["train"], labels["train"]), given),
-        bag: bag_outputs(problem, names, vectorizers, texts=given, labels=labels, options=params.baseline),
+        name: task.predicted(constant.fit(given["train"], labels["train"]), given),
+        bag: bag_of(task, given, vectorizers, params.baseline).outputs,
         **models,
-        rivals.LINEAR_PROBE: probe,
+        rivals.LINEAR_PROBE: probe.outputs,
     }
-    predictions = {name: decide(problem, main_score, labels=labels, outputs=rival) for name, rival in outputs.items()}
+    predictions = {name: task.decided(rival, "test") for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
     measured = partial(measure, problem, main_score, labels=labels["test"])
     metrics = {name: measured(predictions=one) for name, one in predictions.items()}
-    metrics[rivals.LINEAR_PROBE]["regularization"] = strength
+    metrics[rivals.LINEAR_PROBE]["regularization"] = probe.strength
     files.write_metrics(paths.BASELINE_METRICS, metrics)
     found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
     progress.say(f"baseline: {main_score.name}: {found}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the rivals have to predict."""
+
+    problem: ScoredProblem
+    names: list[str]
+    """Of all outputs, see `Problem.output_names`."""
+    main_score: MainScore
+    labels: BySplit
+
+    def predicted(self, model: BaseEstimator, inputs: BySplit) -> BySplit:
+        """A fitted model's outputs for the validation rows, by which choices are made, and for the test rows."""
+        return {name: self.problem.fitted(model, inputs[name], self.names) for name in ("validation", "test")}
+
+    def decided(self, outputs: BySplit, split: str) -> Any:
+        """A rival's predictions for the rows of a split, with thresholds chosen on the validation rows."""
+        thresholds = self.problem.thresholds(self.labels["validation"], outputs["validation"], self.main_score)
+        return self.problem.decide(outputs[split], thresholds)
+
+    def validation_loss(self, outputs: BySplit, *, balanced: bool) -> float:
+        """The loss on the validation rows; balanced: the mean over the classes."""
+        labels, values = self.labels["validation"], outputs["validation"]
+        if not balanced:
+            return self.problem.loss(labels, values)
+        classes = [labels == label for label in np.unique(labels)]
+        return float(np.mean([self.problem.loss(labels[rows], values[rows]) for rows in classes]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """A fitted linear model."""
+
+    balanced: bool
+    """Whether every class counts alike, in the model's loss and in `loss`."""
+    strength: float
+    """Inverse regularization strength."""
+    loss: float
+    """On the validation rows."""
+    outputs: BySplit
 
 
 def read_texts(split: str, rows: store.Rows) -> np.ndarray:
@@ -145,27 +188,18 @@ def in_words(given: Sequence[str]) -> tuple[float, float]:
     return float(whole), float(known)
 
 
-def bag_outputs(
-    problem: ScoredProblem,
-    names: list[str],
-    vectorizers: list[dict],
-    *,
-    texts: BySplit,
-    labels: BySplit,
-    options: Baseline,
-) -> BySplit:
-    """Outputs of TF-IDF, with the best of the settings in `vectorizers`, and a linear model."""
-    candidates = (
-        make_pipeline(TfidfVectorizer(**settings, max_features=MOST_STRINGS, sublinear_tf=True), model)
-        for settings in vectorizers
-        for strength in options.regularization
-        for model in problem.candidates(strength)
-    )
-    return predicted(problem, names, best(problem, names, candidates, inputs=texts, labels=labels), texts)
+def bag_of(task: Task, given: BySplit, vectorizers: list[dict[str, Any]], options: Baseline) -> Linear:
+    """The best linear model on TF-IDF with any of the settings in `vectorizers`."""
+    found = []
+    for settings in vectorizers:
+        vectorizer = TfidfVectorizer(**settings, max_features=MOST_STRINGS, sublinear_tf=True).fit(given["train"])
+        weights = {name: vectorizer.transform(split) for name, split in given.items()}
+        found += linear_models(task, weights, options.regularization)
+    return best(task, found)
 
 
 def model_rivals(
-    problem: ScoredProblem, rows: dict[str, store.Rows], labels: BySplit, about: store.About, params: Params
+    task: Task, rows: dict[str, store.Rows], about: store.About, params: Params
 ) -> tuple[dict[str, BySplit], BySplit]:
     """Outputs of the rivals that are the frozen model, and each split's features for the linear probe; zero-shot needs
     a language-model head.
@@ -181,13 +215,13 @@ def model_rivals(
         # one layer more than is read: transformers returns the last layer's output only after the final norm
         _, _, (train_features,) = read_model(trained, about, params, layers=min(used + 1, every), after=(used,))
 
-    found = {rivals.UNTRAINED: {name: problem.outputs(values) for name, values in logits.items()}}
+    found = {rivals.UNTRAINED: {name: task.problem.outputs(values) for name, values in logits.items()}}
     if label_words.has_label_word_head(model):
         words = label_words.label_word_head(model, paths.BASE_MODEL, params.encode.label_words)
         head = inference.array(words)
         zero_shot = {name: pooled @ head.T for name, pooled in final.items()}
-        found[rivals.ZERO_SHOT] = {name: problem.outputs(values) for name, values in zero_shot.items()}
-        found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(problem, about.class_names, logits=zero_shot, labels=labels)
+        found[rivals.ZERO_SHOT] = {name: task.problem.outputs(values) for name, values in zero_shot.items()}
+        found[rivals.ZERO_SHOT_CALIBRATED] = calibrated(task, zero_shot).outputs
     return found, train_features | features
 
 
@@ -227,56 +261,56 @@ def frozen_model(folder: Path, *, labels: dict, seed: int, depth: int, matmul_pr
     return model
 
 
-def calibrated(problem: ScoredProblem, names: list[str], *, logits: BySplit, labels: BySplit) -> BySplit:
-    """Outputs of logistic regression on the validation logits.
+def calibrated(task: Task, logits: BySplit) -> Linear:
+    """Logistic regression on the logits, fitted on the validation rows.
 
     For two classes this fits a threshold and a scale (Platt 1999); for more classes, or for several labels, a matrix
     (Guo et al. 2017, section 4.2).
     """
-    model = make_pipeline(StandardScaler(with_mean=False), problem.linear(1.0))
     centred = {name: values - values.mean(axis=1, keepdims=True) for name, values in logits.items()}
-    return predicted(problem, names, model.fit(centred["validation"], labels["validation"]), centred)
+    scaler = StandardScaler(with_mean=False).fit(centred["validation"])
+    scaled = {name: scaler.transform(values) for name, values in centred.items()}
+    return best(task, linear_models(task, scaled, [1.0], fitted_on="validation"))
 
 
-def linear_probe(
-    problem: ScoredProblem, names: list[str], *, features: BySplit, labels: BySplit, options: Baseline
-) -> tuple[float, BySplit]:
-    """The chosen strength and the outputs of a linear model on standardised features (Alain & Bengio 2016)."""
-    strengths = {
-        make_pipeline(StandardScaler(), model): strength
-        for strength in options.regularization
-        for model in problem.candidates(strength)
-    }
-    model = best(problem, names, strengths, inputs=features, labels=labels)
-    return strengths[model], predicted(problem, names, model, features)
+def linear_probe(task: Task, features: BySplit, options: Baseline) -> Linear:
+    """The best linear model on standardised features (Alain & Bengio 2016)."""
+    scaler = StandardScaler().fit(features["train"])
+    scaled = {name: scaler.transform(values) for name, values in features.items()}
+    return best(task, linear_models(task, scaled, options.regularization))
 
 
-def best(
-    problem: ScoredProblem,
-    names: list[str],
-    candidates: Iterable[BaseEstimator],
-    *,
-    inputs: BySplit,
-    labels: BySplit,
-) -> BaseEstimator:
-    """The candidate, fitted on the training rows, with the lowest loss on the validation rows."""
-
-    def loss(model: BaseEstimator) -> float:
-        return problem.loss(labels["validation"], problem.fitted(model, inputs["validation"], names))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # such a candidate is judged as it is
-        return min((candidate.fit(inputs["train"], labels["train"]) for candidate in candidates), key=loss)
-
-
-def predicted(problem: ScoredProblem, names: list[str], model: BaseEstimator, inputs: BySplit) -> BySplit:
-    """A fitted model's outputs for the validation rows, on which `decide` chooses thresholds, and for the test rows."""
-    return {name: problem.fitted(model, inputs[name], names) for name in ("validation", "test")}
+def linear_models(
+    task: Task, inputs: BySplit, strengths: Iterable[float], *, fitted_on: str = "train"
+) -> Iterator[Linear]:
+    """The linear models of each strength, fitted on the rows of a split; balanced ones, too, where every class counts
+    alike in the main score."""
+    for balanced in (False, True) if task.problem.counts_classes_alike(task.main_score) else (False,):
+        for strength in strengths:
+            for model in task.problem.candidates(strength):
+                if balanced:
+                    model.set_params(class_weight="balanced")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)  # such a model is judged as it is
+                    model.fit(inputs[fitted_on], task.labels[fitted_on])
+                outputs = task.predicted(model, inputs)
+                loss = task.validation_loss(outputs, balanced=balanced)
+                yield Linear(balanced=balanced, strength=strength, loss=loss, outputs=outputs)
 
 
-def decide(problem: ScoredProblem, main: MainScore, *, labels: BySplit, outputs: BySplit) -> Any:
-    """A rival's predictions for the test rows, with thresholds chosen on the validation rows."""
-    return problem.decide(outputs["test"], problem.thresholds(labels["validation"], outputs["validation"], main))
+def best(task: Task, models: Iterable[Linear]) -> Linear:
+    """The model with the lowest loss on the validation rows; of the best balanced one and the best of the others, whose
+    losses are not alike, that with the better main score there."""
+    lowest: dict[bool, Linear] = {}
+    for model in models:
+        if model.balanced not in lowest or model.loss < lowest[model.balanced].loss:
+            lowest[model.balanced] = model
+
+    def score(model: Linear) -> float:
+        value = task.main_score.value(task.labels["validation"], task.decided(model.outputs, "validation"))
+        return task.main_score.sign * value
+
+    return max(lowest.values(), key=score)
 
 
 def save_features(rows: dict[str, store.Rows], features: BySplit, folder: Path) -> None:

@@ -67,6 +67,11 @@ def test_words_are_counted_where_there_are_some_and_characters_elsewhere_which_i
     assert len(vectorizers) == 2
 
 
+def task(labels):
+    main_score = SINGLE.main_scores["accuracy"]
+    return baseline.Task(problem=SINGLE, names=["bad", "good"], main_score=main_score, labels=labels)
+
+
 @pytest.mark.parametrize("name", ["Chinese", "Thai", "Hindi", "emoji", "punctuation", "letters"])
 def test_the_bag_of_characters_learns_what_is_there_to_learn(name):
     given = np.array(TEXTS[name][0])
@@ -75,7 +80,7 @@ def test_the_bag_of_characters_learns_what_is_there_to_learn(name):
         for rows in (given, np.arange(len(given)) % 2)
     )
     _, vectorizers = baseline.bag_vectorizers(texts["train"], OPTIONS)
-    outputs = baseline.bag_outputs(SINGLE, ["bad", "good"], vectorizers, texts=texts, labels=labels, options=OPTIONS)
+    outputs = baseline.bag_of(task(labels), texts, vectorizers, OPTIONS).outputs
     assert (outputs["test"].argmax(axis=1) == labels["test"]).mean() > 0.9
 
 
@@ -83,12 +88,12 @@ def test_the_bag_of_characters_learns_what_is_there_to_learn(name):
 def test_a_bag_has_no_more_strings_than_may_be(analyzer, monkeypatch):
     texts = {name: [f"good film {row} {'x' * row}" for row in range(12)] for name in ("train", "validation", "test")}
     labels = dict.fromkeys(texts, np.arange(12) % 2)
-    chosen, best = [], baseline.best
-    monkeypatch.setattr(baseline, "best", lambda *given, **named: chosen.append(best(*given, **named)) or chosen[-1])
+    read, linear_models = [], baseline.linear_models
+    monkeypatch.setattr(baseline, "linear_models", lambda *given: read.append(given[1]) or linear_models(*given))
     monkeypatch.setattr(baseline, "MOST_STRINGS", 5)
     settings = [{"analyzer": analyzer, "ngram_range": (1, 2)}]
-    baseline.bag_outputs(SINGLE, ["bad", "good"], settings, texts=texts, labels=labels, options=OPTIONS)
-    assert len(chosen[0][0].vocabulary_) == 5
+    baseline.bag_of(task(labels), texts, settings, OPTIONS)
+    assert {split: weights.shape[1] for split, weights in read[0].items()} == dict.fromkeys(texts, 5)
 
 
 def test_words_are_those_that_are_whole_and_known_those_of_another_text():

@@ -317,7 +317,9 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
         np.testing.assert_allclose(np.stack(saved["features"]), features[name], rtol=0, atol=1e-4)
     options = Params.load(project.folder / "params.yaml").baseline
     problem = SCORED["single_label"]
-    _, expected = baseline.linear_probe(problem, about.class_names, features=features, labels=labels, options=options)
+    main_score = problem.main_scores["accuracy"]
+    task = baseline.Task(problem=problem, names=about.class_names, main_score=main_score, labels=labels)
+    expected = baseline.linear_probe(task, features, options).outputs
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["linear_probe"]
     np.testing.assert_allclose(np.stack(recorded), expected["test"], atol=1e-3)
 

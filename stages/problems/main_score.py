@@ -17,17 +17,21 @@ AUTO = "auto"
 LOSS = "loss"
 """The value of `train.select_by`, and the key in metrics/train.json, of the loss on the validation rows."""
 
+BALANCED_LOG_LOSS = "balanced_log_loss"
+"""The key there of the calibrated log loss averaged over the classes."""
+
+LOSSES = (BALANCED_LOG_LOSS, "log_loss", LOSS)
+"""The keys there of the losses: calibrated and with all classes counting alike, calibrated, and as it is."""
+
 
 def selected_by(choice: str, main: str, scores: Mapping[str, Any]) -> str:
     """The key of the score on the validation rows by which weights, seeds and trials are compared.
 
     Args:
-        choice: `train.select_by`; main: the key of the main score; scores: by their keys; of a loss the calibrated one
-            counts, `log_loss`, if there is one.
+        choice: `train.select_by`; main: the key of the main score; scores: by their keys; of the losses the first of
+            `LOSSES` counts that there is.
     """
-    if choice != LOSS:
-        return main
-    return "log_loss" if "log_loss" in scores else LOSS
+    return main if choice != LOSS else next(key for key in LOSSES if key in scores)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,11 @@ class Problem(ABC):
         """The key of the score that `evaluate.main: auto` chooses for these training rows."""
         return next(iter(self.main_scores))
 
+    def counts_classes_alike(self, main: MainScore) -> bool:
+        """Whether, by the main score, a class counts as much as any other, however few rows it has; then losses and
+        models may count them so, too."""
+        return False
+
     def why_main(self, counts: dict[str, float]) -> str:
         """Why `evaluate.main: auto` chooses that score, in a sentence; empty where it has no choice.
 

@@ -9,7 +9,17 @@ import pandas as pd
 from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
 from stages.common.texts import rarest
-from stages.problems.main_score import MainScore, OfCounts, RocAuc, RowMean, log_loss, mcc, mean_f1_of_present, surprise
+from stages.problems.main_score import (
+    BALANCED_LOG_LOSS,
+    MainScore,
+    OfCounts,
+    RocAuc,
+    RowMean,
+    log_loss,
+    mcc,
+    mean_f1_of_present,
+    surprise,
+)
 from stages.problems.problem import Problem, label_text
 
 if TYPE_CHECKING:
@@ -104,6 +114,10 @@ class SingleLabel(Problem):
         rows = np.unique(labels, return_counts=True)[1]
         return "f1_macro" if rows.max() >= UNBALANCED * rows.min() else "accuracy"
 
+    def counts_classes_alike(self, main: MainScore) -> bool:
+        """For macro-F1."""
+        return main.key == "f1_macro"
+
     def why_main(self, counts: dict[str, float]) -> str:
         return (
             f"The most frequent class has {max(counts.values()):,} training rows, the rarest {min(counts.values()):,}; "
@@ -117,13 +131,18 @@ class SingleLabel(Problem):
         return softmax(logits.astype(np.float64), axis=1)
 
     def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore) -> dict[str, float]:
-        """The main score, the temperature that calibrates the probabilities, and with it applied the log loss."""
+        """The main score, the temperature that calibrates the probabilities, and with it applied the log loss; for
+        macro-F1 also its mean over the classes, as a training that weighs them alike raises the other."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
         predictions = self.outputs(logits.astype(np.float64) / temperature)
         log_loss = float(calibration.class_loss(logits / temperature, labels))
-        return {"temperature": temperature, "log_loss": log_loss, main.key: main.value(labels, predictions)}
+        found = {"temperature": temperature, "log_loss": log_loss, main.key: main.value(labels, predictions)}
+        if self.counts_classes_alike(main):
+            losses = log_losses(labels, predictions)
+            found[BALANCED_LOG_LOSS] = float(np.mean([losses[labels == label].mean() for label in np.unique(labels)]))
+        return found
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
         """The name of each row's class."""

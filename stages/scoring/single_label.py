@@ -88,8 +88,9 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
 
     def fitted(self, model: BaseEstimator, inputs: np.ndarray, names: list[str]) -> np.ndarray:
         """The model's class probabilities, 0 for a class without rows among those it was fitted on."""
-        outputs = np.zeros((len(inputs), len(names)))
-        outputs[:, model.classes_] = model.predict_proba(inputs)
+        of_fitted = model.predict_proba(inputs)
+        outputs = np.zeros((len(of_fitted), len(names)))
+        outputs[:, model.classes_] = of_fitted
         return outputs
 
     def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:

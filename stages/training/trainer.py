@@ -25,7 +25,7 @@ from stages.classifier.weights import put
 from stages.common import files, progress
 from stages.common.errors import PipelineError
 from stages.compute import ranks, shards
-from stages.problems.main_score import MainScore
+from stages.problems.main_score import LOSSES, MainScore
 from stages.problems.problem import Problem
 from stages.problems.regression import Regression
 from stages.resuming.checkpoints import Checkpoints
@@ -155,7 +155,7 @@ def kept_scores(found: dict[str, Any], main: MainScore, class_names: list[str]) 
 
 def validation_entries(found: dict[str, Any], main: MainScore) -> dict[str, float]:
     """The scores on the validation rows that metrics/train.json holds."""
-    return {name: found[name] for name in dict.fromkeys((main.key, "loss", "log_loss")) if name in found}
+    return {name: found[name] for name in dict.fromkeys((main.key, *LOSSES)) if name in found}
 
 
 def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 from sklearn import metrics
+from sklearn.utils.class_weight import compute_sample_weight
 
 from stages.problems.kinds import PROBLEMS
 
@@ -141,6 +142,9 @@ def test_the_validation_rows_are_scored_by_the_main_score(key):
     generator = np.random.default_rng(0)
     labels, logits = generator.integers(3, size=30), generator.normal(size=(30, 3)).astype(np.float32)
     found = SINGLE.validate(logits, labels, unit=1.0, main=SINGLE.main_scores[key])
-    assert set(found) == {key, "temperature", "log_loss"}
+    assert set(found) == {key, "temperature", "log_loss"} | ({"balanced_log_loss"} if key == "f1_macro" else set())
     probabilities = softmax(logits.astype(float) / found["temperature"], axis=1)
+    if key == "f1_macro":
+        alike = metrics.log_loss(labels, probabilities, sample_weight=compute_sample_weight("balanced", labels))
+        assert found["balanced_log_loss"] == pytest.approx(alike)
     assert found[key] == pytest.approx(OF_CLASSES[key](labels, probabilities))
