@@ -339,6 +339,19 @@ def test_rare_combinations_stop_nothing_and_are_spread_over_the_splits():
     assert share == pytest.approx(dict.fromkeys(paths.SPLITS, 0.5), abs=0.03)
 
 
+@pytest.mark.parametrize("limit", [None, 60, 12])
+def test_a_label_of_one_row_is_learnt_from_it_whatever_the_seed_and_the_limit(limit):
+    rare = [f"rare {number}" for number in range(9)]
+    rows = table([*([name] for name in rare[:5]), rare[5:], *[["common"], ["common", "other"], []] * 60])
+    for seed in range(8):
+        given = options(seed=seed, limit={"train": limit, "validation": None, "test": None})
+        cut = splits.split({"train": rows}, given)
+        assert sorted(itertools.chain(*(split["text"] for split in cut.values()))) == sorted(rows["text"])
+        kept = splits.limit(cut, given, Counter())
+        assert {*MULTI.names(kept["train"]["label"])} == {*rare, "common", "other"}
+        assert len(kept["train"]) == (limit or len(cut["train"]))
+
+
 @pytest.mark.parametrize(
     ("combinations", "changes", "message"),
     [
@@ -347,7 +360,7 @@ def test_rare_combinations_stop_nothing_and_are_spread_over_the_splits():
         (
             [["a"], ["b"], []] * 9,
             {"label": ["a", "b", "never"]},
-            "split 'train': expected rows of every label, found none of never among 19; raise data.limit.train or",
+            "split 'train': expected rows of every label, found none of never among 19; raise data.split, or take them",
         ),
         (
             [["a"], ["b"], []] * 9,

@@ -232,7 +232,7 @@ def test_every_split_holds_the_whole_range_of_the_numbers():
         (
             [1.0, 2.0],
             {},
-            "split 'test': expected rows, found none; raise data.limit.test or data.split, or add rows",
+            "split 'test': expected rows, found none; raise data.split, or add rows",
         ),
         ([1.0, 2.0] * 9, {"limit": {"train": 1, "validation": 1, "test": 1}}, "expected numbers that differ, found "),
     ],

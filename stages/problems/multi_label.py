@@ -120,7 +120,10 @@ class MultiLabel(Problem):
         return json.dumps(sorted(names))
 
     def names(self, labels: pd.Series) -> list[str]:
-        return sorted({name for combination in labels.unique() for name in json.loads(combination)})
+        return sorted({name for combination in labels.unique() for name in self.names_in(combination)})
+
+    def names_in(self, label: str) -> list[str]:
+        return json.loads(label)
 
     def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
         names = self.names(labels)

@@ -66,6 +66,10 @@ class Problem(ABC):
     def names(self, labels: pd.Series) -> list[str]:
         """The names of the classes or labels that occur, sorted."""
 
+    def names_in(self, label: Any) -> list[str]:
+        """The names of the classes or labels that one row's label stands for."""
+        return [label]
+
     @abstractmethod
     def check_enough_rows(self, labels: pd.Series, splits: int, remedy: str) -> None:
         """Check that there are enough rows and names for `splits` splits.

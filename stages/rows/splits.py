@@ -4,7 +4,7 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,28 @@ def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame
 
 
 def with_every_class(cut: dict[str, pd.DataFrame], problem: Problem) -> dict[str, pd.DataFrame]:
-    """The splits cut from one table, each with a row of every class: a split without one gets the last row of the split
-    that has most of them."""
-    needed = [name for name in cut if name in problem.needed_in] if not problem.several_answers else []
-    for label in problem.names(pd.concat([rows["label"] for rows in cut.values()])):
-        for name in needed:
-            if not (cut[name]["label"] == label).any():
-                donor = max(cut, key=lambda other: (cut[other]["label"] == label).sum())
-                row = cut[donor][cut[donor]["label"] == label].tail(1)
+    """The splits cut from one table, each with a row of every class or label that it needs: a split without one gets
+    the last row of the split that has most of them."""
+    every = problem.names(pd.concat([rows["label"] for rows in cut.values()]))
+    for name in problem.needed_in:
+        for label in without(cut[name], every, problem) if name in cut else ():
+            having = {other: rows[has(rows, label, problem)] for other, rows in cut.items()}
+            if having[name].empty:
+                donor = max(having, key=lambda other: len(having[other]))
+                row = having[donor].tail(1)
                 cut |= {donor: cut[donor].drop(row.index), name: pd.concat([cut[name], row])}
     return cut
+
+
+def without(rows: pd.DataFrame, names: Iterable[str], problem: Problem) -> list[str]:
+    """The classes or labels that no row has."""
+    found = {*problem.names(rows["label"])}
+    return [name for name in names if name not in found]
+
+
+def has(rows: pd.DataFrame, name: str, problem: Problem) -> pd.Series:
+    """Which rows have a class or label."""
+    return rows["label"].map(lambda label: name in problem.names_in(label)).astype(bool)
 
 
 def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
@@ -123,7 +135,10 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
             have the same label.
     """
     problem, limits = PROBLEMS[data.problem], data.limit.model_dump()
-    kept = {name: first_rows(rows, limits.get(name), problem) for name, rows in splits.items()}
+    kept = {
+        name: first_rows(rows, limits.get(name), problem, every=name in problem.needed_in)
+        for name, rows in splits.items()
+    }
     ready = {*data.file} - {"train"} if isinstance(data.file, dict) else set()
     names = {*problem.names(pd.concat([rows["label"] for rows in splits.values()])), *label_columns(data)}
     for name, rows in kept.items():
@@ -138,10 +153,16 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
                 f"expected rows of every {problem.noun}, found none of {', '.join(sorted(missing))} among {len(rows)}"
             )
             near = dropped["near_duplicate_across_splits"]
-            alike = f"data.near_duplicate, by which {near:,} rows were too like one in another split, " if near else ""
+            remedies = {
+                f"raise data.near_duplicate, by which {near:,} rows were too like one in another split": near,
+                f"raise data.limit.{name}": len(rows) < len(splits[name]),
+                "raise data.split": name not in ready,
+                "take them out of data.label": missing & {*label_columns(data)},
+                "add rows": True,
+            }
             raise PipelineError(
-                f"split {name!r}: {which if missing else 'expected rows, found none'}; raise {alike}"
-                f"{f'data.limit.{name} or ' if name in limits else ''}data.split, or add rows"
+                f"split {name!r}: {which if missing else 'expected rows, found none'}; "
+                f"{', or '.join(remedy for remedy, helps in remedies.items() if helps)}"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")
     if "test" in kept and kept["test"]["label"].nunique() == 1:
@@ -152,17 +173,23 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
     return kept
 
 
-def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem) -> pd.DataFrame:
-    """The first `most` rows; a class without one among them gets the place of the most frequent class's last."""
+def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem, *, every: bool) -> pd.DataFrame:
+    """The first `most` rows. Every: a class or label that only others have gets the place of the last row of the most
+    frequent class, or of labels that are all frequent."""
     kept, rest = rows[:most], rows[most:] if most is not None else rows[:0]
-    if problem.several_answers or problem.numeric:
-        return kept
-    for _, row in rest[~rest["label"].isin(kept["label"].unique())].groupby("label", sort=True).head(1).iterrows():
-        counts = kept["label"].value_counts()
-        if counts.max() > 1:
-            last = kept.index[kept["label"] == counts.idxmax()][-1]
-            kept = pd.concat([kept.drop(last), row.to_frame().T.astype(kept.dtypes)])
+    for name in without(kept, problem.names(rest["label"]), problem) if every and len(rest) else ():
+        frequency = of_rarest_label(kept, problem)
+        if frequency.max() > 1 and not has(kept, name, problem).any():
+            last = kept.index[frequency == frequency.max()][-1]
+            kept = pd.concat([kept.drop(last), rest[has(rest, name, problem)].head(1)])
     return kept
+
+
+def of_rarest_label(rows: pd.DataFrame, problem: Problem) -> pd.Series:
+    """How many of the rows have each row's rarest class or label; all of them for a row without a label."""
+    parts = rows["label"].map(problem.names_in)
+    counts = Counter(name for names in parts for name in names)
+    return parts.map(lambda names: min((counts[name] for name in names), default=len(rows)))
 
 
 def class_names(splits: dict[str, pd.DataFrame], data: Data) -> list[str]:
