@@ -98,7 +98,7 @@ def prepare(
     if data.classes:
         tables |= {split: cleaning.classify(tables.pop(split), data.classes, dropped) for split in places}
     cleaned = {
-        split: cleaning.clean_rows(tables.pop(split), dropped, place=place, spread=spread)
+        split: cleaning.clean_rows(tables.pop(split), PROBLEMS[data.problem], dropped, place=place, spread=spread)
         for split, place in places.items()
     }
     if len(cleaned) > 1:

@@ -326,7 +326,7 @@ def test_repetitions_and_contradictions_are_found_whatever_the_order_of_the_labe
     dropped = Counter()
     given = table([["a"], ["a"], ["a", "b"], ["b"]])
     given["text"] = ["same", "SAME", "odd", "odd"]
-    assert cleaning.clean_rows(given, dropped)["text"].tolist() == ["same"]
+    assert cleaning.clean_rows(given, MULTI, dropped)["text"].tolist() == ["same"]
     assert dropped == {"blank": 0, "conflicting_labels": 2, "duplicate": 1}
     assert MULTI.read(["b", "a", "b"], "tags") == MULTI.read({"a": "1", "b": True, "c": 0}, ["a", "b", "c"])
 

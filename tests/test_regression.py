@@ -18,7 +18,7 @@ from stages.common import paths
 from stages.common.errors import ParamsError, PipelineError
 from stages.params import Params
 from stages.problems.kinds import PROBLEMS
-from stages.rows import cleaning, reading, splits
+from stages.rows import reading, splits
 from stages.scoring.kinds import SCORED
 
 REGRESSION = PROBLEMS["regression"]
@@ -204,14 +204,6 @@ def test_a_label_that_is_no_number_is_one_clear_line(tmp_path, value, message):
 def test_numbers_are_read_as_text_and_as_numbers(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "x", "stars": " 1e1 "}\n{"text": "y", "stars": -0.5}')
     assert reading.read(tmp_path / "rows.jsonl", options(), Counter())["label"].tolist() == [10.0, -0.5]
-
-
-def test_a_text_with_two_numbers_is_a_contradiction():
-    dropped = Counter()
-    given = table([1.0, 1.0, 2.0, 3.0])
-    given["text"] = ["same", "same", "odd", "odd"]
-    assert cleaning.clean_rows(given, dropped)["text"].tolist() == ["same"]
-    assert (dropped["conflicting_labels"], dropped["duplicate"]) == (2, 1)
 
 
 def test_every_split_holds_the_whole_range_of_the_numbers():

@@ -49,6 +49,8 @@ class Problem(ABC):
     """The splits in which every class or label must have rows."""
     several_answers: ClassVar[bool] = False
     """Whether a text can have several labels, each decided independently."""
+    settling: ClassVar[str] = "keep the one that most of their rows have"
+    """What becomes of texts with several labels, see `settled`."""
     numeric: ClassVar[bool] = False
     """Whether answers are numbers; then scores are not shares, and the head starts from a ridge regression."""
     without: ClassVar[dict[str, Any]] = {}
@@ -61,6 +63,16 @@ class Problem(ABC):
         Raises:
             ValueError: the value is no valid label; the message says what was expected and found.
         """
+
+    def settled(self, labels: pd.Series, same_text: pd.Series) -> pd.Series:
+        """Each row's label once the rows of a text, which several people may have labelled, agree: that of more than
+        half of them, and missing in the others.
+
+        Args:
+            same_text: what rows of the same text have in common, (rows,).
+        """
+        votes = labels.groupby([same_text, labels]).transform("size")
+        return labels.where(2 * votes > labels.groupby(same_text).transform("size"))
 
     @abstractmethod
     def names(self, labels: pd.Series) -> list[str]:

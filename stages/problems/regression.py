@@ -37,6 +37,7 @@ class Regression(Problem):
     main_scores: ClassVar[dict[str, MainScore]] = {
         "mae": RowMean(key="mae", name="MAE", sign=-1, share=False, of_rows=absolute_errors)
     }
+    settling = "get the median"
     transformers_type = "regression"
     numeric = True
     without: ClassVar[dict[str, Any]] = {
@@ -60,6 +61,10 @@ class Regression(Problem):
         if not abs(number) < LARGEST:
             raise ValueError(f"expected a finite number in column {column!r}, found {value!r}")
         return number
+
+    def settled(self, labels: pd.Series, same_text: pd.Series) -> pd.Series:
+        """The median of each text's numbers."""
+        return labels.groupby(same_text).transform("median")
 
     def names(self, labels: pd.Series) -> list[str]:
         """Empty: numbers have no names."""

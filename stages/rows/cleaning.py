@@ -15,7 +15,7 @@ import pandas as pd
 
 from stages.common import progress, texts
 from stages.common.errors import PipelineError
-from stages.problems.problem import label_text
+from stages.problems.problem import Problem, label_text
 from stages.rows.columns import in_one_piece
 from stages.rows.params import Bound
 
@@ -75,10 +75,15 @@ def check_values(classes: dict[str, str | float], labels: pd.Series, names: pd.S
 
 
 def clean_rows(
-    rows: pd.DataFrame, dropped: Counter, *, place: str = "", spread: Callable[..., Iterator[Any]] = map
+    rows: pd.DataFrame,
+    problem: Problem,
+    dropped: Counter,
+    *,
+    place: str = "",
+    spread: Callable[..., Iterator[Any]] = map,
 ) -> pd.DataFrame:
-    """Clean the texts; drop blank texts, duplicates (ignoring case), and all rows of a text whose labels disagree,
-    whose numbers are printed.
+    """Clean the texts; drop blank texts and duplicates (ignoring case). Where labels of a text disagree, its rows are
+    printed, and `Problem.settled` says which label it keeps, if any.
 
     Args:
         place: what the rows are of, for this line: " of train".
@@ -94,14 +99,28 @@ def clean_rows(
 
     alike = with_shared_text(rows)
     same_text = texts_ignoring_case(alike)
-    conflicting = several_labels(alike, same_text)
-    dropped["conflicting_labels"] += int(conflicting.sum())
-    if conflicting.any():
-        named = "row " + alike["row"].astype(str)
-        progress.say(f"warning: texts{place} with more than one label are left out, {contradictions(alike, named)}")
-    repeated = same_text.duplicated() & ~conflicting
+    labels = problem.settled(alike["label"], same_text)
+    warn_of_several_labels(alike, labels.notna().groupby(same_text).transform("any"), problem, place)
+    dropped["conflicting_labels"] += int(labels.isna().sum())
+    labels = labels.dropna()
+    repeated = same_text[labels.index].duplicated()
     dropped["duplicate"] += int(repeated.sum())
-    return rows[~rows.index.isin(alike.index[conflicting | repeated])]
+    kept = labels[~repeated]
+    rows = rows.drop(index=alike.index.difference(kept.index))
+    return rows.assign(label=kept.combine_first(rows["label"])) if len(kept) else rows
+
+
+def warn_of_several_labels(rows: pd.DataFrame, settled: pd.Series, problem: Problem, place: str) -> None:
+    """Print the numbers of the rows whose text has another label elsewhere.
+
+    Args:
+        settled: whether each row's text keeps a label, (rows,) bool; place: see `clean_rows`.
+    """
+    several = several_labels(rows, texts_ignoring_case(rows))
+    for some, done in ((rows[several & settled], problem.settling), (rows[several & ~settled], "are left out")):
+        if len(some):
+            named = "row " + some["row"].astype(str)
+            progress.say(f"warning: texts{place} with more than one label {done}, {contradictions(some, named)}")
 
 
 def warn_of_contradictions_between(tables: dict[str, pd.DataFrame]) -> None:

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 
 from stages.common.errors import PipelineError
+from stages.problems.kinds import PROBLEMS
 from stages.rows import cleaning
+
+SINGLE = PROBLEMS["single_label"]
 
 
 def table(texts, labels):
@@ -31,7 +34,7 @@ def test_a_label_that_is_no_finite_number_is_refused_where_others_are_in_interva
 def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
     dropped = Counter()
     kept = cleaning.clean_rows(
-        table(["  a\n film ", "A FILM", " \t", "odd", "odd", "fine"], ["x", "x", "x", "x", "y", "y"]), dropped
+        table(["  a\n film ", "A FILM", " \t", "odd", "odd", "fine"], ["x", "x", "x", "x", "y", "y"]), SINGLE, dropped
     )
     assert kept["text"].tolist() == ["a film", "fine"]
     assert dropped == {"blank": 1, "conflicting_labels": 2, "duplicate": 1}
@@ -40,20 +43,43 @@ def test_cleaning_drops_blanks_duplicates_and_contradictions_by_reason():
 @pytest.mark.parametrize(
     ("column", "labels", "named"),
     [
-        ("text", ["x", "y", "x", "y"], "row 1 (x) and row 3 (x) and row 4 (y)"),
-        ("text_pair", ["x", "x", "x", "y"], "row 1 (x) and row 3 (x) and row 4 (y)"),
-        ("text", [1.0, 2.0, 1.0, 1.5], "row 1 (1.0) and row 3 (1.0) and row 4 (1.5)"),
-        ("text", ['["a"]', "[]", '["a"]', '["a", "b"]'], 'row 1 (["a"]) and row 3 (["a"]) and row 4 (["a", "b"])'),
+        ("text", ["x", "y", "z", "y"], "row 1 (x) and row 3 (z) and row 4 (y)"),
+        ("text_pair", ["x", "x", "z", "y"], "row 1 (x) and row 3 (z) and row 4 (y)"),
+        ("text", ['["a"]', "[]", '["b"]', '["a", "b"]'], 'row 1 (["a"]) and row 3 (["b"]) and row 4 (["a", "b"])'),
     ],
 )
 def test_contradictory_labels_are_told_with_the_numbers_of_their_rows(column, labels, named, capsys):
     rows = table(["same", "other", " SAME", "Same"], labels)
     rows = rows if column == "text" else rows.assign(text="one", text_pair=rows["text"])
     dropped = Counter()
-    assert cleaning.clean_rows(rows, dropped, place=" of train")["row"].tolist() == [2]
+    assert cleaning.clean_rows(rows, SINGLE, dropped, place=" of train")["row"].tolist() == [2]
     assert dropped["conflicting_labels"] == 3
     assert capsys.readouterr().err == (
         f"warning: texts of train with more than one label are left out, 1 in all; correct them: {named}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "kept", "counts", "told"),
+    [
+        ("single_label", ["x", "y", "x", "y"], (1, "x"), (1, 1), "keep the one that most of their rows have"),
+        ("single_label", ["z", "y", "x", "x"], (3, "x"), (1, 1), "keep the one that most of their rows have"),
+        ("multi_label", ['["a"]', "[]", '["a"]', "[]"], (1, '["a"]'), (1, 1), "keep the one that most of their rows"),
+        ("regression", [1.0, 2.0, 4.0, 1.5], (1, 1.5), (0, 2), "get the median"),
+    ],
+)
+def test_a_text_with_several_labels_keeps_what_its_rows_agree_on(problem, labels, kept, counts, told, capsys):
+    dropped = Counter()
+    rows = table(["same", "other", " SAME", "Same"], labels)
+    found = cleaning.clean_rows(rows, PROBLEMS[problem], dropped)
+    assert sorted(zip(found["row"], found["label"], strict=True)) == sorted([kept, (2, labels[1])])
+    assert (dropped["conflicting_labels"], dropped["duplicate"]) == counts
+    assert found["row"].is_monotonic_increasing
+    assert found["label"].dtype == rows["label"].dtype
+    line = capsys.readouterr().err
+    assert line.startswith(f"warning: texts with more than one label {told}")
+    assert line.endswith(
+        f", 1 in all; correct them: row 1 ({labels[0]}) and row 3 ({labels[2]}) and row 4 ({labels[3]})\n"
     )
 
 
@@ -80,12 +106,12 @@ def test_contradictions_between_ready_splits_are_told_with_rows_and_splits(label
 
 def test_a_long_list_of_contradictions_is_cut_and_without_one_nothing_is_said(capsys):
     repeated = [f"text {number // 2}" for number in range(400)]
-    cleaning.clean_rows(table(repeated, ["x", "y"] * 200), Counter())
+    cleaning.clean_rows(table(repeated, ["x", "y"] * 200), SINGLE, Counter())
     line = capsys.readouterr().err
     assert "are left out, 200 in all; correct them: row 1 (x) and row 2 (y); row 3" in line
     assert line.endswith(" …\n")
     assert len(line) < 400
-    cleaning.clean_rows(table(repeated, ["x"] * 400), Counter())
+    cleaning.clean_rows(table(repeated, ["x"] * 400), SINGLE, Counter())
     assert capsys.readouterr().err == ""
 
 
