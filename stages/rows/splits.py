@@ -21,6 +21,9 @@ from stages.rows.params import Data
 PRIORITY = ("test", "validation", "calibration", "train")
 """The order in which splits are cut, and keep their rows of which others have near-duplicates."""
 
+MANY_ALIKE = 0.1
+"""Share of a split's rows above which a warning says how many are left out for near-duplicates in others."""
+
 
 def split(tables: dict[str, pd.DataFrame], data: Data) -> dict[str, pd.DataFrame]:
     """The ready splits, and the missing ones cut from train; each in an order of which every prefix is stratified.
@@ -111,7 +114,8 @@ def check_leak(splits: dict[str, pd.DataFrame], data: Data, spread: Callable[...
 def drop_near_duplicates(
     splits: dict[str, pd.DataFrame], threshold: float, dropped: Counter, spread: Callable[..., Iterator[Any]] = map
 ) -> dict[str, pd.DataFrame]:
-    """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`.
+    """Drop rows with near-duplicates in splits that stand before theirs in `PRIORITY`; where these are more than
+    `MANY_ALIKE` of a split, say so.
 
     Args:
         spread: see `stages.compute.engine.mapping`.
@@ -119,10 +123,19 @@ def drop_near_duplicates(
     groups = [name for name in PRIORITY if name in splits]
     sizes = [len(splits[name]) for name in groups]
     together = pd.concat([texts.joined(splits[name]) for name in groups]).array
-    near = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold, spread) >= 0
-    dropped["near_duplicate_across_splits"] += int(near.sum())
-    parts = dict(zip(groups, np.split(near, np.cumsum(sizes)[:-1]), strict=True))
-    return {name: splits[name][~parts[name]] for name in ALL_SPLITS if name in splits}
+    earlier = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold, spread)
+    dropped["near_duplicate_across_splits"] += int((earlier >= 0).sum())
+    numbers = pd.concat([splits[name]["row"] for name in groups]).to_numpy()
+    for name, of_split in zip(groups, np.split(np.arange(len(numbers)), np.cumsum(sizes)[:-1]), strict=True):
+        near = of_split[earlier[of_split] >= 0]
+        if len(near) > MANY_ALIKE * len(of_split):
+            first = f"row {numbers[near[0]]}, which is like row {numbers[earlier[near[0]]]}"
+            progress.say(
+                f"warning: {len(near):,} of {len(of_split):,} rows of {name} are too like one in another split and left "
+                f"out, as {first}; if such texts differ in what matters, raise data.near_duplicate"
+            )
+    apart = dict(zip(groups, np.split(earlier < 0, np.cumsum(sizes)[:-1]), strict=True))
+    return {name: splits[name][apart[name]] for name in ALL_SPLITS if name in splits}
 
 
 def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict[str, pd.DataFrame]:

@@ -72,6 +72,21 @@ def test_near_duplicates_never_sit_in_two_splits():
     assert dropped["near_duplicate_across_splits"] == 2
 
 
+@pytest.mark.parametrize(("shared", "told"), [(2, False), (5, True)])
+def test_it_is_said_when_many_rows_are_left_out_as_their_texts_share_a_long_passage(shared, told, capsys):
+    passage = "Kind regards from all of us at the office, where we can be reached on every day of the week but Sunday"
+    one, other = (
+        [f"{number} {kind} {passage if number < shared else number}" for number in range(20)] for kind in "ab"
+    )
+    prepared = {"train": table(one, ["x"] * 20), "test": table(other, ["x"] * 20)}
+    kept = splits.drop_near_duplicates(prepared, 0.8, Counter())
+    assert len(kept["train"]) == 20 - shared
+    line = (
+        f"warning: {shared} of 20 rows of train are too like one in another split and left out, as row 1, which is like"
+    )
+    assert capsys.readouterr().err.startswith(line) == told
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
