@@ -131,8 +131,8 @@ def drop_near_duplicates(
         if len(near) > MANY_ALIKE * len(of_split):
             first = f"row {numbers[near[0]]}, which is like row {numbers[earlier[near[0]]]}"
             progress.say(
-                f"warning: {len(near):,} of {len(of_split):,} rows of {name} are too like one in another split and left "
-                f"out, as {first}; if such texts differ in what matters, raise data.near_duplicate"
+                f"warning: {len(near):,} of {len(of_split):,} rows of {name} are too like one in another split and "
+                f"left out, as {first}; if such texts differ in what matters, raise data.near_duplicate"
             )
     apart = dict(zip(groups, np.split(earlier < 0, np.cumsum(sizes)[:-1]), strict=True))
     return {name: splits[name][apart[name]] for name in ALL_SPLITS if name in splits}
