@@ -17,7 +17,7 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
     linear_probe          a linear model on the features
 
 Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows. Where
-macro-F1 is the main score, the linear models may count every class alike, as the tuned model's training does.
+macro-F1 is the main score, the linear models may weigh the rows of rare classes, as the tuned model's training does.
 """
 
 import unicodedata
@@ -48,6 +48,7 @@ from stages.compute import engine
 from stages.evidence import intervals
 from stages.params import Params
 from stages.problems.main_score import MainScore
+from stages.problems.single_label import WEIGHTING, row_weights
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
 from stages.scoring.scored import ScoredProblem, score
@@ -68,6 +69,9 @@ CHARACTERS = (3, 5)
 
 MOST_STRINGS = 100_000
 """The most strings that a bag has: words and their neighbours, or strings of characters; the most frequent are kept."""
+
+WEIGHTINGS = (0, WEIGHTING, 1)
+"""Weightings of the rows that are tried where rare classes weigh, see `row_weights`."""
 
 BySplit = dict[str, np.ndarray]
 """Labels, inputs or outputs of the rows of each split, by the split's name."""
@@ -125,25 +129,26 @@ class Task:
         thresholds = self.problem.thresholds(self.labels["validation"], outputs["validation"], self.main_score)
         return self.problem.decide(outputs[split], thresholds)
 
-    def validation_loss(self, outputs: BySplit, *, balanced: bool) -> float:
-        """The loss on the validation rows; balanced: the mean over the classes."""
+    def validation_loss(self, outputs: BySplit, weighting: float) -> float:
+        """The loss on the validation rows, with their weights."""
         labels, values = self.labels["validation"], outputs["validation"]
-        if not balanced:
+        if not weighting:
             return self.problem.loss(labels, values)
-        classes = [labels == label for label in np.unique(labels)]
-        return float(np.mean([self.problem.loss(labels[rows], values[rows]) for rows in classes]))
+        weights, classes = row_weights(labels, weighting), [labels == label for label in np.unique(labels)]
+        losses = [self.problem.loss(labels[rows], values[rows]) for rows in classes]
+        return float(np.average(losses, weights=[weights[rows].sum() for rows in classes]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
     """A fitted linear model."""
 
-    balanced: bool
-    """Whether every class counts alike, in the model's loss and in `loss`."""
+    weighting: float
+    """Of the rows, one of `WEIGHTINGS`."""
     strength: float
     """Inverse regularization strength."""
     loss: float
-    """On the validation rows."""
+    """On the validation rows, weighted alike."""
     outputs: BySplit
 
 
@@ -283,28 +288,28 @@ def linear_probe(task: Task, features: BySplit, options: Baseline) -> Linear:
 def linear_models(
     task: Task, inputs: BySplit, strengths: Iterable[float], *, fitted_on: str = "train"
 ) -> Iterator[Linear]:
-    """The linear models of each strength, fitted on the rows of a split; balanced ones, too, where every class counts
-    alike in the main score."""
-    for balanced in (False, True) if task.problem.counts_classes_alike(task.main_score) else (False,):
+    """The linear models of each strength, fitted on the rows of a split; with each weighting of them, where the main
+    score weighs rare classes."""
+    labels = task.labels[fitted_on]
+    for weighting in WEIGHTINGS if task.problem.weighs_rare_classes(task.main_score) else (0,):
+        weights = {"sample_weight": row_weights(labels, weighting)} if weighting else {}
         for strength in strengths:
             for model in task.problem.candidates(strength):
-                if balanced:
-                    model.set_params(class_weight="balanced")
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ConvergenceWarning)  # such a model is judged as it is
-                    model.fit(inputs[fitted_on], task.labels[fitted_on])
+                    model.fit(inputs[fitted_on], labels, **weights)
                 outputs = task.predicted(model, inputs)
-                loss = task.validation_loss(outputs, balanced=balanced)
-                yield Linear(balanced=balanced, strength=strength, loss=loss, outputs=outputs)
+                loss = task.validation_loss(outputs, weighting)
+                yield Linear(weighting=weighting, strength=strength, loss=loss, outputs=outputs)
 
 
 def best(task: Task, models: Iterable[Linear]) -> Linear:
-    """The model with the lowest loss on the validation rows; of the best balanced one and the best of the others, whose
-    losses are not alike, that with the better main score there."""
-    lowest: dict[bool, Linear] = {}
+    """The model with the lowest loss on the validation rows; of those with different weightings, whose losses are not
+    alike, the one with the best main score there."""
+    lowest: dict[float, Linear] = {}
     for model in models:
-        if model.balanced not in lowest or model.loss < lowest[model.balanced].loss:
-            lowest[model.balanced] = model
+        if model.weighting not in lowest or model.loss < lowest[model.weighting].loss:
+            lowest[model.weighting] = model
 
     def score(model: Linear) -> float:
         value = task.main_score.value(task.labels["validation"], task.decided(model.outputs, "validation"))

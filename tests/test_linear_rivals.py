@@ -29,37 +29,40 @@ def task(labels, main):
     return baseline.Task(problem=SINGLE, names=["no", "yes"], main_score=SINGLE.main_scores[main], labels=labels)
 
 
-def models(inputs, labels, weight):
-    """A logistic regression for each strength, and its loss on the validation rows, weighted alike."""
+def models(inputs, labels, power):
+    """A logistic regression for each strength, and its loss on the validation rows, with classes weighted alike."""
     scaler = StandardScaler().fit(inputs["train"])
     for strength in OPTIONS.regularization:
-        model = LogisticRegression(C=strength, class_weight=weight, solver="newton-cg", max_iter=1000)
-        model.fit(scaler.transform(inputs["train"]), labels["train"])
+        model = LogisticRegression(C=strength, solver="newton-cg", max_iter=1000)
+        model.fit(scaler.transform(inputs["train"]), labels["train"], sample_weight=weights(labels["train"], power))
         outputs = {name: model.predict_proba(scaler.transform(rows)) for name, rows in inputs.items()}
         losses = log_losses(labels["validation"], outputs["validation"])
-        weights = compute_sample_weight(weight, labels["validation"])
-        yield np.average(losses, weights=weights), outputs
+        yield np.average(losses, weights=weights(labels["validation"], power)), outputs
 
 
-def lowest(inputs, labels, weight):
-    return min(models(inputs, labels, weight), key=lambda model: model[0])[1]
+def weights(labels, power):
+    return compute_sample_weight("balanced", labels) ** power
 
 
-@pytest.mark.parametrize(("seed", "better"), [(0, None), (1, "balanced")])
-def test_where_macro_f1_decides_a_rival_counts_every_class_alike_if_its_macro_f1_is_then_better(seed, better):
-    inputs, labels = drawn(0.08, seed)
-    by_weight = {weight: lowest(inputs, labels, weight) for weight in (None, "balanced")}
+def lowest(inputs, labels, power):
+    return min(models(inputs, labels, power), key=lambda model: model[0])[1]
 
-    def macro_f1(weight):
-        return f1_score(labels["validation"], by_weight[weight]["validation"].argmax(axis=1), average="macro")
 
-    assert max(by_weight, key=macro_f1) == better
+@pytest.mark.parametrize(("share", "seed", "better"), [(0.2, 0, 0), (0.08, 0, 0.5), (0.4, 1, 1)])
+def test_where_macro_f1_decides_rows_of_a_rare_class_weigh_as_it_is_best_on_the_validation_rows(share, seed, better):
+    inputs, labels = drawn(share, seed)
+    by_power = {power: lowest(inputs, labels, power) for power in (0, 0.5, 1)}
+
+    def macro_f1(power):
+        return f1_score(labels["validation"], by_power[power]["validation"].argmax(axis=1), average="macro")
+
+    assert max(by_power, key=macro_f1) == better
     chosen = baseline.linear_probe(task(labels, "f1_macro"), inputs, OPTIONS)
-    np.testing.assert_allclose(chosen.outputs["test"], by_weight[better]["test"])
+    np.testing.assert_allclose(chosen.outputs["test"], by_power[better]["test"])
 
 
 @pytest.mark.parametrize("main", ["accuracy", "mcc", "log_loss"])
 def test_where_another_score_decides_every_row_counts_alike(main):
     inputs, labels = drawn(0.08, seed=1)
     chosen = baseline.linear_probe(task(labels, main), inputs, OPTIONS)
-    np.testing.assert_allclose(chosen.outputs["test"], lowest(inputs, labels, None)["test"])
+    np.testing.assert_allclose(chosen.outputs["test"], lowest(inputs, labels, 0)["test"])

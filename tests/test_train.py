@@ -115,13 +115,13 @@ def test_what_is_kept_is_never_below_the_start_in_the_main_score():
     assert kept.epoch == 2
 
 
-def test_for_macro_f1_weights_are_kept_by_the_loss_in_which_every_class_counts_alike():
+def test_for_macro_f1_weights_are_kept_by_the_weighted_loss():
     kept = Best(select_by="loss", main=PROBLEMS["single_label"].main_scores["f1_macro"], patience=None)
     model = torch.nn.Linear(1, 1)
-    kept.consider(model, {"f1_macro": 0.5, "log_loss": 0.2, "balanced_log_loss": 1.0}, epoch=0)
+    kept.consider(model, {"f1_macro": 0.5, "log_loss": 0.2, "weighted_log_loss": 1.0}, epoch=0)
     kept.start = kept.scores
-    assert not kept.consider(model, {"f1_macro": 0.6, "log_loss": 0.1, "balanced_log_loss": 1.1}, epoch=1)
-    assert kept.consider(model, {"f1_macro": 0.6, "log_loss": 0.3, "balanced_log_loss": 0.9}, epoch=2)
+    assert not kept.consider(model, {"f1_macro": 0.6, "log_loss": 0.1, "weighted_log_loss": 1.1}, epoch=1)
+    assert kept.consider(model, {"f1_macro": 0.6, "log_loss": 0.3, "weighted_log_loss": 0.9}, epoch=2)
 
 
 def test_a_loss_that_is_lower_by_chance_does_not_replace_the_start():

@@ -17,11 +17,11 @@ AUTO = "auto"
 LOSS = "loss"
 """The value of `train.select_by`, and the key in metrics/train.json, of the loss on the validation rows."""
 
-BALANCED_LOG_LOSS = "balanced_log_loss"
-"""The key there of the calibrated log loss averaged over the classes."""
+WEIGHTED_LOG_LOSS = "weighted_log_loss"
+"""The key there of the calibrated log loss with rows of rare classes weighted."""
 
-LOSSES = (BALANCED_LOG_LOSS, "log_loss", LOSS)
-"""The keys there of the losses: calibrated and with all classes counting alike, calibrated, and as it is."""
+LOSSES = (WEIGHTED_LOG_LOSS, "log_loss", LOSS)
+"""The keys there of the losses: calibrated and weighted, calibrated, and as it is."""
 
 
 def selected_by(choice: str, main: str, scores: Mapping[str, Any]) -> str:

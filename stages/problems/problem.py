@@ -126,9 +126,8 @@ class Problem(ABC):
         """The key of the score that `evaluate.main: auto` chooses for these training rows."""
         return next(iter(self.main_scores))
 
-    def counts_classes_alike(self, main: MainScore) -> bool:
-        """Whether, by the main score, a class counts as much as any other, however few rows it has; then losses and
-        models may count them so, too."""
+    def weighs_rare_classes(self, main: MainScore) -> bool:
+        """Whether a class counts in the main score however few rows it has; these may then weigh more in losses."""
         return False
 
     def why_main(self, counts: dict[str, float]) -> str:

@@ -10,7 +10,7 @@ from stages.common.errors import PipelineError
 from stages.common.paths import SPLITS
 from stages.common.texts import rarest
 from stages.problems.main_score import (
-    BALANCED_LOG_LOSS,
+    WEIGHTED_LOG_LOSS,
     MainScore,
     OfCounts,
     RocAuc,
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 UNBALANCED = 3
 """Classes are unbalanced if the most frequent one has at least this many times the training rows of the rarest: of two
 such classes, always answering the frequent one is right for three rows of four."""
+
+WEIGHTING = 0.5
+"""The power of the inverse share of a class by which its rows are weighted, where they are: 0 counts all rows alike, 1
+all classes. With weights of 1, many rows of a frequent class are taken for one of a rare class."""
+
+
+def row_weights(labels: np.ndarray, power: float = WEIGHTING) -> np.ndarray:
+    """The weight of each row, (rows,), by how rare its class is among them, see `WEIGHTING`."""
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    return compute_sample_weight("balanced", labels) ** power
 
 
 def right(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -114,7 +125,7 @@ class SingleLabel(Problem):
         rows = np.unique(labels, return_counts=True)[1]
         return "f1_macro" if rows.max() >= UNBALANCED * rows.min() else "accuracy"
 
-    def counts_classes_alike(self, main: MainScore) -> bool:
+    def weighs_rare_classes(self, main: MainScore) -> bool:
         """For macro-F1."""
         return main.key == "f1_macro"
 
@@ -132,16 +143,16 @@ class SingleLabel(Problem):
 
     def validate(self, logits: np.ndarray, labels: np.ndarray, *, unit: float, main: MainScore) -> dict[str, float]:
         """The main score, the temperature that calibrates the probabilities, and with it applied the log loss; for
-        macro-F1 also its mean over the classes, as a training that weighs them alike raises the other."""
+        macro-F1 also with the rows weighted, as a training that weighs them may raise the other."""
         from stages.problems import calibration
 
         temperature = calibration.temperature(logits, labels)
         predictions = self.outputs(logits.astype(np.float64) / temperature)
         log_loss = float(calibration.class_loss(logits / temperature, labels))
         found = {"temperature": temperature, "log_loss": log_loss, main.key: main.value(labels, predictions)}
-        if self.counts_classes_alike(main):
+        if self.weighs_rare_classes(main):
             losses = log_losses(labels, predictions)
-            found[BALANCED_LOG_LOSS] = float(np.mean([losses[labels == label].mean() for label in np.unique(labels)]))
+            found[WEIGHTED_LOG_LOSS] = float(np.average(losses, weights=row_weights(labels)))
         return found
 
     def truth(self, labels: np.ndarray, names: list[str]) -> np.ndarray:

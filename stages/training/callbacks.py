@@ -12,13 +12,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from stages.classifier.weights import copied
 from stages.common import files, progress
-from stages.problems.main_score import BALANCED_LOG_LOSS, LOSS, MainScore, selected_by
+from stages.problems.main_score import LOSS, WEIGHTED_LOG_LOSS, MainScore, selected_by
 
 LOSSES = {
     "loss": "training",
     "eval_loss": "validation",
     "eval_log_loss": "validation, calibrated",
-    f"eval_{BALANCED_LOG_LOSS}": "validation, calibrated, mean of the classes",
+    f"eval_{WEIGHTED_LOG_LOSS}": "validation, calibrated, weighted",
 }
 """The logged losses, and what they are called in loss.csv; timings differ from run to run and are in no file."""
 

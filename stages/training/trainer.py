@@ -28,6 +28,7 @@ from stages.compute import ranks, shards
 from stages.problems.main_score import LOSSES, MainScore
 from stages.problems.problem import Problem
 from stages.problems.regression import Regression
+from stages.problems.single_label import WEIGHTING
 from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
 from stages.training.callbacks import Best, Curves, without_prefix
@@ -182,7 +183,7 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
 
 
 def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
-    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with balanced weights and label
+    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with weights and label
     smoothing; None: the model's own loss is used.
 
     On validation rows it is `plain_loss`, so that epochs and runs with other settings can be compared. Smooth L1
@@ -190,7 +191,7 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     bound is the labels' median absolute deviation, 0 where most are equal: the best constant stays near the median.
 
     Args:
-        labels: of the training rows, (rows,); with `balance: weights`, a class is weighted by the inverse of its share.
+        labels: of the training rows, (rows,); with `balance: weights`, they are weighted as in `row_weights`.
     """
     numeric = model.config.problem_type == Regression.transformers_type
     if not numeric and options.balance != "weights" and not options.label_smoothing:
@@ -198,7 +199,8 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     bound, weights = float(np.median(np.abs(labels - np.median(labels)))), None
     if options.balance == "weights":
         classes = np.arange(model.config.num_labels)
-        weights = torch.from_numpy(compute_class_weight("balanced", classes=classes, y=labels)).float()
+        balanced = compute_class_weight("balanced", classes=classes, y=labels)
+        weights = torch.from_numpy(balanced**WEIGHTING).float()
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training:

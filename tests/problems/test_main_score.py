@@ -142,9 +142,10 @@ def test_the_validation_rows_are_scored_by_the_main_score(key):
     generator = np.random.default_rng(0)
     labels, logits = generator.integers(3, size=30), generator.normal(size=(30, 3)).astype(np.float32)
     found = SINGLE.validate(logits, labels, unit=1.0, main=SINGLE.main_scores[key])
-    assert set(found) == {key, "temperature", "log_loss"} | ({"balanced_log_loss"} if key == "f1_macro" else set())
+    assert set(found) == {key, "temperature", "log_loss"} | ({"weighted_log_loss"} if key == "f1_macro" else set())
     probabilities = softmax(logits.astype(float) / found["temperature"], axis=1)
     if key == "f1_macro":
-        alike = metrics.log_loss(labels, probabilities, sample_weight=compute_sample_weight("balanced", labels))
-        assert found["balanced_log_loss"] == pytest.approx(alike)
+        weights = np.sqrt(compute_sample_weight("balanced", labels))
+        weighted = metrics.log_loss(labels, probabilities, sample_weight=weights)
+        assert found["weighted_log_loss"] == pytest.approx(weighted)
     assert found[key] == pytest.approx(OF_CLASSES[key](labels, probabilities))

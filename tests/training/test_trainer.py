@@ -24,7 +24,7 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
     loss = trainer.loss_function(model.train(), np.array([0, 0, 0, 1]), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
     entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
-    weights = torch.tensor([4 / 6, 4 / 2])
+    weights = torch.tensor([4 / 6, 4 / 2]).sqrt()
     plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / weights.sum()
     smooth = -(weights * log).sum() / weights.sum() / 2
     assert loss(output, labels) == pytest.approx(((1 - smoothing) * plain + smoothing * smooth).item())
