@@ -81,14 +81,14 @@ def main() -> None:
     base.quiet_transformers()
     about = store.About.load(paths.ENCODED)
     params = Params.load().filled(about.dataset)
-    problem, names = SCORED[about.problem], about.class_names
+    problem = SCORED[about.problem]
     rows = {name: store.load_rows(paths.ENCODED / name, about, params.precision) for name in paths.SPLITS}
     given = {name: read_texts(name, split) for name, split in rows.items()}
     labels = {name: split.text_labels for name, split in rows.items()}
     main_score = problem.main_score(params.evaluate.main, labels["train"])
     progress.say(f"baseline: {', '.join(f'{len(split):,} {name}' for name, split in labels.items())} texts")
 
-    task = Task(problem=problem, names=names, main_score=main_score, labels=labels)
+    task = Task(problem=problem, names=about.class_names, main_score=main_score, labels=labels)
     name, constant = problem.constant()
     bag, vectorizers = bag_vectorizers(given["train"], params.baseline)
     models, features = model_rivals(task, rows, about, params)
@@ -102,8 +102,7 @@ def main() -> None:
     predictions = {name: task.decided(rival, "test") for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
-    measured = partial(measure, problem, main_score, labels=labels["test"])
-    metrics = {name: measured(predictions=one) for name, one in predictions.items()}
+    metrics = {name: measure(task, one) for name, one in predictions.items()}
     metrics[rivals.LINEAR_PROBE]["regularization"] = probe.strength
     files.write_metrics(paths.BASELINE_METRICS, metrics)
     found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
@@ -333,12 +332,11 @@ def save_predictions(problem: ScoredProblem, rows: store.Rows, predictions: dict
     files.write_bytes(paths.BASELINE_PREDICTIONS, table.to_parquet())
 
 
-def measure(
-    problem: ScoredProblem, main: MainScore, *, labels: np.ndarray, predictions: Any
-) -> dict[str, float | dict]:
+def measure(task: Task, predictions: Any) -> dict[str, float | dict]:
     """A rival's scores on the test rows, and the confidence interval of the main score."""
+    labels, main = task.labels["test"], task.main_score
     interval = {main.key: intervals.interval(main, labels=labels, predictions=predictions)}
-    return score(problem, labels, predictions) | {"interval": interval}
+    return score(task.problem, labels, predictions) | {"interval": interval}
 
 
 if __name__ == "__main__":

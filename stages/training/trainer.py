@@ -156,7 +156,7 @@ def kept_scores(found: dict[str, Any], main: MainScore, class_names: list[str]) 
 
 def validation_entries(found: dict[str, Any], main: MainScore) -> dict[str, float]:
     """The scores on the validation rows that metrics/train.json holds."""
-    return {name: found[name] for name in dict.fromkeys((main.key, *LOSSES)) if name in found}
+    return {name: found[name] for name in dict.fromkeys((main.key, *reversed(LOSSES))) if name in found}
 
 
 def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
@@ -183,8 +183,8 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
 
 
 def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
-    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with weights and label
-    smoothing; None: the model's own loss is used.
+    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with weights and label smoothing;
+    None: the model's own loss is used.
 
     On validation rows it is `plain_loss`, so that epochs and runs with other settings can be compared. Smooth L1
     (Girshick 2015) grows as the square of an error does up to a bound: training settles as with squared errors. The
@@ -208,9 +208,8 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
         if numeric:
             return nn.functional.smooth_l1_loss(outputs.logits.flatten(), labels.flatten(), beta=bound)
         weight = None if weights is None else weights.to(outputs.logits)
-        found = nn.functional.cross_entropy(
-            outputs.logits, labels, weight=weight, label_smoothing=options.label_smoothing
-        )
+        settings = {"weight": weight, "label_smoothing": options.label_smoothing}
+        found = nn.functional.cross_entropy(outputs.logits, labels, **settings)
         # a mean over the weights of this rank's rows, of which the mean over ranks is taken
         return found if weight is None else found * ranks.relative(weight[labels].sum())
 
