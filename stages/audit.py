@@ -8,8 +8,9 @@ label first: the row's number in its source (`row`), its `split` and text, its `
 
 A label is judged by linear probes on the untuned model's features that were not trained on its row: for training and
 validation rows 5-fold, for test rows those five together. No model learns from a test row's label, so that dropping
-suspect training rows tells training nothing about the test split. The probes are regularized as the rival
-`linear_probe` is. Nothing later uses the list but the report: whether a label is wrong is for people to decide.
+suspect training rows tells training nothing about the test split. The probes have the regularization of the rival
+`linear_probe`, and count every row alike. Nothing later uses the list but the report: whether a label is wrong is for
+people to decide.
 """
 
 import numpy as np

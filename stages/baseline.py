@@ -17,7 +17,8 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
     linear_probe          a linear model on the features
 
 Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows. Where
-macro-F1 is the main score, the linear models may weigh the rows of rare classes, as the tuned model's training does.
+macro-F1 is the main score of single labels, the linear models may weigh the rows of rare classes, as
+`train.balance: weights` does.
 """
 
 import unicodedata
@@ -128,14 +129,9 @@ class Task:
         thresholds = self.problem.thresholds(self.labels["validation"], outputs["validation"], self.main_score)
         return self.problem.decide(outputs[split], thresholds)
 
-    def validation_loss(self, outputs: BySplit, weighting: float) -> float:
-        """The loss on the validation rows, with their weights."""
-        labels, values = self.labels["validation"], outputs["validation"]
-        if not weighting:
-            return self.problem.loss(labels, values)
-        weights, classes = row_weights(labels, weighting), [labels == label for label in np.unique(labels)]
-        losses = [self.problem.loss(labels[rows], values[rows]) for rows in classes]
-        return float(np.average(losses, weights=[weights[rows].sum() for rows in classes]))
+    def weights(self, split: str, weighting: float) -> np.ndarray | None:
+        """The weights of a split's rows, (rows,); None: all count alike."""
+        return row_weights(self.labels[split], weighting) if weighting else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +190,14 @@ def in_words(given: Sequence[str]) -> tuple[float, float]:
 
 def bag_of(task: Task, given: BySplit, vectorizers: list[dict[str, Any]], options: Baseline) -> Linear:
     """The best linear model on TF-IDF with any of the settings in `vectorizers`."""
-    found = []
-    for settings in vectorizers:
-        vectorizer = TfidfVectorizer(**settings, max_features=MOST_STRINGS, sublinear_tf=True).fit(given["train"])
-        weights = {name: vectorizer.transform(split) for name, split in given.items()}
-        found += linear_models(task, weights, options.regularization)
-    return best(task, found)
+
+    def models() -> Iterator[Linear]:
+        for settings in vectorizers:
+            vectorizer = TfidfVectorizer(**settings, max_features=MOST_STRINGS, sublinear_tf=True).fit(given["train"])
+            vectors = {name: vectorizer.transform(split) for name, split in given.items()}
+            yield from linear_models(task, vectors, options.regularization)
+
+    return best(task, models())
 
 
 def model_rivals(
@@ -289,16 +287,17 @@ def linear_models(
 ) -> Iterator[Linear]:
     """The linear models of each strength, fitted on the rows of a split; with each weighting of them, where the main
     score weighs rare classes."""
-    labels = task.labels[fitted_on]
     for weighting in WEIGHTINGS if task.problem.weighs_rare_classes(task.main_score) else (0,):
-        weights = {"sample_weight": row_weights(labels, weighting)} if weighting else {}
+        weights = {"sample_weight": task.weights(fitted_on, weighting)} if weighting else {}
         for strength in strengths:
             for model in task.problem.candidates(strength):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ConvergenceWarning)  # such a model is judged as it is
-                    model.fit(inputs[fitted_on], labels, **weights)
+                    model.fit(inputs[fitted_on], task.labels[fitted_on], **weights)
                 outputs = task.predicted(model, inputs)
-                loss = task.validation_loss(outputs, weighting)
+                loss = task.problem.loss(
+                    task.labels["validation"], outputs["validation"], task.weights("validation", weighting)
+                )
                 yield Linear(weighting=weighting, strength=strength, loss=loss, outputs=outputs)
 
 

@@ -200,9 +200,8 @@ def odd(table: pd.DataFrame, text: str | None, label: str | None, problem: Probl
         yield from counted(keys.duplicated() & (keys != ""), "whose text is in an earlier row, which are dropped")
         if label is not None:
             other = table[label].map(str).groupby(keys).transform("nunique") > 1
-            yield from counted(
-                other & (keys != ""), f"whose text has another label elsewhere; such texts {problem.settling}"
-            )
+            settling = problem.settling if problem.numeric else f"{problem.settling}, or are left out"
+            yield from counted(other & (keys != ""), f"whose text has another label elsewhere; such texts {settling}")
         yield from counted(cleaned.str.match('".*"$'), "with the text in quotes", share=0.5)
         yield from counted(cleaned.str.contains("\ufffd"), "with characters of another encoding")
     if label is not None:

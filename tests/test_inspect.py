@@ -14,6 +14,7 @@ from dvc.utils.hydra import apply_overrides
 from stages import inspect
 from stages.common.errors import PipelineError
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
 from stages.sources import tracked
 
 TICKETS = pd.DataFrame(
@@ -219,3 +220,16 @@ def test_rows_that_are_empty_altogether_are_dropped_and_stop_nothing(told):
     text = told("data/raw/tickets.csv", "--text", "body text", "--label", "queue")
     assert "\nodd: 1 rows without text, which are dropped (row 59)\n" in text
     assert "\nodd: 1 rows without a label, at which prepare stops: label or remove them (row 60)\n" in text
+
+
+@pytest.mark.parametrize(
+    ("problem", "settled"),
+    [
+        ("single_label", "keep the one that more than half of their rows have, or are left out"),
+        ("regression", "get the median"),
+    ],
+)
+def test_what_becomes_of_a_text_whose_rows_have_different_labels_is_said(problem, settled):
+    rows = pd.DataFrame({"text": ["good", "Good", "bad"], "stars": [1, 2, 1]})
+    lines = list(inspect.odd(rows, "text", "stars", PROBLEMS[problem]))
+    assert f"odd: 2 rows whose text has another label elsewhere; such texts {settled} (row 1, 2)" in lines

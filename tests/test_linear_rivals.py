@@ -13,8 +13,8 @@ from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
 
 SINGLE = SCORED["single_label"]
-OPTIONS = Baseline(batch_size=8, regularization=[0.001, 0.1], ngrams=[1])
-ROWS = {"train": 600, "validation": 300, "test": 300}
+OPTIONS = Baseline(batch_size=8, regularization=[0.03, 0.1, 0.3, 1.0], ngrams=[1])
+ROWS = {"train": 120, "validation": 300, "test": 300}
 
 
 def drawn(share, seed):
@@ -48,7 +48,7 @@ def lowest(inputs, labels, power):
     return min(models(inputs, labels, power), key=lambda model: model[0])[1]
 
 
-@pytest.mark.parametrize(("share", "seed", "better"), [(0.2, 0, 0), (0.08, 0, 0.5), (0.4, 1, 1)])
+@pytest.mark.parametrize(("share", "seed", "better"), [(0.15, 9, 0), (0.08, 5, 0.5), (0.15, 10, 1)])
 def test_where_macro_f1_decides_rows_of_a_rare_class_weigh_as_it_is_best_on_the_validation_rows(share, seed, better):
     inputs, labels = drawn(share, seed)
     by_power = {power: lowest(inputs, labels, power) for power in (0, 0.5, 1)}

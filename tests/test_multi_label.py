@@ -342,13 +342,14 @@ def test_rare_combinations_stop_nothing_and_are_spread_over_the_splits():
 @pytest.mark.parametrize("limit", [None, 60, 12])
 def test_a_label_of_one_row_is_learnt_from_it_whatever_the_seed_and_the_limit(limit):
     rare = [f"rare {number}" for number in range(9)]
-    rows = table([*([name] for name in rare[:5]), rare[5:], *[["common"], ["common", "other"], []] * 60])
+    rows = table([*([name] for name in rare[:5]), rare[5:], *[["common"], ["common", "other"], [], ["common"]] * 60])
     for seed in range(8):
         given = options(seed=seed, limit={"train": limit, "validation": None, "test": None})
         cut = splits.split({"train": rows}, given)
         assert sorted(itertools.chain(*(split["text"] for split in cut.values()))) == sorted(rows["text"])
         kept = splits.limit(cut, given, Counter())
         assert {*MULTI.names(kept["train"]["label"])} == {*rare, "common", "other"}
+        assert (kept["train"]["label"] == "[]").any(), "texts without a label are there to learn from"
         assert len(kept["train"]) == (limit or len(cut["train"]))
 
 
@@ -360,7 +361,7 @@ def test_a_label_of_one_row_is_learnt_from_it_whatever_the_seed_and_the_limit(li
         (
             [["a"], ["b"], []] * 9,
             {"label": ["a", "b", "never"]},
-            "split 'train': expected rows of every label, found none of never among 19; raise data.split, or take them",
+            "split 'train': expected rows of every label, found none of never among 19; take them out of data.label",
         ),
         (
             [["a"], ["b"], []] * 9,

@@ -146,7 +146,7 @@ def test_with_several_seeds_report_card_and_gate_follow_the_test_over_seeds(prob
     text, card = paths.REPORT.read_text(), paths.CARD.read_text()
     for page in (text, card):
         assert "**No evidence of a gain**" in page
-        assert "(mean of 2 seeds; test over rows and seeds)" in page
+        assert "(mean of 2 seeds; test over rows and seeds; highest p of " in page
         assert "worth it**" not in page
     assert "\n| 42 (kept) | " in text
     assert "One seed" not in text

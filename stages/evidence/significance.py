@@ -58,10 +58,9 @@ def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
     """
     least = min(gains.values(), key=lambda values: values["gain"])
     if least["gain"] < 0:
-        p_value = min(1.0, least["p_value"] * len(gains))
-    else:
-        p_value = max(values["p_value"] for values in gains.values())
-    return least | {"gain_low": min(values["gain_low"] for values in gains.values()), "p_value": p_value}
+        return least | {"p_value": min(1.0, least["p_value"] * len(gains))}
+    lows, p_values = ([values[key] for values in gains.values()] for key in ("gain_low", "p_value"))
+    return least | {"gain_low": min(lows), "p_value": max(p_values)}
 
 
 def mcnemar(difference: np.ndarray) -> float:

@@ -49,8 +49,8 @@ class Problem(ABC):
     """The splits in which every class or label must have rows."""
     several_answers: ClassVar[bool] = False
     """Whether a text can have several labels, each decided independently."""
-    settling: ClassVar[str] = "keep the one that most of their rows have"
-    """What becomes of texts with several labels, see `settled`."""
+    settling: ClassVar[str] = "keep the one that more than half of their rows have"
+    """What becomes of texts whose rows have different labels, see `settled`."""
     numeric: ClassVar[bool] = False
     """Whether answers are numbers; then scores are not shares, and the head starts from a ridge regression."""
     without: ClassVar[dict[str, Any]] = {}

@@ -34,11 +34,11 @@ WEIGHTING = 0.5
 all classes. With weights of 1, many rows of a frequent class are taken for one of a rare class."""
 
 
-def row_weights(labels: np.ndarray, power: float = WEIGHTING) -> np.ndarray:
+def row_weights(labels: np.ndarray, weighting: float = WEIGHTING) -> np.ndarray:
     """The weight of each row, (rows,), by how rare its class is among them, see `WEIGHTING`."""
     from sklearn.utils.class_weight import compute_sample_weight
 
-    return compute_sample_weight("balanced", labels) ** power
+    return compute_sample_weight("balanced", labels) ** weighting
 
 
 def right(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:

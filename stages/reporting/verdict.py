@@ -44,10 +44,10 @@ def verdict(baseline: dict, tuned: dict, main: MainScore) -> str:
     found = VERDICTS[proven(gain, p_value)]
     shown = metric.signed_mean(gain, over["gain_std"]) if over else metric.signed(gain)
     test = f"mean of {len(over['by_seed'])} seeds; test over rows and seeds" if over else f"{metric.test}; one seed"
-    corrected = f"; p corrected for {len(baseline)} rivals" if gain < 0 else ""
+    of_rivals = f"{'p corrected for' if gain < 0 else 'highest p of'} {len(baseline)} rivals"
     return (
         f"**{found}**: {' minus '.join(pair)} is {metric.with_unit(shown)} of {metric.name}, 95 % "
-        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test}{corrected})."
+        f"interval {metric.signed(low)} to {metric.signed(high)}, p = {p_value:.2g} ({test}; {of_rivals})."
     )
 
 

@@ -120,7 +120,9 @@ def warn_of_several_labels(rows: pd.DataFrame, settled: pd.Series, problem: Prob
     for some, done in ((rows[several & settled], problem.settling), (rows[several & ~settled], "are left out")):
         if len(some):
             named = "row " + some["row"].astype(str)
-            progress.say(f"warning: texts{place} with more than one label {done}, {contradictions(some, named)}")
+            progress.say(
+                f"warning: texts{place} whose rows have different labels {done}, {contradictions(some, named)}"
+            )
 
 
 def warn_of_contradictions_between(tables: dict[str, pd.DataFrame]) -> None:
@@ -149,7 +151,7 @@ def several_labels(rows: pd.DataFrame, same_text: pd.Series) -> pd.Series:
 
 
 def contradictions(rows: pd.DataFrame, named: pd.Series) -> str:
-    """How many texts have more than one label, and the names and labels of their rows.
+    """How many texts have different labels, and the names and labels of their rows.
 
     Args:
         named: what each row is called.

@@ -5,6 +5,7 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def without(rows: pd.DataFrame, names: Iterable[str], problem: Problem) -> list[
 
 def has(rows: pd.DataFrame, name: str, problem: Problem) -> pd.Series:
     """Which rows have a class or label."""
-    return rows["label"].map(lambda label: name in problem.names_in(label)).astype(bool)
+    return rows["label"].isin([label for label in rows["label"].unique() if name in problem.names_in(label)])
 
 
 def stratified_order(labels: pd.Series, seed: int) -> np.ndarray:
@@ -125,14 +126,15 @@ def drop_near_duplicates(
     together = pd.concat([texts.joined(splits[name]) for name in groups]).array
     earlier = near_duplicates_in_earlier_groups(together, np.repeat(range(len(groups)), sizes), threshold, spread)
     dropped["near_duplicate_across_splits"] += int((earlier >= 0).sum())
-    numbers = pd.concat([splits[name]["row"] for name in groups]).to_numpy()
+    numbers, of_row = pd.concat([splits[name]["row"] for name in groups]).to_numpy(), np.repeat(groups, sizes)
     for name, of_split in zip(groups, np.split(np.arange(len(numbers)), np.cumsum(sizes)[:-1]), strict=True):
         near = of_split[earlier[of_split] >= 0]
         if len(near) > MANY_ALIKE * len(of_split):
-            first = f"row {numbers[near[0]]}, which is like row {numbers[earlier[near[0]]]}"
+            first, other = near[0], earlier[near[0]]
             progress.say(
-                f"warning: {len(near):,} of {len(of_split):,} rows of {name} are too like one in another split and "
-                f"left out, as {first}; if such texts differ in what matters, raise data.near_duplicate"
+                f"warning: {len(near):,} of {len(of_split):,} rows of {name} are left out, too like one in another "
+                f"split (row {numbers[first]} is like row {numbers[other]} of {of_row[other]}); if such texts differ "
+                "in what matters, raise data.near_duplicate"
             )
     apart = dict(zip(groups, np.split(earlier < 0, np.cumsum(sizes)[:-1]), strict=True))
     return {name: splits[name][apart[name]] for name in ALL_SPLITS if name in splits}
@@ -169,7 +171,7 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
             remedies = {
                 f"raise data.near_duplicate, by which {near:,} rows were too like one in another split": near,
                 f"raise data.limit.{name}": len(rows) < len(splits[name]),
-                "raise data.split": name not in ready,
+                "raise data.split": name not in {*ready, "train"},
                 "take them out of data.label": missing & {*label_columns(data)},
                 "add rows": True,
             }
@@ -190,19 +192,22 @@ def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem, *, every:
     """The first `most` rows. Every: a class or label that only others have gets the place of the last row of the most
     frequent class, or of labels that are all frequent."""
     kept, rest = rows[:most], rows[most:] if most is not None else rows[:0]
-    for name in without(kept, problem.names(rest["label"]), problem) if every and len(rest) else ():
+    if rest.empty or not every:
+        return kept
+    first = rest["label"].drop_duplicates().map(problem.names_in).explode().drop_duplicates().dropna().sort_values()
+    for row, name in first[first.isin(without(kept, first, problem))].items():
         frequency = of_rarest_label(kept, problem)
         if frequency.max() > 1 and not has(kept, name, problem).any():
             last = kept.index[frequency == frequency.max()][-1]
-            kept = pd.concat([kept.drop(last), rest[has(rest, name, problem)].head(1)])
+            kept = pd.concat([kept.drop(last), rest.loc[[row]]])
     return kept
 
 
 def of_rarest_label(rows: pd.DataFrame, problem: Problem) -> pd.Series:
-    """How many of the rows have each row's rarest class or label; all of them for a row without a label."""
-    parts = rows["label"].map(problem.names_in)
-    counts = Counter(name for names in parts for name in names)
-    return parts.map(lambda names: min((counts[name] for name in names), default=len(rows)))
+    """How many of the rows have each row's rarest class or label; rows without a label have one of their own."""
+    parts = rows["label"].map(lambda label: problem.names_in(label) or [None])
+    counts = Counter(chain.from_iterable(parts))
+    return parts.map(lambda names: min(counts[name] for name in names))
 
 
 def class_names(splits: dict[str, pd.DataFrame], data: Data) -> list[str]:

@@ -77,9 +77,10 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         """The model's probability of each label."""
         return model.predict_proba(inputs)
 
-    def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
+    def loss(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Log loss, the mean over all decisions."""
-        return metrics.log_loss(labels.ravel(), outputs.ravel(), labels=[0, 1])
+        weights = None if weights is None else np.repeat(weights, labels.shape[1])
+        return metrics.log_loss(labels.ravel(), outputs.ravel(), sample_weight=weights, labels=[0, 1])
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Suspect are rows of which at least one label is, given or missing, each label being judged as one of two

@@ -94,9 +94,9 @@ class ScoredRegression(Regression, ScoredProblem):
         """The model's numbers."""
         return model.predict(inputs)
 
-    def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
+    def loss(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Mean absolute error, by which the models are compared."""
-        return metrics.mean_absolute_error(labels, outputs)
+        return metrics.mean_absolute_error(labels, outputs, sample_weight=weights)
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """By the error in units of its robust standard deviation, the scaled median of absolute errors: suspect above

@@ -76,8 +76,8 @@ class ScoredProblem(Problem):
         """The outputs of a fitted `constant` or `linear` model; names: of all outputs, as in `output_names`."""
 
     @abstractmethod
-    def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
-        """The loss by which the rivals' settings are chosen, on the validation rows."""
+    def loss(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None) -> float:
+        """The loss by which the rivals' settings are chosen, on the validation rows; weights: of the rows, (rows,)."""
 
     @abstractmethod
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -93,9 +93,9 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
         outputs[:, model.classes_] = of_fitted
         return outputs
 
-    def loss(self, labels: np.ndarray, outputs: np.ndarray) -> float:
+    def loss(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray | None = None) -> float:
         """Log loss."""
-        return metrics.log_loss(labels, outputs, labels=range(outputs.shape[1]))
+        return metrics.log_loss(labels, outputs, sample_weight=weights, labels=range(outputs.shape[1]))
 
     def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Of each class, as many labels are suspect as are estimated to be wrong, those with the lowest quality first

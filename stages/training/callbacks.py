@@ -14,7 +14,7 @@ from stages.classifier.weights import copied
 from stages.common import files, progress
 from stages.problems.main_score import LOSS, WEIGHTED_LOG_LOSS, MainScore, selected_by
 
-LOSSES = {
+CURVES = {
     "loss": "training",
     "eval_loss": "validation",
     "eval_log_loss": "validation, calibrated",
@@ -134,7 +134,7 @@ class Curves(TrainerCallback):
         """Write loss.csv (step, split, loss) and main.csv (step, split, score) into the folder."""
         losses = [
             {"step": step, "split": split, "loss": logs[name]}
-            for name, split in LOSSES.items()
+            for name, split in CURVES.items()
             for step, logs in self.logged
             if name in logs
         ]

@@ -71,6 +71,8 @@ def test_a_loss_against_the_strongest_rival_is_corrected_for_their_number_and_a_
     bag = {"gain": 0.03, "gain_low": -0.02, "gain_high": 0.08, "p_value": 0.3}
     lost = {"probe": {"gain": -0.02, "gain_low": -0.03, "gain_high": -0.01, "p_value": 0.02}, "bag": bag}
     assert significance.of_strongest(lost) == lost["probe"] | {"p_value": 0.04}
+    lost["noise"] = {"gain": 0.05, "gain_low": -0.09, "gain_high": 0.19, "p_value": 0.5}
+    assert significance.of_strongest(lost) == lost["probe"] | {"p_value": 0.06}
     won = {"probe": {"gain": 0.02, "gain_low": 0.01, "gain_high": 0.03, "p_value": 0.02}, "bag": bag}
     assert significance.of_strongest(won) == {"gain": 0.02, "gain_low": -0.02, "gain_high": 0.03, "p_value": 0.3}
 

@@ -33,17 +33,17 @@ def tuned(**changes):
         (
             "single_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of accuracy, "
-            "95 % interval +1.0 to +5.0, p = 0.004 (exact McNemar test; one seed).",
+            "95 % interval +1.0 to +5.0, p = 0.004 (exact McNemar test; one seed; highest p of 4 rivals).",
         ),
         (
             "multi_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +3.0 points of row F1, "
-            "95 % interval +1.0 to +5.0, p = 0.004 (paired permutation test; one seed).",
+            "95 % interval +1.0 to +5.0, p = 0.004 (paired permutation test; one seed; highest p of 3 rivals).",
         ),
         (
             "regression",
             "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.03 of MAE, "
-            "95 % interval +0.01 to +0.05, p = 0.004 (paired permutation test; one seed).",
+            "95 % interval +0.01 to +0.05, p = 0.004 (paired permutation test; one seed; highest p of 3 rivals).",
         ),
     ],
 )
@@ -58,12 +58,13 @@ def test_the_verdict_names_the_strongest_rival_the_interval_and_the_p_value(prob
         (
             "single_label",
             "**Tuning was worth it**: tuned minus the strongest rival (linear_probe) is +2.0 ± 0.5 points of accuracy, "
-            "95 % interval +0.5 to +3.5, p = 0.03 (mean of 2 seeds; test over rows and seeds).",
+            "95 % interval +0.5 to +3.5, p = 0.03 (mean of 2 seeds; test over rows and seeds; highest p of 4 rivals).",
         ),
         (
             "regression",
             "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.02 ± 0.005 of MAE, "
-            "95 % interval +0.005 to +0.035, p = 0.03 (mean of 2 seeds; test over rows and seeds).",
+            "95 % interval +0.005 to +0.035, p = 0.03 (mean of 2 seeds; test over rows and seeds; highest p of 3 "
+            "rivals).",
         ),
     ],
 )
@@ -89,7 +90,7 @@ def test_a_gain_of_the_kept_adapter_that_the_seeds_do_not_share_is_no_evidence_a
 def test_the_verdict_on_numbers_speaks_of_errors():
     assert verdict.verdict(MAE, TUNED, NUMBER) == (
         "**Tuning was worth it**: the strongest rival (bag_of_words) minus tuned is +0.5 of MAE, 95 % interval +0.1 to "
-        "+0.9, p = 0.01 (paired permutation test; one seed)."
+        "+0.9, p = 0.01 (paired permutation test; one seed; highest p of 2 rivals)."
     )
 
 
@@ -106,7 +107,7 @@ def test_the_verdict_follows_the_main_score(key, strongest, said):
     baseline[strongest]["log_loss"] = 0.1
     sentence = verdict.verdict(baseline, tuned(), PROBLEMS["single_label"].main_scores[key])
     assert said in sentence
-    assert sentence.endswith("p = 0.004 (paired permutation test; one seed).")
+    assert sentence.endswith("p = 0.004 (paired permutation test; one seed; highest p of 4 rivals).")
 
 
 def test_the_main_score_is_named_with_the_reason_for_the_choice():

@@ -55,16 +55,16 @@ def test_contradictory_labels_are_told_with_the_numbers_of_their_rows(column, la
     assert cleaning.clean_rows(rows, SINGLE, dropped, place=" of train")["row"].tolist() == [2]
     assert dropped["conflicting_labels"] == 3
     assert capsys.readouterr().err == (
-        f"warning: texts of train with more than one label are left out, 1 in all; correct them: {named}\n"
+        f"warning: texts of train whose rows have different labels are left out, 1 in all; correct them: {named}\n"
     )
 
 
 @pytest.mark.parametrize(
     ("problem", "labels", "kept", "counts", "told"),
     [
-        ("single_label", ["x", "y", "x", "y"], (1, "x"), (1, 1), "keep the one that most of their rows have"),
-        ("single_label", ["z", "y", "x", "x"], (3, "x"), (1, 1), "keep the one that most of their rows have"),
-        ("multi_label", ['["a"]', "[]", '["a"]', "[]"], (1, '["a"]'), (1, 1), "keep the one that most of their rows"),
+        ("single_label", ["x", "y", "x", "y"], (1, "x"), (1, 1), "keep the one that more than half"),
+        ("single_label", ["z", "y", "x", "x"], (3, "x"), (1, 1), "keep the one that more than half"),
+        ("multi_label", ['["a"]', "[]", '["a"]', "[]"], (1, '["a"]'), (1, 1), "keep the one that more than half"),
         ("regression", [1.0, 2.0, 4.0, 1.5], (1, 1.5), (0, 2), "get the median"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_text_with_several_labels_keeps_what_its_rows_agree_on(problem, labels
     assert found["row"].is_monotonic_increasing
     assert found["label"].dtype == rows["label"].dtype
     line = capsys.readouterr().err
-    assert line.startswith(f"warning: texts with more than one label {told}")
+    assert line.startswith(f"warning: texts whose rows have different labels {told}")
     assert line.endswith(
         f", 1 in all; correct them: row 1 ({labels[0]}) and row 3 ({labels[2]}) and row 4 ({labels[3]})\n"
     )
