@@ -288,16 +288,15 @@ def linear_models(
     """The linear models of each strength, fitted on the rows of a split; with each weighting of them, where the main
     score weighs rare classes."""
     for weighting in WEIGHTINGS if task.problem.weighs_rare_classes(task.main_score) else (0,):
-        weights = {"sample_weight": task.weights(fitted_on, weighting)} if weighting else {}
+        fitting, validating = (task.weights(split, weighting) for split in (fitted_on, "validation"))
+        weights = {} if fitting is None else {"sample_weight": fitting}  # not every linear model takes it
         for strength in strengths:
             for model in task.problem.candidates(strength):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ConvergenceWarning)  # such a model is judged as it is
                     model.fit(inputs[fitted_on], task.labels[fitted_on], **weights)
                 outputs = task.predicted(model, inputs)
-                loss = task.problem.loss(
-                    task.labels["validation"], outputs["validation"], task.weights("validation", weighting)
-                )
+                loss = task.problem.loss(task.labels["validation"], outputs["validation"], validating)
                 yield Linear(weighting=weighting, strength=strength, loss=loss, outputs=outputs)
 
 
