@@ -8,8 +8,9 @@
 
 Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so
 a stopped command can be repeated; remove a file or folder to make it anew. A result is kept after every seed, and a
-repeated command trains those that it lacks. `report` takes the results that have all `--seeds`, and keeps what it has
-of other tasks; what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured
+repeated command goes on where it stopped, in the middle of a stage, too, whose seconds are then those of the last
+attempt. `report` takes the results that have all `--seeds`, and keeps what it has of other tasks;
+what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured
 anew. After `prepare`, the others need no network and no DVC: with these folders they run on another machine too. Run
 from the root of the repository.
 
@@ -17,7 +18,8 @@ from the root of the repository.
                                    task changes in params.yaml, by dotted keys
     .cache/gauntlet/bases/MODEL    the fetched model
     .cache/gauntlet/results        TASK--MODEL.json, the metrics of every seed; TASK--MODEL.log, TASK.log and MODEL.log,
-                                   what the stages printed, prepare and fetch among them
+                                   what the stages printed, prepare and fetch among them; TASK--MODEL/, the files of the
+                                   stages, removed when every seed has been measured
 """
 
 import argparse
@@ -176,7 +178,7 @@ def run(folders: Folders, task: str, model: str, *, seeds: Sequence[int]) -> flo
     """Run the stages on a task with a model, and write what they measured after every seed; returns the seconds.
 
     Everything before the training is the same for all seeds and done once. Each seed is a run with one seed; those that
-    the result has already are kept.
+    the result has already are kept. So are the files of the stages, until the last seed has been measured.
 
     Raises:
         PipelineError: a stage failed; or what was measured before, was under other conditions.
@@ -189,20 +191,33 @@ def run(folders: Folders, task: str, model: str, *, seeds: Sequence[int]) -> flo
             f"{path}: expected a result measured under {json.dumps(conditions)}, found one under "
             f"{json.dumps(found['conditions'])}; remove the file to measure every seed anew"
         )
-    log = path.with_suffix(".log")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        changes = link(folder, folders, task, model)
-        write_params(folder / paths.PARAMS, changes)
-        seconds = {name: stage(name, folder, log) for name in ("encode", "baseline")}
-        result = {"task": task, "model": model, "conditions": conditions, "seconds": seconds}
-        result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline(folder)}
-        result |= {"seeds": found["seeds"]}
-        for seed in lacking(found, task, seeds):
-            write_params(folder / paths.PARAMS, changes | {"train.seeds": [seed]})
-            result["seeds"][f"{seed}"] = tuned(folder, log)
-            files.write_json(path, result)
+    folder, log = path.with_suffix(""), path.with_suffix(".log")
+    changes = link(folder, folders, task, model)
+    seconds = untuned(folder, changes, log)
+    result = {"task": task, "model": model, "conditions": conditions, "seconds": seconds}
+    result |= {"data": read(folders.data / task / "data.json"), "baseline": baseline(folder)}
+    result |= {"seeds": found["seeds"]}
+    for seed in lacking(found, task, seeds):
+        write_params(folder / paths.PARAMS, changes | {"train.seeds": [seed]})
+        result["seeds"][f"{seed}"] = tuned(folder, log)
+        files.write_json(path, result)
+    shutil.rmtree(folder)
     return time.perf_counter() - begun
+
+
+def untuned(folder: Path, changes: dict[str, Any], log: Path) -> dict[str, float]:
+    """Run the stages before the training in the folder, those that have not run there with these params; returns the
+    seconds of each."""
+    write_params(folder / paths.PARAMS, changes)
+    record, params = folder / "untuned.json", (folder / paths.PARAMS).read_text()
+    done = read(record) if record.exists() else {}
+    if done.get("params") != params:
+        done = {"params": params, "seconds": {}}
+    for name in ("encode", "baseline"):
+        if name not in done["seconds"]:
+            done["seconds"][name] = stage(name, folder, log)
+            files.write_json(record, done)
+    return done["seconds"]
 
 
 def baseline(folder: Path) -> dict[str, Any]:
@@ -223,7 +238,8 @@ def link(folder: Path, folders: Folders, task: str, model: str) -> dict[str, Any
     links = {path: folders.data / task / path.name for path in (paths.PREPARED, paths.SLICES)}
     for place, target in (links | {paths.BASE_MODEL: folders.bases / model}).items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).symlink_to(target)
+        if not (folder / place).is_symlink():
+            (folder / place).symlink_to(target)
     return read(folders.data / task / "params.json") | MODELS[model]
 
 

@@ -269,7 +269,7 @@ def test_a_failed_task_leaves_no_result_and_does_not_stop_the_others(ran, folder
     settings = [(task, "tiny") for task in ("broken", "odd", "tiny")]
     with pytest.raises(PipelineError, match="found none for broken with tiny, odd with tiny"):
         gauntlet.run_all(folders, settings, seeds=(1,), jobs=1)
-    assert [path.name for path in folders.results.iterdir()] == ["tiny--tiny.json"]
+    assert [path.name for path in folders.results.glob("*.json")] == ["tiny--tiny.json"]
     said = capsys.readouterr().out
     assert "broken, tiny: too few rows" in said and "ZeroDivisionError: by zero" in said
 
@@ -289,8 +289,25 @@ def test_the_seeds_before_a_failure_are_kept_and_only_those_that_are_lacking_are
 
     ran.clear()
     gauntlet.run_all(folders, setting, seeds=(1, 2), jobs=1)
-    assert [name for name, _ in ran] == ["encode", "baseline", "train", "evaluate"]
+    assert [name for name, _ in ran] == ["train", "evaluate"]
     assert [*json.loads(path.read_text())["seeds"]] == ["1", "2"]
+    assert not path.with_suffix("").exists()
+
+
+def test_a_stage_before_the_training_runs_again_only_where_it_failed_or_the_params_have_changed(
+    ran, folders, monkeypatch
+):
+    setting = [("tiny", "tiny")]
+    for failed in ("baseline", "train", "train"):
+        with monkeypatch.context() as broken, pytest.raises(PipelineError, match="found none for tiny"):
+            broken.setattr(gauntlet, "stage", failing({(failed, "tiny--tiny"): PipelineError("no space")}))
+            gauntlet.run_all(folders, setting, seeds=(1,), jobs=1)
+    assert [name for name, _ in ran] == ["encode", "baseline"]
+
+    ran.clear()
+    monkeypatch.setitem(tasks.MODELS, "tiny", {"encode.max_length": 64})
+    gauntlet.run_all(folders, setting, seeds=(1,), jobs=1)
+    assert [name for name, _ in ran] == ["encode", "baseline", "train", "evaluate"]
 
 
 def test_seeds_are_not_added_to_what_other_conditions_gave(ran, folders, capsys):
