@@ -65,9 +65,11 @@ def train_seeds(params: Params) -> None:
     """Train with every seed, and write what comes of it; each rank calls this, see `stages.compute.ranks`."""
     ranks.check_share(params.train.batch_size)
     about, rows = load_rows(params)
-    main_score = PROBLEMS[about.problem].main_score(params.evaluate.main, rows["train"].text_labels)
-    training = {"labels": rows["train"].labels, "tokens": len(rows["train"].tokens)}
-    options = recipe.resolve(params.train, **training, method=params.peft.method, main=main_score.key)
+    problem, training = PROBLEMS[about.problem], rows["train"]
+    main_score = problem.main_score(params.evaluate.main, training.text_labels)
+    size = {"rows": len(training), "tokens": len(training.tokens)}
+    weighs = problem.weighs_rare_classes(main_score)
+    options = recipe.resolve(params.train, **size, method=params.peft.method, weighs=weighs)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
     settings = recorded(params) | {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy}
     kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)

@@ -4,7 +4,7 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -170,22 +170,32 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
             near = dropped["near_duplicate_across_splits"]
             remedies = {
                 f"raise data.near_duplicate, by which {near:,} rows were too like one in another split": near,
-                f"raise data.limit.{name}": len(rows) < len(splits[name]),
-                "raise data.split": name not in {*ready, "train"},
+                **more_rows(name, data, limited=len(rows) < len(splits[name])),
                 "take them out of data.label": missing & {*label_columns(data)},
                 "add rows": True,
             }
             raise PipelineError(
-                f"split {name!r}: {which if missing else 'expected rows, found none'}; "
-                f"{', or '.join(remedy for remedy, helps in remedies.items() if helps)}"
+                f"split {name!r}: {which if missing else 'expected rows, found none'}; {any_of(remedies)}"
             )
     problem.check_enough_rows(kept["train"]["label"], 1, "")
     if "test" in kept and kept["test"]["label"].nunique() == 1:
+        remedies = more_rows("test", data, limited=len(kept["test"]) < len(splits["test"])) | {"add rows": True}
         raise PipelineError(
             "split 'test': expected rows with different labels, without which no score tells models apart, found "
-            f"{problem.answer} {kept['test']['label'].iloc[0]} alone; raise data.limit.test or data.split, or add rows"
+            f"{problem.answer} {kept['test']['label'].iloc[0]} alone; {any_of(remedies)}"
         )
     return kept
+
+
+def more_rows(name: str, data: Data, *, limited: bool) -> dict[str, bool]:
+    """The settings that give a split more rows, and whether they can."""
+    is_ready = isinstance(data.file, dict) and name in data.file
+    return {f"raise data.limit.{name}": limited, "raise data.split": name != "train" and not is_ready}
+
+
+def any_of(remedies: Mapping[str, Any]) -> str:
+    """The remedies that help, as a choice."""
+    return ", or ".join(remedy for remedy, helps in remedies.items() if helps)
 
 
 def first_rows(rows: pd.DataFrame, most: int | None, problem: Problem, *, every: bool) -> pd.DataFrame:

@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from stages.training.params import Train
 
 STEPS = 375
@@ -34,16 +32,17 @@ EVALUATION_SHARE = 0.1
 """Share of a run's time that its evaluations may take; the one at the end is always done."""
 
 
-def resolve(options: Train, *, labels: np.ndarray, tokens: int, method: str, main: str) -> Train:
+def resolve(options: Train, *, rows: int, tokens: int, method: str, weighs: bool) -> Train:
     """The section with a value in place of every `auto`, and `seeds` as a list.
 
     Args:
-        labels: of the training rows; tokens: in all of them; method: `peft.method`; main: the key of the main score.
+        rows: of the training; tokens: in all of them; method: `peft.method`; weighs: whether the main score weighs rare
+            classes, see `Problem.weighs_rare_classes`.
     """
     chosen = {
-        "epochs": epochs(steps_per_epoch(options, len(labels)), tokens),
+        "epochs": epochs(steps_per_epoch(options, rows), tokens),
         "lr": LEARNING_RATES.get(method, LORA_RATE),
-        "balance": "weights" if main == "f1_macro" and method != "adalora" and labels.ndim == 1 else None,
+        "balance": "weights" if weighs and method != "adalora" else None,
     }
     chosen = {key: value for key, value in chosen.items() if getattr(options, key) == "auto"}
     seeds = options.seeds if isinstance(options.seeds, list) else [options.seeds]

@@ -149,3 +149,13 @@ def test_the_validation_rows_are_scored_by_the_main_score(key):
         weighted = metrics.log_loss(labels, probabilities, sample_weight=weights)
         assert found["weighted_log_loss"] == pytest.approx(weighted)
     assert found[key] == pytest.approx(OF_CLASSES[key](labels, probabilities))
+
+
+def test_macro_f1_of_single_labels_alone_weighs_rare_classes():
+    weigh = [
+        (problem, key)
+        for problem in PROBLEMS.values()
+        for key in problem.main_scores
+        if problem.weighs_rare_classes(problem.main_scores[key])
+    ]
+    assert weigh == [(SINGLE, "f1_macro")]

@@ -103,15 +103,20 @@ def test_a_limit_that_leaves_a_class_out_is_refused():
         prepared(limit={"train": 60, "validation": 1, "test": 24})
 
 
-def test_test_rows_of_one_label_are_refused():
-    with pytest.raises(
-        PipelineError, match=r"split 'test': expected rows with different labels, .* found value 3.0 alo"
-    ):
-        splits.limit(
-            {"train": table(["a", "b"], [1.0, 2.0]), "test": table(["c", "d"], [3.0, 4.0])},
-            options(problem="regression", classes=None, limit={"train": 2, "validation": 1, "test": 1}),
-            Counter(),
-        )
+@pytest.mark.parametrize(
+    ("labels", "changes", "remedy"),
+    [
+        ([3.0, 4.0], {}, "raise data.limit.test, or raise data.split, or add rows"),
+        ([3.0, 4.0], {"file": {"train": "a.csv", "test": "b.csv"}}, "raise data.limit.test, or add rows"),
+        ([3.0], {}, "raise data.split, or add rows"),
+    ],
+)
+def test_test_rows_of_one_label_are_refused_with_what_helps(labels, changes, remedy):
+    limits = {"train": 2, "validation": 1, "test": 1}
+    given = options(problem="regression", classes=None, limit=limits, **changes)
+    tables = {"train": table(["a", "b"], [1.0, 2.0]), "test": table(["c", "d"][: len(labels)], labels)}
+    with pytest.raises(PipelineError, match=rf"different labels, .* found value 3\.0 alone; {remedy}$"):
+        splits.limit(tables, given, Counter())
 
 
 def test_rows_that_are_all_alike_are_refused_with_the_setting_that_left_them_out():

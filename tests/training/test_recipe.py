@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from conftest import tiny_params
 
@@ -10,29 +9,28 @@ from stages.params import Params
 from stages.training import recipe
 
 
-def resolved(*, labels=None, tokens=1, method="lora", main="accuracy", **train):
+def resolved(*, rows=100, tokens=1, method="lora", weighs=False, **train):
     options = Params.model_validate(
         tiny_params(train={"epochs": "auto", "lr": "auto", "balance": "auto"} | train)
     ).train
-    labels = np.arange(100) % 2 if labels is None else labels
-    return recipe.resolve(options, labels=labels, tokens=tokens, method=method, main=main)
+    return recipe.resolve(options, rows=rows, tokens=tokens, method=method, weighs=weighs)
 
 
 @pytest.mark.parametrize("rows", [20, 47, 100, 1_000, 3_000, 20_000, 1_000_000])
 def test_few_rows_are_seen_many_times_and_many_rows_once(rows):
-    epochs = resolved(labels=np.zeros(rows), batch_size=16).epochs
+    epochs = resolved(rows=rows, batch_size=16).epochs
     steps = epochs * rows / 16
     assert epochs == 1 or steps <= 1.5 * recipe.STEPS
     assert steps >= recipe.FEW_STEPS / 2
     assert epochs >= recipe.MAX_EPOCHS or steps >= 0.7 * recipe.STEPS
-    assert recipe.too_few_steps(resolved(labels=np.zeros(rows), batch_size=16), rows) is None
+    assert recipe.too_few_steps(resolved(rows=rows, batch_size=16), rows) is None
 
 
 @pytest.mark.parametrize("rows", [20, 98, 1_000, 3_000])
 @pytest.mark.parametrize("length", [30, 300, 1_000])
 def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
-    short = resolved(labels=np.zeros(rows), batch_size=16).epochs
-    found = resolved(labels=np.zeros(rows), tokens=rows * length, batch_size=16).epochs
+    short = resolved(rows=rows, batch_size=16).epochs
+    found = resolved(rows=rows, tokens=rows * length, batch_size=16).epochs
     fewest = math.ceil(recipe.FEW_STEPS / math.ceil(rows / 16))
     assert found == short or fewest <= found < short
     assert found == short or (found + 1) * rows * length > recipe.TOKENS
@@ -40,7 +38,7 @@ def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
 
 
 def test_a_larger_batch_needs_more_passes_for_the_same_steps():
-    one, four = (resolved(labels=np.zeros(3_000), batch_size=16, gradient_accumulation=n).epochs for n in (1, 4))
+    one, four = (resolved(rows=3_000, batch_size=16, gradient_accumulation=n).epochs for n in (1, 4))
     assert four == pytest.approx(4 * one, abs=2)
 
 
@@ -62,15 +60,14 @@ def test_one_seed_is_a_list_of_one():
     assert resolved(seeds=[7, 8]).seeds == [7, 8]
 
 
-def test_rare_classes_count_more_where_the_main_score_is_macro_f1():
-    assert resolved(main="f1_macro").balance == "weights"
-    assert resolved(main="accuracy").balance is None
-    assert resolved(main="f1_macro", labels=np.eye(4, dtype=np.float32)).balance is None
-    assert resolved(main="f1_macro", method="adalora").balance is None
+def test_rare_classes_count_more_where_the_main_score_weighs_them():
+    assert resolved(weighs=True).balance == "weights"
+    assert resolved(weighs=False).balance is None
+    assert resolved(weighs=True, method="adalora").balance is None
 
 
 def test_what_is_set_by_hand_stays():
-    chosen = resolved(main="f1_macro", epochs=7, lr=0.5, balance=None)
+    chosen = resolved(weighs=True, epochs=7, lr=0.5, balance=None)
     assert (chosen.epochs, chosen.lr, chosen.balance) == (7, 0.5, None)
 
 
