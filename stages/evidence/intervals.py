@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from stages.evidence import permutation
-from stages.evidence.significance import BOUNDS, LEVEL
+from stages.evidence.significance import BOUNDS, LEVEL, wilson
 from stages.problems.main_score import MainScore, RowMean
 from stages.scoring.scored import ScoredProblem
 
@@ -24,7 +24,7 @@ def intervals(
     """
     drawn = []
     for counts in resampled(len(labels), resamples):
-        kept = [problem.complete(labels[times > 0], predictions[times > 0]) for times in counts]
+        kept = [problem.complete(labels[times > 0]) for times in counts]
         drawn.append(pd.DataFrame(problem.scores_of_draws(labels, predictions, counts[kept])))
     table = pd.concat(drawn).drop(columns="calibration_error", errors="ignore").quantile(BOUNDS)
     result = {name: dict(zip(("low", "high"), map(float, column), strict=True)) for name, column in table.items()}
@@ -38,13 +38,13 @@ def of_main_scores(
     return {
         key: interval(score, labels=labels, predictions=predictions, level=level)
         for key, score in problem.main_scores.items()
-        if defined(problem, score, labels, predictions)
+        if defined(problem, score, labels)
     }
 
 
-def defined(problem: ScoredProblem, score: MainScore, labels: np.ndarray, predictions: Any) -> bool:
+def defined(problem: ScoredProblem, score: MainScore, labels: np.ndarray) -> bool:
     """Whether the rows define a score: a mean over rows always; others need, for example, rows of two classes."""
-    return isinstance(score, RowMean) or problem.complete(labels, predictions)
+    return isinstance(score, RowMean) or problem.complete(labels)
 
 
 def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: float = LEVEL) -> dict[str, float]:
@@ -56,17 +56,18 @@ def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: f
     is no mean over rows, the jackknife's (Tukey 1958). Resamples would not do there: where a class has a few rows, many
     of them lack it, and their macro-F1 lies higher or lower than that of the rows.
     """
+    if score.right_or_wrong(labels, predictions):
+        return wilson(score.of_rows(labels, predictions), level)
     value, rows = score.value(labels, predictions), len(labels)
     variance = score.of_each(labels, predictions).var(ddof=1) / rows
-    counted = score.right_or_wrong(labels, predictions)
-    reach = stats.norm.ppf((1 + level) / 2) if counted else stats.t.ppf((1 + level) / 2, rows - 1)
+    reach = stats.t.ppf((1 + level) / 2, rows - 1)
     if score.sign < 0:
         factor = np.exp(reach * np.sqrt(variance) / value) if value else 1.0
         return {"low": float(value / factor), "high": float(value * factor)}
     lowest = 0 if score.share else -1  # a score that is no share but has two bounds is a correlation
     share, spread = (value - lowest) / (1 - lowest), variance / (1 - lowest) ** 2
     certain = not spread or share in (0, 1)
-    size = rows if counted or certain else share * (1 - share) / spread
+    size = rows if certain else share * (1 - share) / spread
     middle = (share + reach**2 / (2 * size)) / (1 + reach**2 / size)
     half = reach * np.sqrt(share * (1 - share) / size + (reach / (2 * size)) ** 2) / (1 + reach**2 / size)
     low, high = lowest + (1 - lowest) * (middle + half * np.array([-1, 1]))

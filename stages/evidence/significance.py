@@ -21,18 +21,19 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any) -> dict
         labels: of the rows; tuned, rival: the predictions of each model.
 
     Returns:
-        `gain`, its 95 % interval `gain_low` and `gain_high` (Student's, for the rows' differences in
-        `MainScore.of_each`), and `p_value`, two-sided: of `mcnemar` where each row is either right or wrong, else of
-        `permutation.p_value`.
+        `gain`, its 95 % interval `gain_low` and `gain_high`, and `p_value`, two-sided: where each row is either right
+        or wrong, of `agresti_min` and `mcnemar`; else Student's interval, for the rows' differences in
+        `MainScore.of_each`, and `permutation.p_value`.
     """
     found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
     difference = main.sign * (main.of_each(labels, tuned) - main.of_each(labels, rival))
-    reach = stats.t.ppf(BOUNDS[1], len(labels) - 1) * stats.sem(difference)
     if main.right_or_wrong(labels, tuned):
-        p_value = mcnemar(difference)
+        (low, high), p_value = agresti_min(difference), mcnemar(difference)
     else:
+        reach = stats.t.ppf(BOUNDS[1], len(labels) - 1) * stats.sem(difference)
+        low, high = found - reach, found + reach
         p_value = permutation.p_value(main, labels=labels, one=tuned, other=rival)
-    values = {"gain": found, "gain_low": found - reach, "gain_high": found + reach, "p_value": p_value}
+    values = {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value}
     return {name: float(value) for name, value in values.items()}
 
 
@@ -51,16 +52,31 @@ def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
     Which rival is the strongest, the same rows decide, and another one may be as strong. A gain is proven over each
     rival, so its p-value is the highest (an intersection-union test, Berger 1982), and its interval begins where the
     lowest does. The best of several rivals is better by chance, so the p-value of a loss is multiplied by their number
-    (Bonferroni).
+    (Bonferroni), and its interval as much wider as a normal one at that level.
 
     Args:
         gains: `gain`, `gain_low`, `gain_high` and `p_value` of each rival, by its name.
     """
     least = min(gains.values(), key=lambda values: values["gain"])
     if least["gain"] < 0:
-        return least | {"p_value": min(1.0, least["p_value"] * len(gains))}
+        wider = stats.norm.isf(BOUNDS[0] / len(gains)) / stats.norm.isf(BOUNDS[0])
+        ends = {end: least["gain"] + float(wider) * (least[end] - least["gain"]) for end in ("gain_low", "gain_high")}
+        return least | ends | {"p_value": min(1.0, least["p_value"] * len(gains))}
     lows, p_values = ([values[key] for values in gains.values()] for key in ("gain_low", "p_value"))
     return least | {"gain_low": min(lows), "p_value": max(p_values)}
+
+
+def agresti_min(difference: np.ndarray) -> np.ndarray:
+    """The 95 % interval of the mean difference, (2,): a normal one with half a row added to each of the four cells that
+    `mcnemar` counts, as without them it is too narrow where few rows differ (Agresti & Min 2005).
+
+    Args:
+        difference: see `mcnemar`.
+    """
+    better, worse, rows = (difference > 0).sum() + 0.5, (difference < 0).sum() + 0.5, len(difference) + 2
+    middle = (better - worse) / rows
+    error = np.sqrt((better + worse) / rows - middle**2) / np.sqrt(rows)
+    return np.clip(middle + error * stats.norm.ppf(BOUNDS), -1, 1)
 
 
 def mcnemar(difference: np.ndarray) -> float:
@@ -73,11 +89,11 @@ def mcnemar(difference: np.ndarray) -> float:
     return stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
 
 
-def wilson(correct: np.ndarray) -> dict[str, float]:
-    """The 95 % confidence interval, `low` and `high`, of the share of rows that are right (Wilson 1927).
+def wilson(correct: np.ndarray, level: float = LEVEL) -> dict[str, float]:
+    """The confidence interval, `low` and `high`, of the share of rows that are right (Wilson 1927).
 
     Args:
         correct: (rows,) bool.
     """
-    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(LEVEL, method="wilson")
+    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(level, method="wilson")
     return {"low": float(interval.low), "high": float(interval.high)}

@@ -54,7 +54,7 @@ def by_slice(
         name: inside
         for name, inside in slices.items()
         if min(inside.sum(), (~inside).sum()) >= FEWEST
-        and all(defined(problem, main, labels[rows], tuned[rows]) for rows in (inside, ~inside))
+        and all(defined(problem, main, labels[rows]) for rows in (inside, ~inside))
     }
     rival = strongest(main, labels=labels, rivals=rivals)
     p_values = holm([p_value(main, inside, labels=labels, predictions=tuned) for inside in kept.values()])

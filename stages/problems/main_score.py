@@ -198,14 +198,13 @@ def log_loss(of_rows: Callable[[np.ndarray, Any], np.ndarray]) -> RowMean:
 
 
 def mean_f1(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The F1 of each class, averaged over all classes; 0 for one that no row has or is given."""
-    return (2 * hits / np.maximum(given + true, 1)).mean(axis=-1)
+    """The F1 of each class, averaged over the classes that have rows; 0 if none has any.
 
-
-def mean_f1_of_present(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The F1 of each class, averaged over the classes that have rows."""
+    Classes without rows are left out whether they are given or not, so that models are compared over the same ones.
+    """
     present = true > 0
-    return (2 * hits / np.maximum(given + true, 1) * present).sum(axis=-1) / present.sum(axis=-1)
+    total = (2 * hits / np.maximum(given + true, 1) * present).sum(axis=-1)
+    return total / np.maximum(present.sum(axis=-1), 1)
 
 
 def mcc(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:

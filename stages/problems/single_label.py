@@ -17,7 +17,7 @@ from stages.problems.main_score import (
     RowMean,
     log_loss,
     mcc,
-    mean_f1_of_present,
+    mean_f1,
     surprise,
 )
 from stages.problems.problem import Problem, label_text
@@ -65,7 +65,7 @@ def log_losses(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 SCORES = (
     RowMean(key="accuracy", name="accuracy", of_rows=right),
-    OfCounts(key="f1_macro", name="macro-F1", decisions=decisions, of_counts=mean_f1_of_present),
+    OfCounts(key="f1_macro", name="macro-F1", decisions=decisions, of_counts=mean_f1),
     OfCounts(key="mcc", name="MCC", share=False, decisions=decisions, of_counts=mcc),
     RocAuc(key="roc_auc", name="ROC AUC", ranked=ranked),
     log_loss(log_losses),

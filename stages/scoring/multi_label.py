@@ -45,7 +45,7 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
             "average_precision": average_precision(true, probabilities, counts),
         }
 
-    def complete(self, labels: np.ndarray, predictions: Decisions) -> bool:
+    def complete(self, labels: np.ndarray) -> bool:
         """Whether at least one label is present in some rows and absent in others."""
         return bool((np.ptp(labels, axis=0) > 0).any())
 

@@ -50,7 +50,7 @@ class ScoredRegression(Regression, ScoredProblem):
             "spearman": correlation(*ranks, counts),
         }
 
-    def complete(self, labels: np.ndarray, predictions: np.ndarray) -> bool:
+    def complete(self, labels: np.ndarray) -> bool:
         """Whether the labels differ."""
         return bool(np.ptp(labels) > 0)
 

@@ -36,7 +36,7 @@ class ScoredProblem(Problem):
         """
 
     @abstractmethod
-    def complete(self, labels: np.ndarray, predictions: Any) -> bool:
+    def complete(self, labels: np.ndarray) -> bool:
         """Whether every metric is defined on these rows."""
 
     @abstractmethod

@@ -45,7 +45,7 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
             "roc_auc": main["roc_auc"],
         }
 
-    def complete(self, labels: np.ndarray, predictions: np.ndarray) -> bool:
+    def complete(self, labels: np.ndarray) -> bool:
         """Whether at least two classes have rows."""
         return len(np.unique(labels)) > 1
 

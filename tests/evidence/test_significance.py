@@ -47,15 +47,25 @@ def test_a_gain_comes_with_the_exact_mcnemar_test_and_a_paired_interval():
     values = significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=rival)
     assert values["gain"] == pytest.approx(0.06)
     assert values["p_value"] == pytest.approx(2 * (1 + 10 + 45) / 2**10)
-    error = np.sqrt(0.1 - 0.06**2) / 10
-    assert values["gain_low"] == pytest.approx(0.06 - 1.96 * error, abs=0.01)
-    assert values["gain_high"] == pytest.approx(0.06 + 1.96 * error, abs=0.01)
-    assert significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=tuned) == {
-        "gain": 0,
-        "gain_low": 0,
-        "gain_high": 0,
-        "p_value": 1,
-    }
+    middle, error = 6 / 102, np.sqrt(11 / 102 - (6 / 102) ** 2) / np.sqrt(102)
+    assert values["gain_low"] == pytest.approx(middle - 1.959964 * error)
+    assert values["gain_high"] == pytest.approx(middle + 1.959964 * error)
+
+
+def test_the_interval_of_a_gain_holds_it_in_19_of_20_samples_though_few_rows_differ():
+    generator, held = np.random.default_rng(0), []
+    for rows, better, worse in ((30, 0.03, 0.0), (100, 0.03, 0.0), (500, 0.02, 0.01)):
+        drawn_rows = generator.choice([1, -1, 0], size=(1000, rows), p=[better, worse, 1 - better - worse])
+        ends = np.array([significance.agresti_min(difference) for difference in drawn_rows])
+        held.append(((ends[:, 0] <= better - worse) & (better - worse <= ends[:, 1])).mean())
+    assert min(held) > 0.93
+
+
+def test_models_that_answer_alike_may_differ_by_the_more_the_fewer_the_rows():
+    same = [significance.agresti_min(np.zeros(rows)) for rows in (2, 20, 2_000)]
+    assert all(low == -high for low, high in same)
+    assert 0.4 < same[0][1] < 0.5 and 0.05 < same[1][1] < 0.1 and same[2][1] < 0.001
+    assert significance.agresti_min(np.ones(2))[1] == 1
 
 
 def test_a_mean_gain_of_0_is_rarely_significant_though_most_rows_are_better():
@@ -70,9 +80,12 @@ def test_a_mean_gain_of_0_is_rarely_significant_though_most_rows_are_better():
 def test_a_loss_against_the_strongest_rival_is_corrected_for_their_number_and_a_gain_is_tested_against_each():
     bag = {"gain": 0.03, "gain_low": -0.02, "gain_high": 0.08, "p_value": 0.3}
     lost = {"probe": {"gain": -0.02, "gain_low": -0.03, "gain_high": -0.01, "p_value": 0.02}, "bag": bag}
-    assert significance.of_strongest(lost) == lost["probe"] | {"p_value": 0.04}
+    wider = 2.241403 / 1.959964  # normal quantiles at 98.75 % and 97.5 %
+    assert significance.of_strongest(lost) == pytest.approx(
+        {"gain": -0.02, "gain_low": -0.02 - 0.01 * wider, "gain_high": -0.02 + 0.01 * wider, "p_value": 0.04}
+    )
     lost["noise"] = {"gain": 0.05, "gain_low": -0.09, "gain_high": 0.19, "p_value": 0.5}
-    assert significance.of_strongest(lost) == lost["probe"] | {"p_value": 0.06}
+    assert significance.of_strongest(lost)["p_value"] == 0.06
     won = {"probe": {"gain": 0.02, "gain_low": 0.01, "gain_high": 0.03, "p_value": 0.02}, "bag": bag}
     assert significance.of_strongest(won) == {"gain": 0.02, "gain_low": -0.02, "gain_high": 0.03, "p_value": 0.3}
 
@@ -125,7 +138,7 @@ def test_intervals_rest_on_every_resample_though_rare_classes_are_missing_from_s
     labels, probabilities = np.arange(40) % 20, np.full((40, 20), 0.01)
     probabilities[np.arange(40), (labels + (np.arange(40) < 10)) % 20] = 0.81
     (counts,) = intervals.resampled(40, 200)
-    assert all(SINGLE.complete(labels[times > 0], probabilities) for times in counts)
+    assert all(SINGLE.complete(labels[times > 0]) for times in counts)
     found = intervals.intervals(SINGLE, labels=labels, predictions=probabilities, resamples=200)
     scores = score(SINGLE, labels, probabilities)
     assert found.keys() == scores.keys() - {"calibration_error"}

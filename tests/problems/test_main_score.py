@@ -24,8 +24,8 @@ OF_CLASSES = {
 OF_LABELS = {
     "f1_samples": lambda has, p, given: metrics.f1_score(has, given, average="samples", zero_division=1),
     "accuracy": lambda has, p, given: metrics.accuracy_score(has, given),
-    "f1_macro": lambda has, p, given: metrics.f1_score(has, given, average="macro", zero_division=0),
-    "roc_auc": lambda has, p, given: metrics.roc_auc_score(has[:, :-1], p[:, :-1]),  # the last does not vary
+    "f1_macro": lambda has, p, given: metrics.f1_score(has[:, :-1], given[:, :-1], average="macro", zero_division=0),
+    "roc_auc": lambda has, p, given: metrics.roc_auc_score(has[:, :-1], p[:, :-1]),  # no row has the last
     "log_loss": lambda has, p, given: metrics.log_loss(has.ravel(), p.ravel(), labels=[0, 1]),
 }
 
@@ -159,3 +159,14 @@ def test_macro_f1_of_single_labels_alone_weighs_rare_classes():
         if problem.weighs_rare_classes(problem.main_scores[key])
     ]
     assert weigh == [(SINGLE, "f1_macro")]
+
+
+@pytest.mark.parametrize("absent", [0, 1, 6])
+def test_macro_f1_is_over_the_labels_that_rows_have(absent):
+    generator, macro_f1 = np.random.default_rng(absent), MULTI.main_scores["f1_macro"]
+    labels = (generator.random((40, 6)) < 0.4).astype(np.float32)
+    given, labels[:, 6 - absent :] = labels.copy(), 0
+    perfect, worse = (MULTI.decide(one.astype(float), []) for one in (labels, given))
+    assert macro_f1.value(labels, perfect) == (absent < 6)
+    assert macro_f1.value(labels, worse) == (absent < 6)  # a label that no row has is left out, given or not
+    assert np.isfinite(macro_f1.of_each(labels, perfect)).all()

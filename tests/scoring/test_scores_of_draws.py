@@ -34,12 +34,13 @@ def of_classes(labels, probabilities):
 def of_labels(has, predictions):
     """scikit-learn's scores of several labels per row."""
     p, given = predictions.probabilities, predictions.given
+    present = has.any(axis=0)
     mixed = [column for column in range(has.shape[1]) if 0 < has[:, column].sum() < len(has)]
     return {
         "f1_samples": metrics.f1_score(has, given, average="samples", zero_division=1),
         "accuracy": metrics.accuracy_score(has, given),
         "f1_micro": metrics.f1_score(has, given, average="micro", zero_division=0),
-        "f1_macro": metrics.f1_score(has, given, average="macro", zero_division=0),
+        "f1_macro": metrics.f1_score(has[:, present], given[:, present], average="macro", zero_division=0),
         "hamming_loss": metrics.hamming_loss(has, given),
         "log_loss": metrics.log_loss(has.ravel(), p.ravel(), labels=[0, 1]),
         "brier": np.square(p - has).mean(),
