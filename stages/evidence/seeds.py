@@ -30,8 +30,8 @@ def over_seeds(
     of_rows = np.stack([main.of_each(labels, predictions) for predictions in tuned.values()])
     tested = {}
     for name, rival in rivals.items():
-        found = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival)))
-        tested[name] = found | {"gain": float(main.sign * (values.mean() - main.value(labels, rival)))}
+        found = main.sign * (values.mean() - main.value(labels, rival))
+        tested[name] = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival)), found)
     over_strongest = of_strongest(tested)
     gains = main.sign * (values - values.mean()) + over_strongest["gain"]
     return {
@@ -46,7 +46,7 @@ def over_seeds(
     }
 
 
-def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
+def gain_over_seeds(differences: np.ndarray, gain: float) -> dict[str, float]:
     """The mean gain, its 95 % interval, and the two-sided p-value of the hypothesis that it is 0.
 
     Seeds and rows are both random: an analysis of variance of two random factors without replication (Dorfman, Berbaum
@@ -59,17 +59,18 @@ def gain_over_seeds(differences: np.ndarray) -> dict[str, float]:
     Args:
         differences: (seeds, rows), at least two of each: how much better each seed's model is than the rival on each
             row; for a score that is not a mean over rows, the difference of `MainScore.of_each`.
+        gain: the mean gain; of a score that is a mean over rows, the mean of `differences`.
 
     Returns:
         `gain`, `gain_low`, `gain_high`, `p_value`. If all differences are equal there is no variance to estimate;
         the p-value is then that of the exact sign test over the rows.
     """
     seeds, rows = differences.shape
-    gain = float(differences.mean())
+    gain = float(gain)
     if np.ptp(differences) == 0:
         return {"gain": gain, "gain_low": gain, "gain_high": gain, "p_value": 2.0 ** (1 - rows) if gain else 1.0}
     of_seed, of_row = differences.mean(axis=1, keepdims=True), differences.mean(axis=0, keepdims=True)
-    rest = np.square(differences - of_seed - of_row + gain).sum() / ((seeds - 1) * (rows - 1))
+    rest = np.square(differences - of_seed - of_row + differences.mean()).sum() / ((seeds - 1) * (rows - 1))
     between_seeds = max(rows * of_seed.var(ddof=1), rest)
     total = between_seeds + max(seeds * of_row.var(ddof=1) - rest, 0)
     freedom = min((seeds - 1) * (total / between_seeds) ** 2 if between_seeds else np.inf, rows - 1)

@@ -11,6 +11,11 @@ SINGLE = SCORED["single_label"]
 ACCURACY, MAE = SINGLE.main_scores["accuracy"], SCORED["regression"].main_scores["mae"]
 
 
+def gained(table: np.ndarray) -> dict[str, float]:
+    """The gain in a table of a score that is a mean over rows."""
+    return seeds.gain_over_seeds(table, table.mean())
+
+
 def test_without_a_true_gain_few_tests_claim_one_and_tests_that_ignore_the_seeds_claim_many():
     generator = np.random.default_rng(0)
     for count, rows in ((2, 100), (3, 200), (5, 200)):
@@ -18,7 +23,7 @@ def test_without_a_true_gain_few_tests_claim_one_and_tests_that_ignore_the_seeds
             generator.normal(size=(1000, *size)) for size in ((count, 1), (1, rows), (count, rows))
         )
         tables = 0.2 * of_seed + 0.5 * of_row + rest
-        found = np.array([seeds.gain_over_seeds(table)["p_value"] for table in tables])
+        found = np.array([gained(table)["p_value"] for table in tables])
         assert (found < 0.05).mean() <= 0.07
         for over_rows in (tables.mean(axis=1), tables[:, 0]):
             assert (stats.ttest_1samp(over_rows, 0, axis=1).pvalue < 0.05).mean() > 0.2
@@ -28,7 +33,7 @@ def test_right_and_wrong_answers_keep_the_promise_too_and_a_true_gain_is_found()
     generator = np.random.default_rng(1)
 
     def claims(gain: float) -> float:
-        return np.mean([seeds.gain_over_seeds(of_answers(generator, gain))["p_value"] < 0.05 for _ in range(500)])
+        return np.mean([gained(of_answers(generator, gain))["p_value"] < 0.05 for _ in range(500)])
 
     assert claims(0.0) <= 0.07
     assert claims(0.06) > 0.9
@@ -46,7 +51,7 @@ def of_answers(generator: np.random.Generator, gain: float) -> np.ndarray:
 def test_the_interval_excludes_0_exactly_where_the_p_value_is_below_5_percent():
     generator = np.random.default_rng(2)
     for _ in range(20):
-        values = seeds.gain_over_seeds(generator.normal(size=(3, 30)) + generator.normal(size=(1, 30)) + 0.3)
+        values = gained(generator.normal(size=(3, 30)) + generator.normal(size=(1, 30)) + 0.3)
         excluded = values["gain_low"] > 0 or values["gain_high"] < 0
         assert excluded == (values["p_value"] < 0.05)
         assert values["gain"] == pytest.approx((values["gain_low"] + values["gain_high"]) / 2)
@@ -57,7 +62,7 @@ def test_a_small_table_gives_what_its_mean_squares_say():
     # the row means 6, 2.5, 2.5 and the seeds' means 4/3, 6 give MS_rows = 49/6, MS_seeds = 98/3, MS_rest = 7/6
     total = 98 / 3 + 49 / 6 - 7 / 6
     error, freedom = np.sqrt(total / 6), (total / (98 / 3)) ** 2
-    values = seeds.gain_over_seeds(table)
+    values = gained(table)
     assert values["gain"] == pytest.approx(11 / 3)
     assert values["p_value"] == pytest.approx(2 * stats.t.sf(11 / 3 / error, freedom))
     assert values["gain_high"] == pytest.approx(11 / 3 + stats.t.ppf(0.975, freedom) * error)
@@ -65,19 +70,19 @@ def test_a_small_table_gives_what_its_mean_squares_say():
 
 def test_equal_seeds_add_nothing_and_the_test_is_the_paired_t_test_over_rows():
     differences = np.random.default_rng(3).normal(size=40) + 0.2
-    values, paired = seeds.gain_over_seeds(np.tile(differences, (3, 1))), stats.ttest_1samp(differences, 0)
+    values, paired = gained(np.tile(differences, (3, 1))), stats.ttest_1samp(differences, 0)
     assert values["p_value"] == pytest.approx(paired.pvalue)
     assert (values["gain_low"], values["gain_high"]) == pytest.approx(tuple(paired.confidence_interval()))
 
 
 def test_seeds_that_score_the_same_by_chance_prove_nothing():
     differences = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
-    assert seeds.gain_over_seeds(differences)["p_value"] > 0.05  # MS_seeds = MS_rows = 0, but the rows disagree
+    assert gained(differences)["p_value"] > 0.05  # MS_seeds = MS_rows = 0, but the rows disagree
 
 
 @pytest.mark.parametrize(("gain", "p_value"), [(0.0, 1.0), (0.1, 2.0**-7), (-0.1, 2.0**-7)])
 def test_equal_differences_have_no_variance(gain, p_value):
-    values = seeds.gain_over_seeds(np.full((3, 8), gain))
+    values = gained(np.full((3, 8), gain))
     assert values == pytest.approx({"gain": gain, "gain_low": gain, "gain_high": gain, "p_value": p_value})
 
 
@@ -116,3 +121,13 @@ def test_an_error_is_reported_as_it_is_and_a_lower_one_is_a_gain():
     )
     assert found["mean"] == pytest.approx(0.5)
     assert found["gain"] == pytest.approx(1.5)
+
+
+def test_the_interval_lies_around_the_gain_where_the_score_is_no_mean_over_rows():
+    generator, macro_f1 = np.random.default_rng(5), SINGLE.main_scores["f1_macro"]
+    labels = np.array([0] * 40 + [1] * 30 + [2] * 2 + [3])
+    models = [np.eye(4)[np.where(generator.random(73) < 0.7, labels, generator.integers(4, size=73))] for _ in range(4)]
+    found = seeds.over_seeds(macro_f1, labels=labels, tuned=dict(enumerate(models[:3])), rivals={"probe": models[3]})
+    assert found["gain_low"] + found["gain_high"] == pytest.approx(2 * found["gain"])
+    values = [macro_f1.value(labels, one) for one in models]
+    assert found["gain"] == pytest.approx(np.mean(values[:3]) - values[3])
