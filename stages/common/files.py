@@ -5,10 +5,10 @@ command in one line (`writing`, `reading`). And what a path that a user names le
 `destination` a place where a command may write.
 """
 
-import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -16,7 +16,8 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,7 @@ DIGITS = 5
 """Significant digits of a metric: the last bits of a float differ between kinds of CPU."""
 
 PLOT_DIGITS = 4
-"""Significant digits of a number that is drawn."""
+"""Significant digits of a number that is drawn, at least."""
 
 FILE, FOLDER, LOCK = "a file", "a folder", ".lock"
 
@@ -155,7 +156,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """Yield a folder for what is not needed after the block: in the repository, unless that cannot be written to."""
-    place = temporary(paths.SCRATCH / "stage") if os.access(".", os.W_OK) else contextlib.nullcontext()
+    place = temporary(paths.SCRATCH / "stage") if os.access(".", os.W_OK) else nullcontext()
     with place as home, tempfile.TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -184,7 +185,7 @@ def is_left(folder: Path) -> bool:
     """Whether the process of a temporary folder is gone. A folder without a lock is being made or removed, or was, if
     that is an hour ago."""
     lock = folder / LOCK
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         if lock.exists():
             with locked(lock) as held:
                 return bool(held)
@@ -196,7 +197,7 @@ def is_left(folder: Path) -> bool:
 def locked(path: Path, *, wait: bool = False) -> Iterator[bool | None]:
     """Hold the lock of a file; yields whether it was to be had, or None where there are no locks. On a folder it could
     be held, too, but NFS would not tell other machines."""
-    with contextlib.ExitStack() as opened:
+    with ExitStack() as opened:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o666)
             opened.callback(os.close, handle)
@@ -330,7 +331,14 @@ def write_metrics(path: Path, value: Any) -> None:
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write the table as CSV, without its index and with its numbers rounded for a drawing."""
-    write_text(path, table.map(lambda value: rounded(value, PLOT_DIGITS)).to_csv(index=False))
+    columns = {name: column.map(partial(rounded, digits=plot_digits(column))) for name, column in table.items()}
+    write_text(path, table.assign(**columns).to_csv(index=False))
+
+
+def plot_digits(column: "pd.Series") -> int:
+    """To how many digits the numbers of a column are rounded: more where they are far from 0 and near each other."""
+    spread = column.max() - column.min() if column.dtype.kind == "f" else 0
+    return PLOT_DIGITS + (max(0, math.floor(math.log10(column.abs().max() / spread))) if spread else 0)
 
 
 def rounded(value: Any, digits: int = DIGITS) -> Any:

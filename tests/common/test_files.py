@@ -61,6 +61,17 @@ def test_metrics_are_rounded_to_what_no_machine_changes_and_whole_numbers_are_no
     assert (tmp_path / "a.csv").read_text() == "class,step,loss\n0.123456,123456,1.235e-09\n"
 
 
+def test_numbers_that_are_far_from_0_and_near_each_other_stay_apart_in_a_drawing(tmp_path):
+    years, pressures = [2001.25, 2003.5, 1950.125], np.array([101_325.0, 101_290.0, 101_611.0], dtype=np.float32)
+    table = pd.DataFrame({"years": years, "pressures": pressures, "alike": 12345.678, "shares": [0.123456, 1, 0]})
+    files.write_table(tmp_path / "a.csv", table)
+    found = pd.read_csv(tmp_path / "a.csv")
+    assert found["years"].tolist() == [2001.2, 2003.5, 1950.1]
+    assert found["pressures"].tolist() == [101_325, 101_290, 101_611]
+    assert found["alike"].tolist() == [12350] * 3
+    assert found["shares"].tolist() == [0.1235, 1, 0]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_never_written(tmp_path, value):
     files.write_json(tmp_path / "metrics.json", {"accuracy": 0.5})
