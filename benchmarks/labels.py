@@ -83,7 +83,7 @@ class Data:
         given = {name: rows.labels for name, rows in self.splits.items()} | {"train": labels[kept]}
         main_score = problem.main_score(self.params.evaluate.main, given["train"])
         task = baseline.Task(problem=problem, names=self.names, main_score=main_score, labels=given)
-        probe = baseline.linear_probe(task, features, self.params.baseline)
+        probe = baseline.best(task, baseline.linear_probes(task, features, self.params.baseline))
         return probe.strength, float(1 - problem.row_errors(given["test"], probe.outputs["test"]).mean())
 
     def audit(self, labels: np.ndarray, strength: float) -> np.ndarray:

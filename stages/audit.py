@@ -8,9 +8,9 @@ label first: the row's number in its source (`row`), its `split` and text, its `
 
 A label is judged by linear probes on the untuned model's features that were not trained on its row: for training and
 validation rows 5-fold, for test rows those five together. No model learns from a test row's label, so that dropping
-suspect training rows tells training nothing about the test split. The probes have the regularization of the rival
-`linear_probe`, and count every row alike. Nothing later uses the list but the report: whether a label is wrong is for
-people to decide.
+suspect training rows tells training nothing about the test split. The probes count every row alike, and have the
+regularization that is then best for the rival `linear_probe`. Nothing later uses the list but the report: whether a
+label is wrong is for people to decide.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def main() -> None:
     progress.say(f"audit: {len(suspect):,} of {len(lines):,} labels are suspect: {paths.SUSPECTS}")
     if few := (~lines["judged"]).sum():
         progress.say(
-            f"audit: {few:,} labels are not judged, as fewer than {suspects.FOLDS} rows to learn from are like theirs"
+            f"audit: {few:,} labels are not judged, as fewer than {suspects.FOLDS} rows to learn from have their class"
         )
 
 

@@ -22,7 +22,6 @@ macro-F1 is the main score of single labels, the linear models may weigh the row
 """
 
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel
@@ -52,7 +50,7 @@ from stages.problems.main_score import MainScore
 from stages.problems.single_label import WEIGHTING, row_weights
 from stages.scoring.kinds import SCORED
 from stages.scoring.params import Baseline
-from stages.scoring.scored import ScoredProblem, score
+from stages.scoring.scored import ScoredProblem, fit, score
 
 LONGEST_WORD = 30
 """Characters of a word, at most: a longer string is a sequence, a key or a sentence."""
@@ -93,18 +91,19 @@ def main() -> None:
     name, constant = problem.constant()
     bag, vectorizers = bag_vectorizers(given["train"], params.baseline)
     models, features = model_rivals(task, rows, about, params)
-    probe = linear_probe(task, features, params.baseline)
+    probes = list(linear_probes(task, features, params.baseline))
     outputs = {
-        name: task.predicted(constant.fit(given["train"], labels["train"]), given),
+        name: task.predicted(fit(constant, given["train"], labels["train"]), given),
         bag: bag_of(task, given, vectorizers, params.baseline).outputs,
         **models,
-        rivals.LINEAR_PROBE: probe.outputs,
+        rivals.LINEAR_PROBE: best(task, probes).outputs,
     }
     predictions = {name: task.decided(rival, "test") for name, rival in outputs.items()}
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
     metrics = {name: measure(task, one) for name, one in predictions.items()}
-    metrics[rivals.LINEAR_PROBE]["regularization"] = probe.strength
+    plain = best(task, [probe for probe in probes if probe.plain])  # by whose strength `audit` judges labels
+    metrics[rivals.LINEAR_PROBE]["regularization"] = plain.strength
     files.write_metrics(paths.BASELINE_METRICS, metrics)
     found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
     progress.say(f"baseline: {main_score.name}: {found}")
@@ -142,6 +141,8 @@ class Linear:
     """Of the rows, one of `WEIGHTINGS`."""
     strength: float
     """Inverse regularization strength."""
+    plain: bool
+    """Whether it is `ScoredProblem.linear`, fitted with every row counting alike."""
     loss: float
     """On the validation rows, weighted alike."""
     outputs: BySplit
@@ -275,11 +276,11 @@ def calibrated(task: Task, logits: BySplit) -> Linear:
     return best(task, linear_models(task, scaled, [1.0], fitted_on="validation"))
 
 
-def linear_probe(task: Task, features: BySplit, options: Baseline) -> Linear:
-    """The best linear model on standardised features (Alain & Bengio 2016)."""
+def linear_probes(task: Task, features: BySplit, options: Baseline) -> Iterator[Linear]:
+    """Linear models on standardised features (Alain & Bengio 2016)."""
     scaler = StandardScaler().fit(features["train"])
     scaled = {name: scaler.transform(values) for name, values in features.items()}
-    return best(task, linear_models(task, scaled, options.regularization))
+    return linear_models(task, scaled, options.regularization)
 
 
 def linear_models(
@@ -291,13 +292,12 @@ def linear_models(
         fitting, validating = (task.weights(split, weighting) for split in (fitted_on, "validation"))
         weights = {} if fitting is None else {"sample_weight": fitting}  # not every linear model takes it
         for strength in strengths:
-            for model in task.problem.candidates(strength):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ConvergenceWarning)  # such a model is judged as it is
-                    model.fit(inputs[fitted_on], task.labels[fitted_on], **weights)
+            for place, model in enumerate(task.problem.candidates(strength)):
+                fit(model, inputs[fitted_on], task.labels[fitted_on], **weights)
                 outputs = task.predicted(model, inputs)
                 loss = task.problem.loss(task.labels["validation"], outputs["validation"], validating)
-                yield Linear(weighting=weighting, strength=strength, loss=loss, outputs=outputs)
+                plain = not weighting and not place
+                yield Linear(weighting=weighting, strength=strength, plain=plain, loss=loss, outputs=outputs)
 
 
 def best(task: Task, models: Iterable[Linear]) -> Linear:

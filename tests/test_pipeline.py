@@ -319,7 +319,7 @@ def test_the_linear_probe_reads_the_states_above_the_layers_in_use(project):
     problem = SCORED["single_label"]
     main_score = problem.main_scores["accuracy"]
     task = baseline.Task(problem=problem, names=about.class_names, main_score=main_score, labels=labels)
-    expected = baseline.linear_probe(task, features, options).outputs
+    expected = baseline.best(task, baseline.linear_probes(task, features, options)).outputs
     recorded = pd.read_parquet(project.folder / "data/predictions/baseline.parquet")["linear_probe"]
     np.testing.assert_allclose(np.stack(recorded), expected["test"], atol=1e-3)
 

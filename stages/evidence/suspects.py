@@ -11,11 +11,11 @@ import pandas as pd
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.scoring.scored import ScoredProblem
+from stages.scoring.scored import ScoredProblem, fit
 
 FOLDS = 5
-"""Parts of the rows; a model trained on the other parts judges the labels of each. Also the fewest rows of a class
-whose labels are judged: models that saw fewer would contradict all of them."""
+"""Parts of the rows; a model trained on the other parts judges the labels of each. Also the fewest rows of a class or
+label that is judged: models that saw fewer would contradict all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +44,15 @@ def judge(
         `quality`, from 0 (certainly wrong) to 1; `label_probability` and `likely_probability`, unless labels are
         numbers; whether the label is `judged`, and whether it is `suspect`.
     """
-    strata, other_strata = (strata_of(problem, names, rows.labels) for rows in (known, others))
+    strata = problem.strata(pd.Series(problem.truth(known.labels, names)))  # as in `prepare`
     outputs, other_outputs = out_of_fold(
         problem, names, known, others=others.features, folds=stratified_folds(strata, seed), strength=strength
     )
-    sizes = strata.value_counts()
-    small = sizes.index[sizes < FOLDS]
+    learnt = problem.rows_of_each(known.labels, names) >= FOLDS
     return (
-        compared(problem, names, labels=known.labels, outputs=outputs, judged=~strata.isin(small)),
-        compared(problem, names, labels=others.labels, outputs=other_outputs, judged=~other_strata.isin(small)),
+        compared(problem, names, labels=known.labels, outputs=outputs, learnt=learnt),
+        compared(problem, names, labels=others.labels, outputs=other_outputs, learnt=learnt),
     )
-
-
-def strata_of(problem: ScoredProblem, names: list[str], labels: np.ndarray) -> pd.Series:
-    """The stratum of each row, as in `prepare`."""
-    return problem.strata(pd.Series(problem.truth(labels, names)))
 
 
 def stratified_folds(strata: pd.Series, seed: int) -> np.ndarray:
@@ -87,9 +81,7 @@ def out_of_fold(
     positions, outputs, means = [], [], []
     for fold in np.unique(folds):
         probe = make_pipeline(StandardScaler(), problem.linear(strength))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Label .* is present in all training examples")  # of a rare label
-            probe.fit(known.features[folds != fold], known.labels[folds != fold])
+        fit(probe, known.features[folds != fold], known.labels[folds != fold])
         positions.append(np.flatnonzero(folds == fold))
         outputs.append(problem.fitted(probe, known.features[folds == fold], names))
         means.append(problem.fitted(probe, others, names))
@@ -97,20 +89,19 @@ def out_of_fold(
 
 
 def compared(
-    problem: ScoredProblem, names: list[str], *, labels: np.ndarray, outputs: np.ndarray, judged: pd.Series
+    problem: ScoredProblem, names: list[str], *, labels: np.ndarray, outputs: np.ndarray, learnt: np.ndarray
 ) -> pd.DataFrame:
     """A line for each row, see `judge`."""
     answers = problem.decide(outputs, [])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "May not flag all label issues")  # of a class with a single row
-        quality = problem.label_quality(labels, outputs)
+        quality = problem.label_quality(labels, outputs, learnt)
     table = pd.DataFrame(
         {
             "label": problem.truth(labels, names),
             "likely": problem.answers(answers, names),
             **quality,
             **{f"likely_{name}": values for name, values in problem.confidence(answers).items()},
-            "judged": judged,
         }
     )
-    return table.assign(suspect=table["suspect"] & judged & (table["label"] != table["likely"]))
+    return table.assign(suspect=table["suspect"] & (table["label"] != table["likely"]))

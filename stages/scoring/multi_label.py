@@ -82,18 +82,22 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         weights = None if weights is None else np.repeat(weights, labels.shape[1])
         return metrics.log_loss(labels.ravel(), outputs.ravel(), sample_weight=weights, labels=[0, 1])
 
-    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+    def rows_of_each(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return labels.sum(axis=0)
+
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray, learnt: np.ndarray) -> dict[str, np.ndarray]:
         """Suspect are rows of which at least one label is, given or missing, each label being judged as one of two
         classes is; the quality is a mean over labels in which the worst count most (Thyagarajan et al. 2022). A label
-        that all rows have, or none, is not judged."""
+        that is not learnt, or that all rows have, or none, is not judged; every row is, by its other labels."""
         from cleanlab.multilabel_classification import filter, get_label_quality_scores
 
-        judged = np.ptp(labels, axis=0) > 0
+        judged = learnt & (np.ptp(labels, axis=0) > 0)
         given, of_judged = [np.flatnonzero(row).tolist() for row in labels[:, judged]], outputs[:, judged]
         some = judged.any()
         return {
             "quality": get_label_quality_scores(given, of_judged) if some else np.ones(len(labels)),
             "label_probability": self.confidence(Decisions(probabilities=outputs, given=labels > 0))["probability"],
+            "judged": np.ones(len(labels), dtype=bool),
             "suspect": filter.find_label_issues(given, of_judged, n_jobs=1) if some else np.zeros(len(labels), bool),
         }
 

@@ -98,13 +98,17 @@ class ScoredRegression(Regression, ScoredProblem):
         """Mean absolute error, by which the models are compared."""
         return metrics.mean_absolute_error(labels, outputs, sample_weight=weights)
 
-    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+    def rows_of_each(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return np.array([len(labels)])
+
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray, learnt: np.ndarray) -> dict[str, np.ndarray]:
         """By the error in units of its robust standard deviation, the scaled median of absolute errors: suspect above
         `MOST_SPREADS` (Iglewicz & Hoaglin 1993); the quality falls exponentially with it, as in cleanlab."""
         distance = np.abs(labels.astype(np.float64) - outputs)
         spread = np.median(distance) / stats.norm.ppf(0.75)
         distance = distance / max(spread, np.finfo(float).tiny)
-        return {"quality": np.exp(-distance), "suspect": distance > MOST_SPREADS}
+        judged = np.full(len(labels), learnt.all())
+        return {"quality": np.exp(-distance), "judged": judged, "suspect": judged & (distance > MOST_SPREADS)}
 
 
 def correlation(one: np.ndarray, other: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What scoring adds to a kind of problem: metrics, the curves behind them, and the rivals' models."""
 
+import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -7,6 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 
 from stages.problems.problem import Problem
 
@@ -68,7 +70,7 @@ class ScoredProblem(Problem):
         """A linear model with this inverse regularization strength."""
 
     def candidates(self, strength: float) -> list[BaseEstimator]:
-        """The linear models of this strength among which the validation rows choose a rival."""
+        """The linear models of this strength among which the validation rows choose a rival; the first is `linear`."""
         return [self.linear(strength)]
 
     @abstractmethod
@@ -80,13 +82,32 @@ class ScoredProblem(Problem):
         """The loss by which the rivals' settings are chosen, on the validation rows; weights: of the rows, (rows,)."""
 
     @abstractmethod
-    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+    def rows_of_each(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        """How many rows have each class or label, (outputs,); of numbers, how many there are, (1,)."""
+
+    @abstractmethod
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray, learnt: np.ndarray) -> dict[str, np.ndarray]:
         """How well each row's label agrees with the outputs of models that were not trained on the row.
 
+        Args:
+            learnt: which outputs the models had enough rows to learn, (outputs,) bool.
+
         Returns:
-            `quality`, (rows,), from 0, certainly wrong, to 1; `suspect`, (rows,) bool, whether the label is probably
-            wrong; and `label_probability`, (rows,), unless labels are numbers.
+            `quality`, (rows,), from 0, certainly wrong, to 1; `judged`, (rows,) bool, whether the models have learnt
+            what the label may be; `suspect`, (rows,) bool, whether it is judged and probably wrong; and
+            `label_probability`, (rows,), unless labels are numbers.
         """
+
+
+def fit(model: BaseEstimator, inputs: Any, labels: np.ndarray, **weights: np.ndarray) -> BaseEstimator:
+    """The model, fitted on rows. It is judged as it is, so nothing warns of one that has not converged, or of a label
+    that all of the rows have, or none."""
+    if labels.dtype.kind == "f":
+        labels = labels.astype(np.float64)  # float32 is too inexact for scikit-learn's sums
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        return model.fit(inputs, labels, **weights)
 
 
 class Metric(evaluate.Metric):

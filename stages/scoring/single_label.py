@@ -97,15 +97,19 @@ class ScoredSingleLabel(SingleLabel, ScoredProblem):
         """Log loss."""
         return metrics.log_loss(labels, outputs, sample_weight=weights, labels=range(outputs.shape[1]))
 
-    def label_quality(self, labels: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
+    def rows_of_each(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return np.bincount(labels, minlength=len(names))
+
+    def label_quality(self, labels: np.ndarray, outputs: np.ndarray, learnt: np.ndarray) -> dict[str, np.ndarray]:
         """Of each class, as many labels are suspect as are estimated to be wrong, those with the lowest quality first
         (Northcutt, Jiang & Chuang 2021, section 3, "prune by noise rate"). The quality is the margin of the label's
-        probability over the highest of the others, scaled to [0, 1]."""
+        probability over the highest of the others, scaled to [0, 1]. A class that is not learnt is not judged."""
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
 
         return {
             "quality": get_label_quality_scores(labels, outputs, method="normalized_margin"),
             "label_probability": outputs[np.arange(len(labels)), labels],
-            "suspect": find_label_issues(labels, outputs, n_jobs=1),
+            "judged": learnt[labels],
+            "suspect": find_label_issues(labels, outputs, n_jobs=1) & learnt[labels],
         }

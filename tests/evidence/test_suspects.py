@@ -144,6 +144,26 @@ def test_a_number_far_from_what_models_of_other_rows_say_is_found():
     assert not {"label_probability", "likely_probability"} & {*table}
 
 
+def test_a_label_that_too_few_rows_have_to_learn_from_makes_no_row_suspect():
+    generator, rare = np.random.default_rng(0), np.zeros((400, 12), dtype=np.float32)
+    for column in range(12):
+        rare[generator.choice(400, FOLDS - 1, replace=False), column] = 1
+    frequent = (generator.random((400, 2)) < 0.5).astype(np.float32)
+    features = np.hstack([8 * frequent, 2 * rare]) + generator.normal(size=(400, 14))
+    labels = np.hstack([frequent, rare])
+    names = [f"label {number:02}" for number in range(14)]
+    table, others = judged(MULTI, names, features, labels)
+    assert not table["suspect"].any() and not others["suspect"].any()
+    assert table["judged"].all()
+    learnt = np.full(14, True)
+    assert MULTI.label_quality(labels, np.clip(0.9 * frequent.repeat(7, axis=1), 0.05, 1), learnt)["suspect"].any()
+
+
+def test_all_numbers_are_judged_however_few():
+    table, _ = judged(REGRESSION, [], drawn(np.arange(25) % 3), np.arange(25, dtype=np.float32) % 3)
+    assert table["judged"].all()
+
+
 @pytest.mark.parametrize("everywhere", [1, 0])
 def test_a_label_that_all_rows_have_or_none_is_not_judged(everywhere):
     labels = (np.arange(80)[:, None] % 2 == [0, 1]).astype(np.float32)
@@ -153,14 +173,14 @@ def test_a_label_that_all_rows_have_or_none_is_not_judged(everywhere):
     table, _ = judged(MULTI, NAMES, features, known)
     assert first(table, 1) == [7]
     assert table["suspect"].sum() < 5
-    quality = MULTI.label_quality(known[:, 2:], np.full((80, 1), 0.5))
+    quality = MULTI.label_quality(known[:, 2:], np.full((80, 1), 0.5), np.array([True]))
     assert (quality["quality"] == 1).all()
     assert not quality["suspect"].any()
 
 
 def test_numbers_that_are_predicted_exactly_are_not_suspect():
     numbers = np.arange(10, dtype=np.float32)
-    quality = REGRESSION.label_quality(numbers, numbers.astype(np.float64))
+    quality = REGRESSION.label_quality(numbers, numbers.astype(np.float64), np.array([True]))
     assert not quality["suspect"].any()
     assert (quality["quality"] == 1).all()
 

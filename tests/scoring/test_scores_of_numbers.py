@@ -74,7 +74,7 @@ def test_of_numbers_of_which_a_few_are_very_large_a_rival_is_chosen_that_beats_t
         labels[split] = np.exp(inputs[split][:, 0] + 1.5 * generator.normal(size=rows))
     options = Baseline(batch_size=8, regularization=[0.01, 0.1], ngrams=[1])
     task = baseline.Task(problem=REGRESSION, names=[], main_score=MAE, labels=labels)
-    outputs = baseline.linear_probe(task, inputs, options).outputs
+    outputs = baseline.best(task, baseline.linear_probes(task, inputs, options)).outputs
     ridge = REGRESSION.linear(0.01).fit(inputs["train"], labels["train"]).predict(inputs["test"])
     median = np.full(400, np.median(labels["train"]))
     chosen, squared, constant = (MAE.value(labels["test"], one) for one in (outputs["test"], ridge, median))
