@@ -186,6 +186,7 @@ def test_predict_agrees_with_evaluate_and_with_the_merged_model_in_a_pipeline(in
         )
 
 
+@pytest.mark.long
 def test_in_onnx_and_without_this_project_the_labels_are_the_same(inside, monkeypatch, tmp_path):
     answers, printed = whole_run.in_onnx(monkeypatch, tmp_path, texts={"text": "text"})
     given = [", ".join(part.split()[0] for part in line if part) or "(none)" for line in printed]

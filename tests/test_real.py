@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from safetensors import safe_open
 
 from benchmarks.tasks import TASKS
+from stages.common import paths
 from stages.encoding.template import load_tokenizer
 
 pytestmark = pytest.mark.real
@@ -15,15 +16,25 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Project:
-    """The default pipeline with few rows, up to `encode`."""
+    """The default pipeline with few rows, up to `encode`; the model is fetched unless this repository has it."""
     project = copy_project(tmp_path_factory.mktemp("real") / "project")
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     params["data"]["limit"] = {"train": 60, "validation": 20, "test": 20}
     project.write_params(params)
-    for stage in ("fetch", "prepare"):
-        project.stage(stage, env=ONLINE)
+    if fetched().get("revision") == params["model"]["revision"]:
+        (project.folder / paths.BASE_MODEL).parent.mkdir(exist_ok=True)
+        (project.folder / paths.BASE_MODEL).symlink_to(ROOT / paths.BASE_MODEL)
+    else:
+        project.stage("fetch", env=ONLINE)
+    project.stage("prepare", env=ONLINE)
     project.call("encode")
     return project
+
+
+def fetched() -> dict:
+    """Where this repository's base model comes from; empty if it has none."""
+    source = ROOT / paths.BASE_MODEL / "source.json"
+    return json.loads(source.read_text()) if source.exists() else {}
 
 
 def test_the_default_model_arrives_as_safetensors_with_its_licence(real):

@@ -47,9 +47,8 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
     ("file", "stages"),
     [
         ("stages/params.py", []),
-        ("stages/reporting/verdict.py", ["report"]),
-        ("stages/reporting/figure.py", ["report"]),
-        ("stages/reporting/params.py", ["report"]),
+        pytest.param("stages/reporting/figure.py", ["report"], marks=pytest.mark.long),
+        pytest.param("stages/reporting/params.py", ["report"], marks=pytest.mark.long),
         pytest.param("stages/evidence/intervals.py", ["baseline", "audit", "evaluate"], marks=pytest.mark.long),
         ("stages/training/trainer.py", ["train"]),
     ],

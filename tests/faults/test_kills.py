@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 pytestmark = pytest.mark.usefixtures("own_sources")
 
 SHORT = (8,)
-"""The seeds of `make test`: a training."""
+"""The seeds of `make test-long`: a training."""
 
 LONG_TRAINING = 60
 """Epochs where there is time: several checkpoints are written."""
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a seed: as many as `--faults` says."""
     if "seed" in metafunc.fixturenames:
         count = metafunc.config.getoption("faults")
-        metafunc.parametrize("seed", range(count) if count else SHORT)
+        metafunc.parametrize("seed", range(count) if count else [pytest.param(*SHORT, marks=pytest.mark.long)])
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,9 @@ def final_states(model, rows):
     return np.stack([one[0] for one in states]), np.stack([one.mean(dim=0) for one in states])
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(name, marks=pytest.mark.long) for name in ("roberta", "distilbert"))]
+)
 def test_the_first_token_learns_the_mean_and_a_probe_of_it_tells_the_classes_apart(family, rows, saved_model):
     params = Params.model_validate(tiny_params(train={"epochs": 1}))
     model = load_base(saved_model(family), labels=labels_of(["bad", "good"]), seed=1)

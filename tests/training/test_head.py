@@ -36,7 +36,14 @@ def fitted(base, rows, arguments=LABELS):
     return inference.logits(model, rows, batch_size=8, progress="test")
 
 
-@pytest.mark.parametrize("family", [family for family in MODELS if family not in ENCODER_DECODERS])
+@pytest.mark.parametrize(
+    "family",
+    [
+        name if name in FAMILIES else pytest.param(name, marks=pytest.mark.long)
+        for name in MODELS
+        if name not in ENCODER_DECODERS
+    ],
+)
 def test_a_fitted_head_tells_the_classes_apart_by_small_logits(family, saved_model, rows):
     logits = fitted(saved_model(family), rows)
     assert (logits.argmax(axis=1) == rows.labels).mean() > 0.9
