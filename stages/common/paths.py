@@ -5,6 +5,8 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
+LOCK = Path("dvc.lock")
+"""What the stages last read and wrote, by hash."""
 
 RAW_MODELS = Path("models/raw")
 RAW_DATA = Path("data/raw")
@@ -64,7 +66,7 @@ OWN = (
     *(RAW_DATA, PREPARED, SLICES, ENCODED, FEATURES, BASELINE_PREDICTIONS, TEST_PREDICTIONS, SUSPECTS),
     *(DATA_METRICS, ENCODE_METRICS, BASELINE_METRICS, TRAIN_METRICS, VALIDATION_METRICS, TRAIN_CURVES),
     *(EVALUATE_METRICS, EVALUATE_PLOTS, HEADLINE, SUMMARY, REPORT, CARD, CHECKPOINTS, SCRATCH),
-    *map(Path, (".git", ".dvc", "stages", "dvc.yaml", "dvc.lock")),
+    *(LOCK, *map(Path, (".git", ".dvc", "stages", "dvc.yaml"))),
 )
 """What belongs to the stages, the code, Git and DVC, each with all that is in it: no command writes there what a user
 names."""

@@ -26,8 +26,6 @@ from stages.reporting.markdown import paragraphs, table
 if TYPE_CHECKING:
     from dvc.api import DVCFileSystem
 
-LOCK = Path("dvc.lock")
-
 SMALL = 1e-5
 """Changes of metrics that are smaller are not shown: other processors cause them."""
 
@@ -65,7 +63,7 @@ def change_since(rev: str, run: Run, *, tuned: dict, answers: pd.DataFrame) -> C
         before=before,
         after=tuned,
         answers=(None if earlier is None else read_answers(io.StringIO(earlier)), answers),
-        same_file=same_test_rows(read_text(there, LOCK), LOCK.read_text() if LOCK.exists() else None),
+        same_file=same_test_rows(read_text(there, paths.LOCK), paths.LOCK.read_text() if paths.LOCK.exists() else None),
     )
 
 

@@ -21,8 +21,6 @@ from stages.adapters.run import FILE, Run
 from stages.common import files, paths, progress
 from stages.common.errors import PipelineError
 
-LOCK = Path("dvc.lock")
-
 CONFIG, SOURCE = "adapter_config.json", "source.json"
 """PEFT's file in an adapter's folder, and the file in a base model's that says where it came from."""
 
@@ -159,7 +157,7 @@ class Evaluated:
     def load(cls) -> Self | None:
         """What dvc.lock names; None: there was no evaluation, or the cache lacks a file of the model."""
         try:
-            stages = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8"))["stages"]
+            stages = YAML(typ="safe", pure=True).load(paths.LOCK.read_text(encoding="utf-8"))["stages"]
             found = cls(hashes=hashes_of(stages), cache=cache())
             for folder in (paths.ADAPTER, paths.BASE_MODEL):
                 listed = json.loads(found.object(folder).read_text(encoding="utf-8"))

@@ -94,9 +94,9 @@ def test_the_answers_of_the_revision_come_from_the_cache_and_without_them_the_ha
     shutil.rmtree(repository / ".dvc/cache")
     change = since("HEAD")
     assert (change.same_rows, change.paired) == (True, None)
-    history.LOCK.write_text(history.LOCK.read_text().replace(HASH, "another"))
+    paths.LOCK.write_text(paths.LOCK.read_text().replace(HASH, "another"))
     assert not since("HEAD").same_rows
-    history.LOCK.write_text("<<<<<<< HEAD\nstages: {}\n=======\n>>>>>>> other\n")
+    paths.LOCK.write_text("<<<<<<< HEAD\nstages: {}\n=======\n>>>>>>> other\n")
     assert not since("HEAD").same_rows
 
 
