@@ -6,10 +6,11 @@ Reads models/base, models/adapter and models/seeds, the test rows of data/prepar
 the predictions of `baseline`. Writes metrics/evaluate.json (the tuned model's scores and their 95 % intervals, and its
 gain over each rival in the main score, with interval and p-value; with several seeds also `seeds`: every seed's score,
 and the gain over the strongest rival, tested over rows and seeds; with `data.slices` also `slices`: the scores of each
-slice, by column and value); metrics/headline.json, the few of these values that `dvc metrics` lists;
-data/predictions/test.csv (row, text, label, probability, every model's answer; `words`: for the wrong answers with the
-highest confidence, the words that speak most for them); and metrics/plots, the tables that `dvc plots` and the report
-draw: a file for each chart, without rows where the problem has no use for it. `tuned` is the model in models/adapter.
+slice, by column and value; and `run`: the sha256 of the adapter's run.json); metrics/headline.json, the few of these
+values that `dvc metrics` lists; data/predictions/test.csv (row, text, label, probability, every model's answer;
+`words`: for the wrong answers with the highest confidence, the words that speak most for them); and metrics/plots, the
+tables that `dvc plots` and the report draw: a file for each chart, without rows where the problem has no use for it.
+`tuned` is the model in models/adapter.
 
 With `evaluate.target_accuracy` it also reads the rows of data/encoded/calibration, writes the thresholds that they give
 to models/abstention.json, and adds to metrics/evaluate.json what becomes of the promises on the test rows
@@ -80,7 +81,7 @@ def main() -> None:
     save_plots(plots.tables(problem, run.main, labels, predictions, **drawn))
     abstention.save(paths.ABSTENTION, sure)
     save_predictions(given, problem, labels, predictions, names)
-    files.write_metrics(paths.EVALUATE_METRICS, metrics)
+    files.write_metrics(paths.EVALUATE_METRICS, metrics | {"run": abstention.fingerprint(paths.ADAPTER)})
     found = headline(problem, run.main, labels, predictions, metrics=metrics)
     files.write_metrics(paths.HEADLINE, found)
     progress.say(f"evaluate: {described(found, run.main)}")

@@ -47,9 +47,9 @@ def main() -> None:
     folder = options.output or form
     place = files.destination("--output", folder)
     base.quiet_transformers()
-    baseline, tuned = map(evaluated.metrics, (paths.BASELINE_METRICS, paths.EVALUATE_METRICS))
     with evaluated.model() as model, files.replacing(place) as fresh:
-        run, found = Run.load(model.adapter), ""
+        run, tuned, found = Run.load(model.adapter), evaluated.scores(model), ""
+        baseline = files.read_json(evaluated.belonging(paths.BASELINE_METRICS, model))
         if options.adapter:
             publish(model.adapter, fresh, run.base_model)
         else:
@@ -107,7 +107,7 @@ def in_onnx(model: evaluated.Model, folder: Path, run: Run, *, int8: bool, toler
     from stages.exporting import onnx_export  # here: it needs optional packages
 
     precision = "int8" if int8 else "float32"
-    rows = equivalence.rows("test")
+    rows = equivalence.rows("test", model)
     onnx_export.write(model, folder, run, calibrate=equivalence.calibration() if int8 else None)
     check = equivalence.Check.of(
         run,

@@ -48,10 +48,10 @@ IN_FETCH = remove("models/adapter", "models/base", "metrics")
 )
 def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkeypatch, capsys, change, reason):
     monkeypatch.chdir(restored.folder)
-    tuned = evaluated.metrics(paths.EVALUATE_METRICS)
     before = restored.files("models/adapter") | restored.files("models/base")
     with evaluated.model() as model:
         assert model == evaluated.Model()
+        tuned = evaluated.scores(model)
     change(restored.folder)
     with evaluated.model() as model:
         after = restored.files(model.adapter) | restored.files(model.base)
@@ -59,13 +59,13 @@ def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkey
         assert json.loads((model.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
             model.base
         )
+        assert evaluated.scores(model) == tuned
     differ = {path for path in before if after[path] != before[path]}
     assert (set(after), differ) == (set(before), {"adapter_config.json"})
     assert not model.adapter.exists()
     told = capsys.readouterr().err
     assert told.startswith(f"{reason} (see dvc status): using the last evaluated model, here since 20")
     assert told.endswith(f", accuracy {tuned['accuracy']:.4g} on the test rows\n")
-    assert evaluated.metrics(paths.EVALUATE_METRICS) == tuned
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_without_an_evaluated_model_in_the_cache_the_workspaces_is_taken(restore
     try:
         with evaluated.model() as model:
             assert model == evaluated.Model()
-        assert "accuracy" in evaluated.metrics(paths.EVALUATE_METRICS)
+            assert "accuracy" in evaluated.scores(model)
     finally:
         (restored.folder / ".dvc/config.local").unlink(missing_ok=True)
 
@@ -94,20 +94,49 @@ def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(restored,
     lock = (restored.folder / "dvc.lock").read_text()
     md5 = evaluated.Evaluated.load().hashes[paths.BASELINE_PREDICTIONS]
     (restored.folder / "dvc.lock").write_text(lock.replace(md5, "0" * 32, 1))  # of `baseline`, which comes first
-    with pytest.raises(
-        PipelineError, match=r"baseline\.json: expected that of the last evaluated model, found another"
-    ):
-        evaluated.metrics(paths.BASELINE_METRICS)
-    assert "accuracy" in evaluated.metrics(paths.EVALUATE_METRICS)
+    reason = r"baseline\.json: expected that of the last evaluated model, found another"
+    with evaluated.model() as model:
+        with pytest.raises(PipelineError, match=reason):
+            evaluated.belonging(paths.BASELINE_METRICS, model)
+        assert "accuracy" in evaluated.scores(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rewrite("models/adapter/run.json", max_length=9),
+        rewrite("metrics/evaluate.json", run="0" * 64),
+        rewrite("metrics/evaluate.json", run=None),
+    ],
+    ids=["trained again", "another evaluation", "evaluated before scores named their run"],
+)
+def test_the_scores_of_another_model_are_refused_where_dvc_has_no_evaluated_one(restored, monkeypatch, change):
+    monkeypatch.chdir(restored.folder)
+    remove("dvc.lock")(restored.folder)
+    change(restored.folder)
+    told = "evaluate.json: expected the scores of the model in models/adapter, found those of another one; make them"
+    with evaluated.model() as model, pytest.raises(PipelineError, match=told):
+        evaluated.scores(model)
+    assert told in restored.call("export", "--output", "merged", check=False).stderr
+    assert not (restored.folder / "merged").exists()
+
+
+def test_a_command_judges_one_state_of_dvc_lock(restored, monkeypatch):
+    monkeypatch.chdir(restored.folder)
+    with evaluated.model() as model:
+        before = evaluated.scores(model)
+        remove("dvc.lock", "metrics/evaluate.json")(restored.folder)
+        assert evaluated.scores(model) == before
 
 
 def test_an_export_is_tested_on_the_rows_of_the_evaluation(restored, monkeypatch):
     monkeypatch.chdir(restored.folder)
-    before, path = equivalence.rows("test"), paths.PREPARED / "test.parquet"
-    train = equivalence.rows("train")
-    path.unlink()  # a link to the cache
-    train.to_parquet(path)
-    assert equivalence.rows("test").equals(before)
+    path, train = paths.PREPARED / "test.parquet", equivalence.rows("train")
+    with evaluated.model() as model:
+        before = equivalence.rows("test", model)
+        path.unlink()  # a link to the cache
+        train.to_parquet(path)
+        assert equivalence.rows("test", model).equals(before)
 
 
 def test_while_a_new_base_model_is_fetched_commands_answer_and_export_as_before(restored):

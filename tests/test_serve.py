@@ -128,6 +128,12 @@ def test_the_server_says_what_predict_says_with_the_facts_of_the_model(project, 
     assert known["base"] == "package:tiny-model==1.0"
 
 
+def test_the_score_of_a_model_before_the_served_one_is_not_shown(inside, monkeypatch):
+    path = paths.ADAPTER / FILE
+    files.write_json(path, files.read_json(path) | {"max_length": 9})
+    assert called(monkeypatch)["default"].facts["test"] is None
+
+
 def test_an_exported_model_answers_as_the_adapter_and_has_none_to_compare_with(project, inside, monkeypatch, tmp_path):
     project.call("export", "--output", str(tmp_path / "merged"))
     served = called(monkeypatch, "--model", str(tmp_path / "merged"))["default"]

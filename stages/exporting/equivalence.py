@@ -135,10 +135,10 @@ REMEDIES = {
 }
 
 
-def rows(split: str) -> pd.DataFrame:
-    """The texts and labels of a split of data/prepared; of the test split, those on which the model was evaluated."""
+def rows(split: str, model: evaluated.Model | None = None) -> pd.DataFrame:
+    """The texts and labels of a split of data/prepared; with a model, those on which that was evaluated."""
     path = paths.PREPARED / f"{split}.parquet"
-    return files.load(evaluated.belonging(path) if split == "test" else path, pd.read_parquet)
+    return files.load(evaluated.belonging(path, model) if model else path, pd.read_parquet)
 
 
 def calibration(count: int = 64) -> Inputs:

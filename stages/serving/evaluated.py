@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +20,13 @@ from ruamel.yaml.error import YAMLError
 from stages.adapters.run import FILE, Run
 from stages.common import files, paths, progress
 from stages.common.errors import PipelineError
+from stages.evidence.abstention import fingerprint
 
 CONFIG, SOURCE = "adapter_config.json", "source.json"
 """PEFT's file in an adapter's folder, and the file in a base model's that says where it came from."""
+
+PARTS = (paths.ADAPTER, paths.BASE_MODEL, paths.ABSTENTION)
+"""What a model consists of, in the workspace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Model:
     base: Path | None = paths.BASE_MODEL
     """None: that of a whole model, which answers without it, is not here."""
     abstention: Path = paths.ABSTENTION
+    evaluation: "Evaluated | None" = field(default=None, compare=False)
+    """What its evaluation read and wrote; None: that is not known."""
 
     @property
     def marks(self) -> tuple[Path, ...]:
@@ -65,7 +71,7 @@ def model(folder: Path | None = None) -> Iterator[Model]:
     kept = Evaluated.load()
     other = [path for path in Model().marks if not kept.has(path)] if kept else []
     if not other:
-        yield Model()
+        yield Model(evaluation=kept)
         return
     with files.scratch() as scratch:
         found = kept.linked(scratch.absolute())
@@ -120,22 +126,28 @@ def weights(source: dict[str, Any]) -> dict[str, str]:
     return {name: digest for name, digest in source.get("sha256", {}).items() if name.endswith(".safetensors")}
 
 
-def metrics(path: Path) -> dict[str, Any]:
-    """The content of metrics/evaluate.json or metrics/baseline.json that belongs to the model of `model`.
+def scores(model: Model) -> dict[str, Any]:
+    """The content of the metrics/evaluate.json that belongs to a model.
+
+    Raises:
+        PipelineError: it is lost, or the file is another model's.
+    """
+    found = files.read_json(belonging(paths.EVALUATE_METRICS, model))
+    if found.get("run") != fingerprint(model.adapter):
+        raise PipelineError(
+            f"{paths.EVALUATE_METRICS}: expected the scores of the model in {paths.ADAPTER}, found those of another "
+            "one; make them with: dvc repro"
+        )
+    return found
+
+
+def belonging(path: Path, model: Model) -> Path:
+    """Where the file is that `evaluate` read or wrote at a path for a model; if that is not known, the workspace's.
 
     Raises:
         PipelineError: it is lost.
     """
-    return files.read_json(belonging(path))
-
-
-def belonging(path: Path) -> Path:
-    """Where the file is that `evaluate` read or wrote at a path for the model of `model`.
-
-    Raises:
-        PipelineError: it is lost.
-    """
-    kept = Evaluated.load()
+    kept = model.evaluation
     place = path if kept is None or kept.has(path) else kept.object(path)
     if kept and not (place and place.exists()):
         raise PipelineError(
@@ -169,7 +181,7 @@ class Evaluated:
 
     def parts(self) -> list[Path]:
         """The files of the model."""
-        return [path for path in self.hashes if any(path.is_relative_to(part) for part in vars(Model()).values())]
+        return [path for path in self.hashes if any(path.is_relative_to(part) for part in PARTS)]
 
     def object(self, path: Path) -> Path | None:
         """The file in the cache with the content that a path had; None: the evaluation had no such path."""
@@ -182,7 +194,8 @@ class Evaluated:
 
     def linked(self, folder: Path) -> Model:
         """The model in a folder, of links to the files in the cache."""
-        found = Model(**{name: folder / path for name, path in vars(Model()).items()})
+        adapter, base, abstention = (folder / part for part in PARTS)
+        found = Model(adapter=adapter, base=base, abstention=abstention, evaluation=self)
         for path in self.parts():
             link = folder / path
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +235,7 @@ def described(model: Model) -> str:
     run = Run.load(model.adapter)
     since = time.strftime("here since %Y-%m-%d %H:%M", time.localtime((model.adapter / FILE).stat().st_mtime))
     try:
-        return f"{since}, {run.main.name} {metrics(paths.EVALUATE_METRICS)[run.main.key]:.4g} on the test rows"
+        return f"{since}, {run.main.name} {scores(model)[run.main.key]:.4g} on the test rows"
     except PipelineError:
         return since
 

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from stages.adapters.run import FILE, Run
-from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.evidence.abstention import fingerprint
 from stages.reporting.wording import METRICS
@@ -53,7 +52,7 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouch
     """The models by their names.
 
     Args:
-        tested: whether metrics/evaluate.json is that of the (only) model.
+        tested: whether to look into metrics/evaluate.json for the score of the (only) model.
         untouched: whether each has its base beside it, which an exported model has not.
 
     Raises:
@@ -62,7 +61,8 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouch
     found = {}
     for name, tuned, before in adapters.loaded(wanted, untouched=untouched):
         run = Run.load(wanted[name].adapter)
-        known = facts(name, wanted[name].adapter, run, tuned) | {"test": test_score(run) if tested else None}
+        test = test_score(run, wanted[name]) if tested else None
+        known = facts(name, wanted[name].adapter, run, tuned) | {"test": test}
         found[name] = Served(name=name, tuned=tuned, untouched=before, columns=run.columns, facts=known)
     return found
 
@@ -85,10 +85,11 @@ def facts(name: str, folder: Path, run: Run, tuned: Classifier) -> dict[str, Any
     }
 
 
-def test_score(run: Run) -> dict[str, Any] | None:
-    """The main score on the test rows with its interval, and whether it is shown in percent; None: it is lost."""
+def test_score(run: Run, model: evaluated.Model) -> dict[str, Any] | None:
+    """The main score on the test rows with its interval, and whether it is shown in percent; None: it is lost, or that
+    of another model is there."""
     try:
-        scores = evaluated.metrics(paths.EVALUATE_METRICS)
+        scores = evaluated.scores(model)
     except (PipelineError, FileNotFoundError):
         return None
     key, interval = run.main.key, scores.get("interval", {}).get(run.main.key, {})

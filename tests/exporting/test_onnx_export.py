@@ -71,7 +71,7 @@ def test_the_folder_has_exactly_its_files_and_none_names_a_file_of_this_machine(
 
 def test_the_check_compares_the_exported_model_with_the_adapter_on_all_test_rows(inside):
     found = {name: json.loads((paths.ONNX.with_name(name) / "check.json").read_text()) for name in ("onnx", "int8")}
-    tuned = evaluated.metrics(paths.EVALUATE_METRICS)
+    tuned = evaluated.scores(evaluated.Model())
     for check in found.values():
         assert (check["rows"], check["adapter"]) == (24, pytest.approx(tuned["accuracy"], rel=1e-4))
     exact = found["onnx"]

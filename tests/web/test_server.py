@@ -46,8 +46,8 @@ def ours():
 @pytest.mark.parametrize(("main", "percent"), [("accuracy", True), ("mcc", False), ("roc_auc", False)])
 def test_a_score_is_said_to_be_in_percent_as_in_the_report(monkeypatch, main, percent):
     found = {main: 0.75, "interval": {main: {"low": 0.5, "high": 1.0}}}
-    monkeypatch.setattr(evaluated, "metrics", lambda path: found)
-    told = score_on_test_rows(outputs.run("single_label", main=main))
+    monkeypatch.setattr(evaluated, "scores", lambda model: found)
+    told = score_on_test_rows(outputs.run("single_label", main=main), evaluated.Model())
     assert told == {"score": METRICS[main].name, "percent": percent, "value": 0.75, "low": 0.5, "high": 1.0}
 
 
