@@ -149,7 +149,7 @@ def merge(adapter: Path, folder: Path) -> None:
             f"({model.peft_type.value}); write it with --adapter"
         )
     model.save_pretrained(folder)
-    files.load(adapter, AutoTokenizer.from_pretrained).save_pretrained(folder)
+    base.pretrained(AutoTokenizer, adapter).save_pretrained(folder)
 
 
 def share(folder: Path, repository: str, run: Run, names: list[str], *, public: bool, dry_run: bool) -> None:

@@ -177,6 +177,27 @@ def test_adapters_of_one_base_have_it_in_memory_once_and_answer_as_each_alone(in
     assert sum((one | two).values()) - sum(one.values()) <= 2.1 * sum(layers), "more than the two layers that differ"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")],
+    ids=["model", "tokenizer"],
+)
+def test_code_that_a_model_brings_is_neither_run_nor_asked_about(inside, monkeypatch, name, kind):
+    folder = Path("brought")
+    folder.mkdir()
+    export.merge(paths.ADAPTER, folder)
+    for file in (FILE, "labels.json"):
+        shutil.copy(paths.ADAPTER / file, folder)
+    where = "own.Own" if kind == "AutoConfig" else [None, "own.Own"]
+    brought = {"auto_map": {kind: where}, "model_type": "own", "tokenizer_class": "Own"}
+    files.write_json(folder / name, files.read_json(folder / name) | brought)
+    (folder / "own.py").write_text("open('ran', 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(errors.PipelineError, match=r"^brought: .* found custom code \(auto_map\), which is never run"):
+        called(monkeypatch, "--model", str(folder))
+    assert not Path("ran").exists()
+
+
 OTHER = {"model.safetensors": "0" * 64}
 """The hashes of another base model."""
 

@@ -7,7 +7,7 @@ from peft import AutoPeftModelForSequenceClassification, PeftConfig, PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from stages.adapters.peft_internals import unwrap_saved_modules
-from stages.backbone.base import load_config
+from stages.backbone.base import load_config, pretrained
 from stages.classifier import last_token
 from stages.classifier.labels import load_labels
 from stages.classifier.model import is_causal
@@ -23,19 +23,17 @@ def load(folder: Path) -> PreTrainedModel | PeftModel:
 
     Raises:
         FileNotFoundError: the folder, or the base model that its adapter names, is missing.
-        PipelineError: a weight is not finite.
+        PipelineError: a weight is not finite, or the folder is damaged, or needs code of its own.
     """
     labels = load_labels(folder)
     if not (folder / "adapter_config.json").exists():
-        with files.reading(folder):
-            whole = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+        whole = pretrained(AutoModelForSequenceClassification, folder, dtype=torch.float32, **labels)
         check_weights(whole, folder)
         return whole
     with files.reading(folder):
         base = Path(PeftConfig.from_pretrained(folder).base_model_name_or_path)
     causal = is_causal(load_config(base))  # before PEFT, which would look for a missing folder on the hub
-    with files.reading(folder):
-        adapter = AutoPeftModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **labels)
+    adapter = pretrained(AutoPeftModelForSequenceClassification, folder, dtype=torch.float32, **labels)
     check_weights(adapter, folder)
     if adapter.active_peft_config.is_prompt_learning:
         if causal:

@@ -75,6 +75,25 @@ def load_config(base: Path, **changes: object) -> PreTrainedConfig:
     return config
 
 
+def pretrained(kind: Any, folder: Path, **options: Any) -> Any:
+    """What `from_pretrained` of a class makes of a folder that a command wrote; code in the folder is never run.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+        PipelineError: it is damaged, or cannot be loaded without its code.
+    """
+    with files.reading(folder):
+        try:
+            return kind.from_pretrained(folder, trust_remote_code=False, **options)
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise PipelineError(
+                f"{folder}: expected what transformers {transformers.__version__} loads by itself, found custom code "
+                "(auto_map), which is never run; choose another model"
+            ) from None
+
+
 def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
     """The changes of the base model's configuration that keep only its lowest `layers` layers; None keeps all.
 

@@ -1,6 +1,5 @@
 """The head that can classify before any training: the language-model head's rows for the label words."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,8 +11,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from stages.backbone.base import keep_lowest_layers, load_config
-from stages.common import files
+from stages.backbone.base import keep_lowest_layers, load_config, pretrained
 from stages.common.errors import PipelineError
 from stages.problems.kinds import of_model
 
@@ -70,8 +68,8 @@ def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -
         head = model.get_input_embeddings()
     else:
         config = load_config(base, **keep_lowest_layers(base, 1))  # the head alone is wanted, beside a whole classifier
-        load = partial(AutoModelForCausalLM.from_pretrained, config=config, dtype=torch.float32)
-        head = files.load(base, load).get_output_embeddings()
-    tokenizer = files.load(base, AutoTokenizer.from_pretrained)
+        whole = pretrained(AutoModelForCausalLM, base, config=config, dtype=torch.float32)
+        head = whole.get_output_embeddings()
+    tokenizer = pretrained(AutoTokenizer, base)
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words.values()]
     return torch.stack([head.weight.detach()[tokens].mean(dim=0) for tokens in ids])

@@ -12,10 +12,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from stages.backbone.base import load_config
+from stages.backbone.base import load_config, pretrained
 from stages.classifier import label_words, last_token, saved_head
 from stages.classifier.labels import label_arguments
-from stages.common import files, progress
+from stages.common import progress
 from stages.common.errors import PipelineError
 from stages.problems.problem import Problem
 
@@ -47,15 +47,15 @@ def load_base(
     """
     config = load_config(base, **labels)
     transformers.set_seed(seed)
-    with files.reading(base):
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            device_map=device,
-        )
+    model, loading = pretrained(
+        AutoModelForSequenceClassification,
+        base,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        device_map=device,
+    )
     model.config.use_cache = False
     model.fresh_modules = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
     mismatched = {key.rpartition(".")[0]: saved[0] for key, saved, _ in loading["mismatched_keys"]}

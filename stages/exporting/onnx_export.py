@@ -22,6 +22,7 @@ from transformers.exporters.exporter_onnx import OnnxExporter
 
 from stages.adapters.load import load
 from stages.adapters.run import Run
+from stages.backbone.base import pretrained
 from stages.common import files, paths
 from stages.common.errors import PipelineError
 from stages.common.texts import shortened
@@ -93,7 +94,7 @@ def write(model: evaluated.Model, folder: Path, run: Run, *, calibrate: Inputs |
     Raises:
         PipelineError: the model cannot be written in ONNX.
     """
-    tokenizer = files.load(model.adapter, AutoTokenizer.from_pretrained)
+    tokenizer = pretrained(AutoTokenizer, model.adapter)
     save_tokenizer(tokenizer, folder, run.window_stride)
     save_model(load(model.adapter), tokenizer, folder / GRAPH)
     if calibrate is not None:

@@ -17,12 +17,13 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from stages.adapters.load import load
 from stages.adapters.run import Run
 from stages.backbone import parallel, store
+from stages.backbone.base import pretrained
 from stages.backbone.device import device
 from stages.backbone.precision import check_finite
 from stages.classifier import inference
 from stages.classifier.labels import label_arguments, load_labels
 from stages.classifier.model import load_base
-from stages.common import files, texts
+from stages.common import texts
 from stages.encoding import template
 from stages.evidence.abstention import Abstention
 from stages.problems.problem import Problem
@@ -112,7 +113,7 @@ def class_names(model: evaluated.Model) -> list[str]:
 
 def reading(model: evaluated.Model, run: Run, batch_size: int) -> dict:
     """How texts become batches, as arguments of `logits`."""
-    tokenizer = files.load(model.adapter, AutoTokenizer.from_pretrained)
+    tokenizer = pretrained(AutoTokenizer, model.adapter)
     return {"tokenizer": tokenizer, "stride": run.window_stride, "batch_size": batch_size, "kept": {}}
 
 
