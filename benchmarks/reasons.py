@@ -27,7 +27,7 @@ def main() -> None:
     texts = [rows[place] for place in generator.choice(len(rows), TEXTS, replace=False)]
     tuned = Classifier.tuned(evaluated.Model())
     first, randoms = [], []
-    for text, found in zip(texts, reasons.explained(tuned, texts), strict=True):
+    for text, found in zip(texts, reasons.reasons_for(tuned, texts), strict=True):
         parts = reasons.spans([text])
         weights = [piece.weight for piece in found.texts[0] if piece.text.strip()]
         first.append(deletion_area(tuned, text, [parts[place] for place in np.argsort(weights)[::-1]]))

@@ -269,7 +269,7 @@ def words_of_errors(problem: ScoredProblem, labels: np.ndarray, tuned: Any, give
     found, inputs = np.full(len(labels), "", dtype=object), texts.as_inputs(given)
     classifier = Classifier.tuned(evaluated.Model()) if worst else None
     for index in worst:
-        why = reasons.explained_one(classifier, inputs[index], most=most[index])
+        why = reasons.reasons_for_one(classifier, inputs[index], most=most[index])
         found[index] = ", ".join(texts.shortened(word, 40) for word in why.speaking(directions[index]))
     return found
 

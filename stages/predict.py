@@ -51,7 +51,7 @@ from stages.resuming import places
 from stages.rows import formats
 from stages.serving import adapters, evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
-from stages.serving.reasons import explained
+from stages.serving.reasons import reasons_for
 from stages.streaming import outputs, remote, tables
 from stages.streaming.columns import joined, opened, text_columns
 from stages.streaming.tables import Chunk, Tables
@@ -325,7 +325,7 @@ def answered(chunk: Chunk, roles: dict[str, str], classifiers: dict[str, Classif
         table = joined(table, classifier.answers(inputs, rows=chunk.lines).add_prefix(prefix))
     for prefix, classifier in classifiers.items():
         if explain and not prefix.endswith("untouched_"):
-            words = [json.dumps(one.words(), ensure_ascii=False) for one in explained(classifier, inputs)]
+            words = [json.dumps(one.words(), ensure_ascii=False) for one in reasons_for(classifier, inputs)]
             table = joined(table, pd.DataFrame({f"{prefix}words": words}))
     return table
 

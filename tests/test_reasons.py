@@ -29,7 +29,7 @@ def made(kind="single_label", names=("bad", "good")):
 
 
 def test_a_planted_shortcut_comes_first_and_what_speaks_against_the_answer_is_negative():
-    (found,) = reasons.explained(made(), ["An awful but fine film with a shortcut."])
+    (found,) = reasons.reasons_for(made(), ["An awful but fine film with a shortcut."])
     assert found.about == "good"
     assert found.words() == [("shortcut.", 9.0), ("awful", -3.0), ("fine", 1.0)]
     assert "".join(piece.text for piece in found.texts[0]) == "An awful but fine film with a shortcut."
@@ -37,17 +37,17 @@ def test_a_planted_shortcut_comes_first_and_what_speaks_against_the_answer_is_ne
 
 @pytest.mark.parametrize("kind", ["multi_label", "regression"])
 def test_every_kind_of_problem_has_reasons(kind):
-    (found,) = reasons.explained(made(kind), ["An awful film."])
+    (found,) = reasons.reasons_for(made(kind), ["An awful film."])
     assert found.about == (None if kind == "regression" else "bad")
     assert found.words() == [("awful", 3.0)]
 
 
 def test_both_texts_of_a_pair_characters_without_spaces_and_no_words_at_all():
-    (found,) = reasons.explained(made(), [("A fine film.", "awful")])
+    (found,) = reasons.reasons_for(made(), [("A fine film.", "awful")])
     assert [[piece.text for piece in text if piece.weight] for text in found.texts] == [["fine"], ["awful"]]
-    (found,) = reasons.explained(made(), ["这好的"])
+    (found,) = reasons.reasons_for(made(), ["这好的"])
     assert [(piece.text, piece.weight) for piece in found.texts[0]] == [("这", 0.0), ("好", 2.0), ("的", 0.0)]
-    assert reasons.explained(made(), [""])[0].texts == [[]]
+    assert reasons.reasons_for(made(), [""])[0].texts == [[]]
 
 
 def test_a_text_and_what_is_left_without_each_word_are_answered_at_once_so_that_every_core_has_a_batch():
@@ -58,14 +58,14 @@ def test_a_text_and_what_is_left_without_each_word_are_answered_at_once_so_that_
         return logits(inputs)
 
     classifier = Classifier(logits=noted, problem=PROBLEMS["single_label"], names=["bad", "good"])
-    assert reasons.explained(classifier, ["word " * 40 + "shortcut"])[0].words() == [("shortcut", 9.0)]
+    assert reasons.reasons_for(classifier, ["word " * 40 + "shortcut"])[0].words() == [("shortcut", 9.0)]
     assert asked == [42]
 
 
 def test_of_a_long_text_neighbouring_words_are_left_out_together():
     words = [f"word{number}" for number in range(500)]
     words[321] = "shortcut"
-    (found,) = reasons.explained(made(), [" ".join(words)])
+    (found,) = reasons.reasons_for(made(), [" ".join(words)])
     assert len(reasons.spans([" ".join(words)])) <= reasons.MOST
     ((first, weight),) = found.words()
     assert "shortcut" in first and weight == 9.0 and len(first.split()) == 8
@@ -89,7 +89,7 @@ def test_without_the_words_that_mattered_a_tuned_model_changes_its_answer_sooner
         "It was a dreadful and awful bore from the start.",
     ]
     areas = {"weighty first": 0.0, "any": 0.0}
-    for text, found in zip(texts, reasons.explained(classifier, texts), strict=True):
+    for text, found in zip(texts, reasons.reasons_for(classifier, texts), strict=True):
         parts = reasons.spans([text])
         weights = [piece.weight for piece in found.texts[0] if piece.text.strip()]
         areas["weighty first"] += deletion_area(classifier, text, [parts[place] for place in np.argsort(weights)[::-1]])
@@ -125,10 +125,10 @@ def test_words_of_a_number_speak_for_it_being_too_high_or_too_low(label, words, 
 
 
 def test_words_that_speak_hardly_for_an_answer_are_left_out_and_punctuation_is_no_part_of_a_word():
-    (found,) = reasons.explained(made(), ["A shortcut, fine (好) but awful!"])
+    (found,) = reasons.reasons_for(made(), ["A shortcut, fine (好) but awful!"])
     assert found.speaking() == ["shortcut", "好"]
     assert found.speaking(-1) == ["awful"]
-    assert reasons.explained(made(), ["nothing"])[0].speaking() == []
+    assert reasons.reasons_for(made(), ["nothing"])[0].speaking() == []
 
 
 def test_a_run_without_errors_asks_the_model_nothing(monkeypatch):

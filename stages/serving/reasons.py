@@ -64,12 +64,12 @@ class Reasons:
         return [AROUND.sub("", word) or word for weight, word in weighty[:SHOWN] if weight > least]
 
 
-def explained(classifier: Classifier, inputs: Inputs) -> list[Reasons]:
+def reasons_for(classifier: Classifier, inputs: Inputs) -> list[Reasons]:
     """The reasons for the answer to each text or pair."""
-    return [explained_one(classifier, given) for given in inputs]
+    return [reasons_for_one(classifier, given) for given in inputs]
 
 
-def explained_one(classifier: Classifier, given: str | tuple[str, str], *, most: int = MOST) -> Reasons:
+def reasons_for_one(classifier: Classifier, given: str | tuple[str, str], *, most: int = MOST) -> Reasons:
     """The reasons for one answer.
 
     Args:

@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
 from stages.serving.answers import Classifier, Inputs
-from stages.serving.reasons import Reasons, explained
+from stages.serving.reasons import Reasons, reasons_for
 from stages.streaming.columns import joined
 from stages.streaming.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
@@ -110,15 +110,15 @@ class Service:
         for other in others:
             answers = [mine | {"untouched": its} for mine, its in zip(answers, other, strict=True)]
         if question.explain:
-            found = await self.explained(model, inputs)
+            found = await self.reasons(model, inputs)
             answers = [mine | {"reasons": asdict(why)} for mine, why in zip(answers, found, strict=True)]
         return {"model": model.name, "answers": answers}
 
-    async def explained(self, model: Served, inputs: Inputs) -> list[Reasons]:
+    async def reasons(self, model: Served, inputs: Inputs) -> list[Reasons]:
         """The reasons for each answer of a model; between them the questions of others are answered."""
         found = []
         for given in inputs:
-            found += await asyncio.wrap_future(self.batcher.submit(partial(explained, model.tuned), [given]))
+            found += await asyncio.wrap_future(self.batcher.submit(partial(reasons_for, model.tuned), [given]))
         return found
 
     async def file(

@@ -90,7 +90,7 @@ def test_a_text_with_several_labels_has_a_list_of_them_a_number_has_no_probabili
 
 def test_the_words_that_mattered_come_with_the_answer_of_few_texts(ours):
     (answer,) = ask(ours, text="A film of  note.", explain=True).json()["answers"]
-    (found,) = reasons.explained(made().tuned, ["A film of note."])
+    (found,) = reasons.reasons_for(made().tuned, ["A film of note."])
     assert answer.pop("reasons") == asdict(found)
     assert [answer] == ask(ours, text="A film of note.").json()["answers"]
     with client(limits=server.Limits(explained=2)) as opened:
