@@ -9,8 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST = 16
-"""Inputs that are answered together: a batch of `stages.serving.answers`."""
+from stages.serving.answers import BATCH_SIZE
 
 WAIT = 0.002
 """Seconds that an input waits for others to come. While a batch is computed others gather anyway."""
@@ -36,11 +35,17 @@ class Batcher:
     """One thread that answers all questions, those of the same way of answering together, in the order they come."""
 
     def __init__(
-        self, *, most: int = MOST, wait: float = WAIT, capacity: int = CAPACITY, seen: Callable = lambda count: None
+        self,
+        *,
+        most: int = BATCH_SIZE,
+        wait: float = WAIT,
+        capacity: int = CAPACITY,
+        seen: Callable = lambda count: None,
     ) -> None:
         """Start the thread.
 
         Args:
+            most: inputs that are answered together.
             seen: is called with the number of inputs of each batch.
         """
         self.most, self.wait, self.capacity, self.seen = most, wait, capacity, seen
