@@ -33,12 +33,7 @@ class Limits:
     characters: int = 20_000
     """Characters of a text."""
     megabytes: int = 32
-    """Size of a file."""
-
-    @property
-    def body(self) -> int:
-        """Bytes of a request without a file: any character of JSON may be written by 12."""
-        return min(self.texts * self.characters * 12, self.megabytes << 20)
+    """Size of a request's body: a file, or a question as JSON."""
 
 
 class Measures:
@@ -65,7 +60,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         begin, headers, status = time.perf_counter(), Headers(scope=scope), 500
-        most = self.limits.megabytes << 20 if scope["path"] == "/file" else self.limits.body
+        most = self.limits.megabytes << 20
 
         async def sent(message: Message) -> None:
             nonlocal status

@@ -114,7 +114,7 @@ def test_the_words_that_mattered_come_with_the_answer_of_few_texts(ours):
         ({"text": "a", "model": "b"}, 404, "model: expected one of 'default', found 'b'"),
         ({"texts": ["a"] * 5}, 413, "texts: expected at most 4, found 5; send them in parts"),
         ({"texts": ["a", "b" * 51]}, 413, "text 2: expected at most 50 characters, found 51; cut it"),
-        ({"text": "b" * 5000}, 413, "expected a body of at most 0.002289 MB, found a larger one; send it in parts"),
+        ({"text": "b" * 5000}, 413, "text 1: expected at most 50 characters, found 5,000; cut it"),
         ([], 422, "expected a JSON object with text or texts (Content-Type: application/json), found []"),
         (None, 422, "expected a JSON object with text or texts"),
     ],
@@ -127,13 +127,19 @@ def test_a_wrong_question_is_refused_in_one_line_that_says_what_was_expected(our
     assert "\n" not in found.json()["detail"] and len(found.json()["detail"]) < 200
 
 
+def test_the_largest_question_is_answered_however_its_characters_are_written(ours):
+    question = json.dumps({"texts": ["\N{GRINNING FACE}" * 50] * 4}, indent=1)  # 12 bytes for each character
+    found = ours.post("/predict", content=question, headers={"Content-Type": "application/json"})
+    assert found.status_code == 200
+
+
 def test_what_is_no_json_and_what_is_longer_than_it_says_is_refused(ours):
     found = ours.post("/predict", content=b'{"text": ', headers={"Content-Type": "application/json"})
     assert (found.status_code, found.json()["detail"]) == (422, "expected JSON, found: Expecting value at 9")
     assert ours.post("/predict", content=b'{"text": "a"}').status_code == 422, "without its type"
     deep = ours.post("/predict", content=b"[" * 2000, headers={"Content-Type": "application/json"})
     assert deep.status_code in (400, 422) and list(deep.json()) == ["detail"]
-    chunks = (b" " * 1000 for _ in range(5))
+    chunks = (b" " * 1000 for _ in range(2000))
     found = ours.post("/predict", content=chunks, headers={"Content-Type": "application/json"})
     assert found.status_code == 413
     assert ours.get("/predict").status_code == 405
