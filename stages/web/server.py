@@ -8,9 +8,10 @@ import base64
 import hashlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
@@ -39,6 +41,9 @@ from stages.web.uploads import TYPES, Upload, safe
 PAGE = Path(__file__).with_name("page.html")
 
 DEFAULT_LIMITS = Limits()
+
+FILES = 8
+"""Files that are taken at once; each lies in the temporary folder until it is answered."""
 
 
 class Question(BaseModel):
@@ -89,6 +94,7 @@ class Service:
     def __init__(self, models: Mapping[str, Served], limits: Limits) -> None:
         self.models, self.limits, self.measures = models, limits, Measures()
         self.batcher = Batcher(seen=self.measures.batch.observe)
+        self.places = threading.Semaphore(FILES)
         self.measures.waiting.set_function(lambda: self.batcher.waiting)
 
     async def health(self) -> dict[str, Any]:
@@ -130,17 +136,44 @@ class Service:
         """
         chosen = named(self.models, model)
         asked = {"": chosen.tuned} | ({"untouched_": chosen.beside()} if compare else {})
-        home = tempfile.TemporaryDirectory(prefix="upload-")
-        path = Path(home.name, safe(name))
-        with path.open("wb") as stored:
-            async for part in request.stream():
-                stored.write(part)
-        check = partial(Upload.opened, path, chosen.columns, named=text, characters=self.limits.characters)
-        upload = await asyncio.to_thread(check)
-        kept = f'attachment; filename="{path.stem.split(".")[0]}.answers{upload.ending}"'
-        headers = {"X-Rows": str(upload.rows), "Content-Disposition": kept}
-        answers = answered_file(upload, self.batcher, asked, home, self.measures.texts.labels(chosen.name).inc)
-        return StreamingResponse(answers, media_type=TYPES[upload.ending], headers=headers)
+        with ExitStack() as held:
+            path = held.enter_context(self.place()) / safe(name)
+            with path.open("wb") as stored:
+                async for part in request.stream():
+                    stored.write(part)
+            check = partial(Upload.opened, path, chosen.columns, named=text, characters=self.limits.characters)
+            upload = await asyncio.to_thread(check)
+            kept = f'attachment; filename="{path.stem.split(".")[0]}.answers{upload.ending}"'
+            headers = {"X-Rows": str(upload.rows), "Content-Disposition": kept}
+            answers = answered_file(upload, self.batcher, asked, self.measures.texts.labels(chosen.name).inc)
+            return Answers(answers, held.pop_all(), media_type=TYPES[upload.ending], headers=headers)
+
+    @contextmanager
+    def place(self) -> Iterator[Path]:
+        """A temporary folder for one of the files that are taken at once.
+
+        Raises:
+            FullError: there are `FILES` already.
+        """
+        if not self.places.acquire(blocking=False):
+            raise FullError
+        try:
+            with tempfile.TemporaryDirectory(prefix="upload-") as folder:
+                yield Path(folder)
+        finally:
+            self.places.release()
+
+
+class Answers(StreamingResponse):
+    """The answers to a file, which is held until they are sent or the client has left."""
+
+    def __init__(self, answers: AsyncIterator[bytes], held: ExitStack, **options: Any) -> None:
+        super().__init__(answers, **options)
+        self.held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.held:
+            await super().__call__(scope, receive, send)
 
 
 async def answered(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> list[dict[str, Any]]:
@@ -149,28 +182,22 @@ async def answered(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> 
 
 
 async def answered_file(
-    upload: Upload,
-    batcher: Batcher,
-    classifiers: dict[str, Classifier],
-    home: tempfile.TemporaryDirectory,
-    count: Callable[[int], None],
+    upload: Upload, batcher: Batcher, classifiers: dict[str, Classifier], count: Callable[[int], None]
 ) -> AsyncIterator[bytes]:
     """A file's rows with the answers, piece by piece, between which the questions of others are answered.
 
     Args:
         classifiers: by what comes before the names of their answers.
-        home: where the file is; it is removed at the end.
     """
     header = True
-    with home:
-        async for piece in iterate_in_threadpool(upload.pieces()):
-            table = piece
-            for prefix, classifier in classifiers.items():
-                found = await asyncio.wrap_future(await patient(batcher, classifier, upload.inputs(piece)))
-                table = joined(table, found.reset_index(drop=True).add_prefix(prefix))
-            count(len(piece))
-            yield WRITERS[upload.ending](table, header=header)
-            header = False
+    async for piece in iterate_in_threadpool(upload.pieces()):
+        table = piece
+        for prefix, classifier in classifiers.items():
+            found = await asyncio.wrap_future(await patient(batcher, classifier, upload.inputs(piece)))
+            table = joined(table, found.reset_index(drop=True).add_prefix(prefix))
+        count(len(piece))
+        yield WRITERS[upload.ending](table, header=header)
+        header = False
 
 
 async def patient(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> Future:
@@ -276,8 +303,8 @@ async def refused(request: Request, error: PipelineError) -> JSONResponse:
 
 
 async def full(request: Request, error: FullError) -> JSONResponse:
-    """Answer while too many texts wait: 503."""
-    return JSONResponse({"detail": "too many texts wait; ask again in a moment"}, 503, {"Retry-After": "1"})
+    """Answer while too many texts wait, or files are answered: 503."""
+    return JSONResponse({"detail": "too many texts or files wait; ask again in a moment"}, 503, {"Retry-After": "1"})
 
 
 async def gone(request: Request, error: ClientDisconnect) -> Response:

@@ -340,10 +340,32 @@ def test_nothing_of_a_file_stays_and_a_question_is_answered_between_its_pieces(m
 
     with client(made(compute=noted)) as opened:
         assert sent(opened, "text\n" + "A film.\n" * 100).status_code == 200
+        assert list(tmp_path.iterdir()) == []
         assert sent(opened, "a,b\n1,2\n").status_code == 400
+        assert list(tmp_path.iterdir()) == []
     assert asked == [16] * 6 + [4]
-    gc.collect()
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_while_as_many_files_are_answered_as_are_taken_at_once_another_is_refused(monkeypatch):
+    monkeypatch.setattr(server, "FILES", 1)
+    begun, go = threading.Event(), threading.Event()
+
+    def held(inputs):
+        begun.set()
+        go.wait()
+        return logits(inputs)
+
+    with client(made(compute=held)) as opened, ThreadPoolExecutor(1) as pool:
+        try:
+            first = pool.submit(sent, opened, "text\nA film.\n")
+            begun.wait()
+            found = sent(opened, "text\nA film.\n")
+            assert (found.status_code, found.headers["retry-after"]) == (503, "1")
+        finally:
+            go.set()
+        assert first.result().status_code == 200
+        refused = [sent(opened, "a,b\n1,2\n").status_code for _ in range(2)]
+        assert [*refused, sent(opened, "text\nA film.\n").status_code] == [400, 400, 200]
 
 
 def test_a_client_that_leaves_leaves_nothing_behind_and_ends_no_one_elses_answers(monkeypatch, tmp_path, caplog):
