@@ -15,11 +15,11 @@ WAIT = 0.002
 """Seconds that an input waits for others to come. While a batch is computed others gather anyway."""
 
 CAPACITY = 4096
-"""Inputs that may wait at once."""
+"""Inputs that may wait at once; one that takes several passes of the model counts as so many."""
 
 
 class FullError(Exception):
-    """So many inputs wait that no further ones are taken."""
+    """So much waits that no more is taken."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +28,8 @@ class Job:
 
     answer: Callable[[Sequence[Any]], Sequence[Any]]
     inputs: Sequence[Any]
+    passes: int = 1
+    """Of the model, that each input takes."""
     answers: Future = field(default_factory=Future)
 
 
@@ -57,18 +59,23 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """The number of inputs that wait."""
-        return sum(len(job.inputs) for job in list(self.jobs))
+        """The number of inputs that wait, see `CAPACITY`."""
+        return sum(len(job.inputs) * job.passes for job in list(self.jobs))
 
-    def submit(self, answer: Callable[[Sequence[Any]], Sequence[Any]], inputs: Sequence[Any]) -> Future:
+    def submit(
+        self, answer: Callable[[Sequence[Any]], Sequence[Any]], inputs: Sequence[Any], *, passes: int = 1
+    ) -> Future:
         """Have inputs answered by a function of a list of inputs; its result is cut by `result[start:end]`.
+
+        Args:
+            passes: see `Job`.
 
         Raises:
             FullError: too many wait, or the batcher is closed.
         """
-        job = Job(answer=answer, inputs=inputs)
+        job = Job(answer=answer, inputs=inputs, passes=passes)
         with self.changed:
-            if self.closed or self.waiting + len(inputs) > self.capacity:
+            if self.closed or self.waiting + len(inputs) * passes > self.capacity:
                 raise FullError
             self.jobs.append(job)
             self.changed.notify()

@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
 from stages.serving.answers import Classifier, Inputs
-from stages.serving.reasons import Reasons, reasons_for
+from stages.serving.reasons import MOST, Reasons, reasons_for
 from stages.streaming.columns import joined
 from stages.streaming.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
@@ -124,7 +124,8 @@ class Service:
         """The reasons for each answer of a model; between them the questions of others are answered."""
         found = []
         for given in inputs:
-            found += await asyncio.wrap_future(self.batcher.submit(partial(reasons_for, model.tuned), [given]))
+            why = partial(reasons_for, model.tuned)
+            found += await asyncio.wrap_future(self.batcher.submit(why, [given], passes=MOST + 1))
         return found
 
     async def file(

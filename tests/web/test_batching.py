@@ -80,6 +80,17 @@ def test_more_than_the_capacity_and_what_comes_after_the_end_is_refused_and_the_
         batcher.submit(doubled, [1])
 
 
+def test_an_input_counts_as_the_passes_that_it_takes(batcher):
+    go = held(batcher)
+    waiting = batcher.submit(doubled, [1, 2], passes=4)
+    assert batcher.waiting == 8
+    with pytest.raises(FullError):
+        batcher.submit(doubled, [3], passes=4)
+    further = batcher.submit(doubled, [3, 4])
+    go.set()
+    assert (waiting.result(), further.result()) == ([2, 4], [6, 8])
+
+
 def test_a_question_that_is_withdrawn_is_not_answered(batcher):
     asked = []
     go = held(batcher)

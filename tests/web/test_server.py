@@ -267,6 +267,13 @@ def test_while_too_many_texts_wait_more_are_refused(monkeypatch):
     assert (found.status_code, found.headers["retry-after"]) == (503, "1")
 
 
+def test_a_text_whose_words_are_weighed_waits_as_the_passes_that_it_takes(monkeypatch):
+    monkeypatch.setattr(server, "Batcher", partial(Batcher, capacity=reasons.MOST))
+    with client() as opened:
+        found = [ask(opened, text="a", explain=explain).status_code for explain in (False, True)]
+    assert found == [200, 503]
+
+
 def sent(opened, content, name="rows.csv", **query):
     return opened.post("/file", params={"name": name} | query, content=content)
 
