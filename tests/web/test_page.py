@@ -148,6 +148,7 @@ def test_each_model_has_its_own_boxes_and_kind_of_answer(page):
     sync_api.expect(page.locator("article .given")).to_have_count(3)
     page.get_by_label("Model", exact=True).select_option("numbers")
     assert not page.get_by_label("Compare with untouched").is_visible()
+    assert page.locator("#footer").inner_text() == "Reads up to 64 tokens of a text."
     classify(page, "A film.")
     sync_api.expect(page.locator("article strong")).to_have_text(
         [f"{made('regression').tuned.answers(['A film.'])['value'][0]:.4g}"]
