@@ -174,6 +174,12 @@ def test_a_file_is_answered_and_saved(page, tmp_path):
     assert back["label"].tolist() == expected["label"].tolist()
 
 
+def test_rows_of_tabs_are_counted_though_their_quotes_are_ordinary_characters(page):
+    given(page, "rows.tsv", 'text\nA 12" record.\n' + "A film.\n" * 20)
+    sync_api.expect(page.locator("#summary")).to_have_text("21 rows answered")
+    assert page.locator("#done").text_content() == "21 of 21 rows"
+
+
 def test_what_is_wrong_with_a_file_is_said_and_the_next_one_is_answered(page):
     for name, content, message in (
         ("rows.csv", "text,b\nx,2\ny\n", "rows.csv: expected rows that can be read, found in line 3"),
