@@ -116,7 +116,7 @@ def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> d
     """Train with one seed and save the adapter and the curves in folders of these names; returns the metrics."""
     params, options, about = task.params, task.options, task.about
     problem = PROBLEMS[about.problem]
-    unit = problem.unit(task.rows["train"].labels)
+    unit = problem.unit(task.rows["train"].text_labels)
     rows = {name: in_units(split, unit) for name, split in task.rows.items()}
     mesh = shards.mesh() if params.compute.strategy == "fsdp" and ranks.ranks()[1] > 1 else None
     with ranks.in_turn() if mesh else nullcontext():

@@ -11,7 +11,6 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
-from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
@@ -28,7 +27,7 @@ from stages.compute import ranks, shards
 from stages.problems.main_score import LOSSES, MainScore
 from stages.problems.problem import Problem
 from stages.problems.regression import Regression
-from stages.problems.single_label import WEIGHTING
+from stages.problems.single_label import row_weights
 from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
 from stages.training.callbacks import Best, Curves, without_prefix
@@ -85,7 +84,7 @@ def fit(
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
             compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
-            compute_loss_func=loss_function(model, rows["train"].labels, options),
+            compute_loss_func=loss_function(model, rows["train"], options),
             callbacks=of_method,
         )
         trainer.checkpoints = checkpoints
@@ -182,7 +181,7 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
     return rows[items[0]["split"]].batch(indices) | {INDICES: torch.tensor(indices)}
 
 
-def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Callable[..., torch.Tensor] | None:
+def loss_function(model: nn.Module, rows: store.Rows, options: Train) -> Callable[..., torch.Tensor] | None:
     """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with weights and label smoothing;
     None: the model's own loss is used.
 
@@ -191,16 +190,16 @@ def loss_function(model: nn.Module, labels: np.ndarray, options: Train) -> Calla
     bound is the labels' median absolute deviation, 0 where most are equal: the best constant stays near the median.
 
     Args:
-        labels: of the training rows, (rows,); with `balance: weights`, they are weighted as in `row_weights`.
+        rows: of the training; with `balance: weights`, their texts are weighted as in `row_weights`.
     """
     numeric = model.config.problem_type == Regression.transformers_type
     if not numeric and options.balance != "weights" and not options.label_smoothing:
         return None
-    bound, weights = float(np.median(np.abs(labels - np.median(labels)))), None
+    of_texts, weights = rows.text_labels, None
+    bound = float(np.median(np.abs(of_texts - np.median(of_texts))))
     if options.balance == "weights":
-        classes = np.arange(model.config.num_labels)
-        balanced = compute_class_weight("balanced", classes=classes, y=labels)
-        weights = torch.from_numpy(balanced**WEIGHTING).float()
+        weights = torch.zeros(model.config.num_labels)
+        weights[of_texts] = torch.from_numpy(row_weights(of_texts)).float()
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training:

@@ -1,13 +1,14 @@
 """The training's settings beside the method: weights, smoothing, balanced sampling and LoRA+."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_params
-from families import adapted, labels_of
+from families import adapted, labels_of, unlabelled
 from transformers import TrainerState
 
 from stages.classifier.model import load_base
@@ -17,11 +18,17 @@ from stages.training import recipe, trainer
 LABELS = labels_of(["bad", "good"])
 
 
+def labelled(labels, windows=None):
+    """Rows with these labels; windows: which of them are a text, see `store.Rows`."""
+    rows = unlabelled([np.array([5, 6])] * len(labels), pad_token_id=0)
+    return replace(rows, labels=np.array(labels), windows=windows)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoothing):
     model = load_base(saved_model("llama"), labels=LABELS, seed=0)
     options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
-    loss = trainer.loss_function(model.train(), np.array([0, 0, 0, 1]), options)
+    loss = trainer.loss_function(model.train(), labelled([0, 0, 0, 1]), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
     entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
     weights = torch.tensor([4 / 6, 4 / 2]).sqrt()
@@ -32,11 +39,20 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
     assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
 
 
+def test_a_text_weighs_as_much_in_how_many_windows_it_is_read(saved_model):
+    model = load_base(saved_model("llama"), labels=LABELS, seed=0).train()
+    options = Params.model_validate(tiny_params(train={"balance": "weights"})).train
+    output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
+    whole = trainer.loss_function(model, labelled([0, 0, 0, 1]), options)
+    in_windows = trainer.loss_function(model, labelled([0, 0, 0, 1, 1, 1], windows=np.array([0, 1, 2, 3, 6])), options)
+    assert in_windows(output, labels) == whole(output, labels)
+
+
 @pytest.mark.parametrize(("numbers", "bound"), [([0.0, 1.0, 2.0, 3.0, 40.0], 1.0), ([0.0, 0.0, 0.0, 5.0], 0.0)])
 def test_small_errors_of_numbers_count_squared_while_a_model_trains(numbers, bound):
     model = torch.nn.Linear(1, 1)
     model.config = SimpleNamespace(problem_type="regression")
-    loss = trainer.loss_function(model, np.array(numbers), Params.model_validate(tiny_params()).train)
+    loss = trainer.loss_function(model, labelled(numbers), Params.model_validate(tiny_params()).train)
     output, labels = SimpleNamespace(logits=torch.tensor([[1.5], [6.0]])), torch.tensor([1.0, 2.0])
     assert loss(output, labels).item() == pytest.approx((0.125 + 3.5) / 2 if bound else (0.5 + 4) / 2)
     model.eval()
@@ -45,7 +61,7 @@ def test_small_errors_of_numbers_count_squared_while_a_model_trains(numbers, bou
 
 def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
     model = load_base(saved_model("llama"), labels=LABELS, seed=0)
-    assert trainer.loss_function(model, np.array([0, 1]), Params.model_validate(tiny_params()).train) is None
+    assert trainer.loss_function(model, labelled([0, 1]), Params.model_validate(tiny_params()).train) is None
 
 
 def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
