@@ -13,9 +13,9 @@ from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 from transformers.trainer_utils import EvalLoopOutput
 
 from stages.adapters import methods
@@ -26,7 +26,6 @@ from stages.common.errors import PipelineError
 from stages.compute import ranks, shards
 from stages.problems.main_score import LOSSES, MainScore
 from stages.problems.problem import Problem
-from stages.problems.regression import Regression
 from stages.problems.single_label import row_weights
 from stages.resuming.checkpoints import Checkpoints
 from stages.training import callbacks, head, recipe
@@ -84,7 +83,7 @@ def fit(
             eval_dataset=indexed(rows, "validation"),
             data_collator=partial(collate, rows=rows),
             compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
-            compute_loss_func=loss_function(model, rows["train"], options),
+            compute_loss_func=loss_function(model, problem, rows["train"], options),
             callbacks=of_method,
         )
         trainer.checkpoints = checkpoints
@@ -181,20 +180,18 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
     return rows[items[0]["split"]].batch(indices) | {INDICES: torch.tensor(indices)}
 
 
-def loss_function(model: nn.Module, rows: store.Rows, options: Train) -> Callable[..., torch.Tensor] | None:
-    """The loss while `model` trains: of numbers smooth L1, of classes cross entropy with weights and label smoothing;
-    None: the model's own loss is used.
+def loss_function(model: nn.Module, problem: Problem, rows: store.Rows, options: Train) -> Callable[..., torch.Tensor]:
+    """The mean loss of rows while `model` trains: of numbers smooth L1, of classes the model's own, or cross entropy
+    with weights and label smoothing.
 
-    On validation rows it is `plain_loss`, so that epochs and runs with other settings can be compared. Smooth L1
-    (Girshick 2015) grows as the square of an error does up to a bound: training settles as with squared errors. The
-    bound is the labels' median absolute deviation, 0 where most are equal: the best constant stays near the median.
+    On validation rows it has no weights or smoothing, and is the mean absolute error of numbers, so that epochs and
+    runs with other settings can be compared. Smooth L1 (Girshick 2015) grows as the square of an error does up to a
+    bound: training settles as with squared errors. The bound is the labels' median absolute deviation, 0 where most are
+    equal: the best constant stays near the median.
 
     Args:
         rows: of the training; with `balance: weights`, their texts are weighted as in `row_weights`.
     """
-    numeric = model.config.problem_type == Regression.transformers_type
-    if not numeric and options.balance != "weights" and not options.label_smoothing:
-        return None
     of_texts, weights = rows.text_labels, None
     bound = float(np.median(np.abs(of_texts - np.median(of_texts))))
     if options.balance == "weights":
@@ -202,10 +199,11 @@ def loss_function(model: nn.Module, rows: store.Rows, options: Train) -> Callabl
         weights[of_texts] = torch.from_numpy(row_weights(of_texts)).float()
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if not model.training:
-            return plain_loss(outputs.logits, labels, model.config)
-        if numeric:
-            return nn.functional.smooth_l1_loss(outputs.logits.flatten(), labels.flatten(), beta=bound)
+        if problem.numeric:
+            numbers, beta = outputs.logits.flatten(), bound if model.training else 0.0
+            return nn.functional.smooth_l1_loss(numbers, labels.flatten(), beta=beta)
+        if not model.training or (weights is None and not options.label_smoothing):
+            return ForSequenceClassificationLoss(labels, outputs.logits, model.config)
         weight = None if weights is None else weights.to(outputs.logits)
         settings = {"weight": weight, "label_smoothing": options.label_smoothing}
         found = nn.functional.cross_entropy(outputs.logits, labels, **settings)
@@ -213,13 +211,6 @@ def loss_function(model: nn.Module, rows: store.Rows, options: Train) -> Callabl
         return found if weight is None else found * ranks.relative(weight[labels].sum())
 
     return loss
-
-
-def plain_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """The mean loss of rows, without weights or smoothing; of numbers the mean absolute error."""
-    if config.problem_type == Regression.transformers_type:
-        return nn.functional.l1_loss(logits.flatten(), labels.flatten())
-    return ForSequenceClassificationLoss(labels, logits, config)
 
 
 def arguments(
@@ -302,7 +293,8 @@ class RowTrainer(Trainer):
         found = super().evaluation_loop(*args, **kwargs)
         if self.args.world_size > 1:  # the Trainer weighs every rank's share of the last batch as if it were whole
             logits, labels = torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids[0])
-            found.metrics["eval_loss"] = ranks.agreed(plain_loss(logits, labels, self.model.config).item())
+            loss = self.compute_loss_func(SequenceClassifierOutput(logits=logits), labels)
+            found.metrics["eval_loss"] = ranks.agreed(loss.item())
         return found
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:

@@ -13,6 +13,7 @@ from transformers import TrainerState
 
 from stages.classifier.model import load_base
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
 from stages.training import recipe, trainer
 
 LABELS = labels_of(["bad", "good"])
@@ -28,7 +29,7 @@ def labelled(labels, windows=None):
 def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoothing):
     model = load_base(saved_model("llama"), labels=LABELS, seed=0)
     options = Params.model_validate(tiny_params(train={"balance": "weights", "label_smoothing": smoothing})).train
-    loss = trainer.loss_function(model.train(), labelled([0, 0, 0, 1]), options)
+    loss = trainer.loss_function(model.train(), PROBLEMS["single_label"], labelled([0, 0, 0, 1]), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
     entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
     weights = torch.tensor([4 / 6, 4 / 2]).sqrt()
@@ -43,25 +44,28 @@ def test_a_text_weighs_as_much_in_how_many_windows_it_is_read(saved_model):
     model = load_base(saved_model("llama"), labels=LABELS, seed=0).train()
     options = Params.model_validate(tiny_params(train={"balance": "weights"})).train
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
-    whole = trainer.loss_function(model, labelled([0, 0, 0, 1]), options)
-    in_windows = trainer.loss_function(model, labelled([0, 0, 0, 1, 1, 1], windows=np.array([0, 1, 2, 3, 6])), options)
-    assert in_windows(output, labels) == whole(output, labels)
+    whole, in_windows = labelled([0, 0, 0, 1]), labelled([0, 0, 0, 1, 1, 1], windows=np.array([0, 1, 2, 3, 6]))
+    losses = [trainer.loss_function(model, PROBLEMS["single_label"], rows, options) for rows in (whole, in_windows)]
+    assert losses[0](output, labels) == losses[1](output, labels)
 
 
 @pytest.mark.parametrize(("numbers", "bound"), [([0.0, 1.0, 2.0, 3.0, 40.0], 1.0), ([0.0, 0.0, 0.0, 5.0], 0.0)])
 def test_small_errors_of_numbers_count_squared_while_a_model_trains(numbers, bound):
-    model = torch.nn.Linear(1, 1)
-    model.config = SimpleNamespace(problem_type="regression")
-    loss = trainer.loss_function(model, labelled(numbers), Params.model_validate(tiny_params()).train)
+    model, options = torch.nn.Linear(1, 1), Params.model_validate(tiny_params()).train
+    loss = trainer.loss_function(model, PROBLEMS["regression"], labelled(numbers), options)
     output, labels = SimpleNamespace(logits=torch.tensor([[1.5], [6.0]])), torch.tensor([1.0, 2.0])
     assert loss(output, labels).item() == pytest.approx((0.125 + 3.5) / 2 if bound else (0.5 + 4) / 2)
     model.eval()
     assert loss(output, labels).item() == pytest.approx((0.5 + 4) / 2)
 
 
-def test_without_weights_and_smoothing_the_models_own_loss_is_used(saved_model):
-    model = load_base(saved_model("llama"), labels=LABELS, seed=0)
-    assert trainer.loss_function(model, labelled([0, 1]), Params.model_validate(tiny_params()).train) is None
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_without_weights_and_smoothing_it_is_the_models_own_loss(saved_model, problem):
+    model = load_base(saved_model("llama"), labels=labels_of(["bad", "good"], problem=problem), seed=0).train()
+    rows = labelled([0, 1] if problem == "single_label" else np.eye(2, dtype=np.float32))
+    loss = trainer.loss_function(model, PROBLEMS[problem], rows, Params.model_validate(tiny_params()).train)
+    output = model(**rows.batch([0, 1]))
+    assert loss(output, torch.from_numpy(rows.labels)) == output.loss
 
 
 def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
