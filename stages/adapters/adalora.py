@@ -35,25 +35,22 @@ class AdaLora(AdaLoraModel):
     """PEFT's model with another `forward`.
 
     PEFT's own `forward` calls the base model without its hooks, which insert the stored states, and adds the penalty to
-    the loss of validation rows too.
+    the model's own loss alone, but to that of validation rows too.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        output = self.model(*args, **kwargs)
-        if self.training and output.loss is not None:
-            output.loss = output.loss + self.peft_config[self.active_adapters[0]].orth_reg_weight * self.penalty()
-        return output
+        return self.model(*args, **kwargs)
 
     def penalty(self) -> torch.Tensor:
-        """The mean of |F F' - I| over the factors F, (r, in) or (r, out), as a scalar (equation 4)."""
+        """What any loss gets in training: `orth_reg_weight` times the mean of |F F' - I| over the factors F, (r, in) or
+        (r, out), as a scalar (equation 4)."""
         factors = [
             part if ".lora_A." in name else part.T
             for name, part in self.named_parameters()
             if ".lora_A." in name or ".lora_B." in name
         ]
-        return torch.stack(
-            [torch.linalg.norm(part @ part.T - torch.eye(len(part)).to(part)) for part in factors]
-        ).mean()
+        norms = [torch.linalg.norm(part @ part.T - torch.eye(len(part)).to(part)) for part in factors]
+        return self.peft_config[self.active_adapters[0]].orth_reg_weight * torch.stack(norms).mean()
 
 
 class RankAllocation(TrainerCallback):

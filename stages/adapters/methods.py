@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, PeftType, TaskType, get_peft_model
-from torch import nn
+from peft import PeftModel, TaskType, get_peft_model
+from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
@@ -198,4 +198,14 @@ def peft_errors_in_one_line(method: str) -> Iterator[None]:
 
 def callbacks(model: nn.Module) -> list[TrainerCallback]:
     """The callbacks that the method needs in training."""
-    return [adalora.RankAllocation()] if isinstance(model, PeftModel) and model.peft_type == PeftType.ADALORA else []
+    return [adalora.RankAllocation()] if is_adalora(model) else []
+
+
+def penalty(model: nn.Module) -> Tensor | float:
+    """What the method adds to the loss in training."""
+    return model.base_model.penalty() if is_adalora(model) else 0.0
+
+
+def is_adalora(model: nn.Module) -> bool:
+    """Whether the adapters are AdaLoRA's."""
+    return isinstance(model, PeftModel) and isinstance(model.base_model, adalora.AdaLora)

@@ -37,8 +37,6 @@ ASKS_FOR_NOTHING = {
     "lora.use_rslora": False,
     "lora.use_dora": False,
     "train.lora_plus_ratio": None,
-    "train.label_smoothing": 0.0,
-    "train.balance": None,
     "train.activation_checkpointing": False,
 }
 """Settings that some methods cannot use, and their neutral values; any other value would be silently ignored."""
@@ -51,8 +49,6 @@ def without(method: str) -> dict[str, Any]:
         used.add("lora.target_modules")
     if method in ("lora", "qlora"):
         used.add("train.lora_plus_ratio")
-    if method != "adalora":  # which adds a term to the model's own loss
-        used |= {"train.balance", "train.label_smoothing"}
     if method != "prefix":  # keys and values of a prefix cannot be recomputed block by block
         used.add("train.activation_checkpointing")
     return {key: value for key, value in ASKS_FOR_NOTHING.items() if key not in used}

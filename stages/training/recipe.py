@@ -42,7 +42,7 @@ def resolve(options: Train, *, rows: int, tokens: int, method: str, weighs: bool
     chosen = {
         "epochs": epochs(steps_per_epoch(options, rows), tokens),
         "lr": LEARNING_RATES.get(method, LORA_RATE),
-        "balance": "weights" if weighs and method != "adalora" else None,
+        "balance": "weights" if weighs else None,
     }
     chosen = {key: value for key, value in chosen.items() if getattr(options, key) == "auto"}
     seeds = options.seeds if isinstance(options.seeds, list) else [options.seeds]

@@ -300,6 +300,8 @@ class RowTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         model_inputs = {name: values for name, values in inputs.items() if name != INDICES}
         result = super().compute_loss(model, model_inputs, *args, **kwargs)
+        if self.model.training:
+            return self.finite(result + methods.penalty(self.model))
         self.finite(result[0] if isinstance(result, tuple) else result)
         return result
 

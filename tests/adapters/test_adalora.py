@@ -1,5 +1,6 @@
-"""AdaLoRA: the rank that is asked for, PEFT's penalty, and a penalty on training's loss alone."""
+"""AdaLoRA: the rank that is asked for, PEFT's penalty, and a penalty on any loss of a training, and on no other."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 import tiny_run
 import torch
 from conftest import tiny_params
-from families import adapted
+from families import adapted, labels_of, unlabelled
 from peft import AutoPeftModelForSequenceClassification
 
+from stages.adapters import methods
 from stages.adapters.adalora import RankAllocation
 from stages.classifier.model import load_base
 from stages.common import paths
 from stages.common.errors import PipelineError
 from stages.params import Params
+from stages.problems.kinds import PROBLEMS
+from stages.training import trainer
 
 
 def test_adalora_ends_at_the_mean_rank_asked_for_and_its_penalty_is_pefts(saved_model, tmp_path, monkeypatch):
@@ -29,12 +33,44 @@ def test_adalora_ends_at_the_mean_rank_asked_for_and_its_penalty_is_pefts(saved_
     plain = AutoPeftModelForSequenceClassification.from_pretrained(paths.ADAPTER, is_trainable=True, **tiny_run.LABELS)
     batch = rows["train"].batch(np.arange(4))
     states = batch.pop("states")
-    ours, pefts = model(**batch, states=states).loss, plain.train()(**batch).loss
-    torch.testing.assert_close(ours, pefts, rtol=0, atol=1e-4)
-    model.eval()
-    expected = torch.nn.functional.cross_entropy(model(**batch, states=states).logits, batch["labels"])
-    torch.testing.assert_close(model(**batch, states=states).loss, expected)
-    assert ours > expected + 0.1
+    own, pefts = model(**batch, states=states).loss, plain.train()(**batch).loss
+    torch.testing.assert_close(own + methods.penalty(model), pefts, rtol=0, atol=1e-4)
+    assert methods.penalty(model) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("problem", "options"),
+    [
+        ("single_label", {}),
+        ("single_label", {"balance": "weights"}),
+        ("single_label", {"label_smoothing": 0.1}),
+        ("multi_label", {}),
+        ("regression", {}),
+    ],
+)
+def test_the_option_for_the_penalty_has_its_effect_on_every_loss_of_a_training_and_on_no_other(
+    problem, options, saved_model, tmp_path
+):
+    names, losses = ["value"] if problem == "regression" else ["bad", "good"], {True: [], False: []}
+    labels = {"single_label": np.arange(8) % 2, "multi_label": np.eye(8, 2), "regression": np.arange(8) / 4}[problem]
+    labels = labels if problem == "single_label" else labels.astype(np.float32)
+    rows = replace(unlabelled([np.arange(5, 9)] * 8, pad_token_id=0), labels=labels)
+    for weight in (0.0, 0.5):
+        peft = {"method": "adalora", "options": {"orth_reg_weight": weight}}
+        params, base = Params.model_validate(tiny_params(peft=peft, train=options)), saved_model("llama")
+        model = load_base(base, labels=labels_of(names, problem=problem), seed=0)
+        model = adapted(model, params, depth=2, base=base)
+        settings = {"seed": 0, "precision": "float32", "scratch": str(tmp_path)}
+        made = trainer.RowTrainer(
+            model=model,
+            args=trainer.arguments(params.train, dict.fromkeys(("train", "validation"), rows), **settings),
+            compute_loss_func=trainer.loss_function(model, PROBLEMS[problem], rows, params.train),
+            eval_dataset=[],
+        )
+        for training, found in losses.items():
+            found.append(made.compute_loss(model.train(training), rows.batch(np.arange(8))).item())
+    assert losses[True][1] == pytest.approx(losses[True][0] + methods.penalty(model).item())
+    assert losses[False][1] == losses[False][0]
 
 
 @pytest.mark.parametrize(

@@ -241,12 +241,6 @@ def refused(message: str, params: Params, base: Path) -> None:
         ),
         ("loha", "lora", {"dropout": 0.1}, "lora.dropout: expected 0.0 with peft.method: loha"),
         ("vera", "train", {"lora_plus_ratio": 16.0}, "train.lora_plus_ratio: expected None with peft.method: vera"),
-        (
-            "adalora",
-            "train",
-            {"balance": "weights"},
-            "train.balance: expected None with peft.method: adalora",
-        ),
         ("prefix", "train", {"activation_checkpointing": True}, "train.activation_checkpointing: expected False with"),
         ("lorra", "lora", {}, "peft.method: expected 'lora', 'qlora', 'adalora', "),
     ],

@@ -63,7 +63,6 @@ def test_one_seed_is_a_list_of_one():
 def test_rare_classes_count_more_where_the_main_score_weighs_them():
     assert resolved(weighs=True).balance == "weights"
     assert resolved(weighs=False).balance is None
-    assert resolved(weighs=True, method="adalora").balance is None
 
 
 def test_what_is_set_by_hand_stays():
