@@ -67,10 +67,11 @@ def train_seeds(params: Params) -> None:
     about, rows = load_rows(params)
     problem, training = PROBLEMS[about.problem], rows["train"]
     main_score = problem.main_score(params.evaluate.main, training.text_labels)
-    size = {"rows": len(training), "tokens": len(training.tokens)}
+    read = recipe.rows_of_pass(params.train, training.labels)
+    size = {"rows": len(read), "tokens": int(training.lengths[read].sum())}
     weighs = problem.weighs_rare_classes(main_score)
     options = recipe.resolve(params.train, **size, method=params.peft.method, weighs=weighs)
-    task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows)
+    task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows, read=read)
     settings = recorded(params) | {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy}
     kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)
     with ranks.by_first(kept) as place:
@@ -92,6 +93,8 @@ class Task:
     about: store.About
     rows: dict[str, store.Rows]
     """The train and validation splits, by name."""
+    read: np.ndarray
+    """The indices of the training rows that one epoch reads, (indices,)."""
 
 
 def trained(task: Task, *, seed: int, home: Path) -> dict[str, Any]:
@@ -123,17 +126,17 @@ def train(task: Task, *, seed: int, checkpoints: Checkpoints, folder: Path) -> d
         model, starts, counts = build(params, about, rows["train"], seed, mesh)
     progress.say(
         f"train: {params.peft.method}, seed {seed}: {counts['trainable_parameters']:,} of "
-        f"{counts['total_parameters']:,} parameters, {options.epochs} epochs of {len(rows['train']):,} rows"
+        f"{counts['total_parameters']:,} parameters, {options.epochs} epochs of {len(task.read):,} rows"
     )
     for reason, layers in fused.fuse(model, example=rows["train"].batch([0])).items():
         progress.say(f"train: {layers} LoRA layers use PEFT's slower implementation: {reason}")
-    if warning := recipe.too_few_steps(options, len(rows["train"])):
+    if warning := recipe.too_few_steps(options, len(task.read)):
         progress.say(f"warning: {warning}")
     settings = {"options": options, "seed": seed, "precision": params.precision}
     if "saved" not in starts and first_token.can_learn(model, method=params.peft.method, init=params.lora.head_init):
         starts["mean_probe"] = partial(first_token.start, rows=rows, **settings)
     settings |= {"rates": recipe.rates(params.train, options.lr), "starts": starts, "checkpoints": checkpoints}
-    settings |= {"problem": problem, "main": task.main_score, "unit": unit}
+    settings |= {"problem": problem, "main": task.main_score, "unit": unit, "read": task.read}
     metrics = {"seed": seed} | counts | trainer.fit(model, rows, folder / "curves", **settings)
     progress.say(f"train: {recipe.described(metrics)}")
     head.scale(model, metrics.get("temperature", 1) / unit)

@@ -49,7 +49,7 @@ def fit(rows, base, folder, *, method="lora", rates=(1e-2,), killed_at=None, **c
     model = adapted(model, params, depth=0, base=base)
     problem = PROBLEMS["single_label"]
     settings = {"options": params.train, "seed": 0, "precision": "float32", "rates": rates, "starts": starts}
-    settings |= {"problem": problem, "main": problem.main_scores["accuracy"]}
+    settings |= {"problem": problem, "main": problem.main_scores["accuracy"], "read": np.arange(ROWS)}
     logged = Curves.on_log
 
     def log(self, args, state, *rest, **kwargs):

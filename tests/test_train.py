@@ -47,6 +47,7 @@ def fitted(rows, base, curves, precision="float32", main="accuracy", rates=None,
         "options": params.train,
         "seed": SEED,
         "precision": params.precision,
+        "read": np.arange(len(rows["train"])),
         "rates": rates or (params.train.lr,),
     }
     problem = PROBLEMS["single_label"]
@@ -176,7 +177,7 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     model = adapted(model, params, depth=0, base=saved_model("llama"))
     settings = {"options": params.train, "seed": SEED, "precision": params.precision, "rates": (params.train.lr,)}
     problem = PROBLEMS["single_label"]
-    settings |= {"starts": starts, "problem": problem, "main": problem.main_scores["accuracy"]}
+    settings |= {"starts": starts, "problem": problem, "main": problem.main_scores["accuracy"], "read": np.arange(48)}
     scores = trainer.fit(model, rows, tmp_path, checkpoints=Checkpoints(tmp_path / "none", seconds=1e9), **settings)
     assert scores["recipe"]["head_init"] == "probe"
     assert scores["start"]["probe"]["log_loss"] < scores["start"]["random"]["log_loss"]

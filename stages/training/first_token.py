@@ -72,13 +72,14 @@ def teach(
         means: that mean for each training row, (rows, hidden).
     """
     with files.scratch() as scratch:
-        usual = trainer.arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch))
+        sizes = {"rows": len(rows["train"]), "validation_rows": len(rows["validation"])}
+        usual = trainer.arguments(options, **sizes, seed=seed, precision=precision, scratch=str(scratch))
         settings = replace(usual, max_steps=STEPS, learning_rate=LEARNING_RATE, eval_strategy="no")
         taught = MeanTrainer(
             torch.from_numpy(means),
             model=model,
             args=trainer.on_one_device(settings),
-            train_dataset=trainer.indexed(rows, "train"),
+            train_dataset=trainer.indexed(rows, "train", np.arange(len(rows["train"]))),
             data_collator=partial(trainer.collate, rows=rows),
         )
         with callbacks.bar(taught, "train, first token"):

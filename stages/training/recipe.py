@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from stages.training.params import Train
 
 STEPS = 375
@@ -36,8 +38,8 @@ def resolve(options: Train, *, rows: int, tokens: int, method: str, weighs: bool
     """The section with a value in place of every `auto`, and `seeds` as a list.
 
     Args:
-        rows: of the training; tokens: in all of them; method: `peft.method`; weighs: whether the main score weighs rare
-            classes, see `Problem.weighs_rare_classes`.
+        rows: of one pass, see `rows_of_pass`; tokens: in all of them; method: `peft.method`; weighs: whether the main
+            score weighs rare classes, see `Problem.weighs_rare_classes`.
     """
     chosen = {
         "epochs": epochs(steps_per_epoch(options, rows), tokens),
@@ -58,8 +60,22 @@ def rates(options: Train, lr: float) -> tuple[float, ...]:
     return (lr, lr / 4) if options.lr == "auto" else (lr,)
 
 
+def rows_of_pass(options: Train, labels: np.ndarray) -> np.ndarray:
+    """The indices of the training rows that one pass reads, (indices,): all of them, and with `balance: sampling` those
+    of rarer classes again, so that each class has as many as the most frequent one.
+
+    Args:
+        labels: of the training rows.
+    """
+    if options.balance != "sampling":
+        return np.arange(len(labels))
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    most = max(map(len, classes))
+    return np.concatenate([np.resize(indices, most) for indices in classes])
+
+
 def steps_per_epoch(options: Train, rows: int) -> int:
-    """Optimizer steps of one pass over the training rows."""
+    """Optimizer steps of one pass over so many rows."""
     return math.ceil(rows / (options.batch_size * options.gradient_accumulation))
 
 
@@ -74,7 +90,7 @@ def epochs(steps: int, tokens: int) -> int:
 
 
 def too_few_steps(options: Train, rows: int) -> str | None:
-    """A warning if a run over so many rows has fewer than `FEW_STEPS` optimizer steps.
+    """A warning if a run with passes over so many rows has fewer than `FEW_STEPS` optimizer steps.
 
     Args:
         options: the section `train`, resolved.
@@ -90,7 +106,7 @@ def too_few_steps(options: Train, rows: int) -> str | None:
 
 
 def evaluations(epochs: int, *, rows: int, validation_rows: int) -> int:
-    """How often a run scores the validation rows, the end included.
+    """How often a run with passes over so many rows scores the validation rows, the end included.
 
     A row takes a third of the time that it takes in training, as there is no backward pass.
     """

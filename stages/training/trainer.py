@@ -44,6 +44,7 @@ def fit(
     rows: dict[str, store.Rows],
     curves: Path,
     *,
+    read: np.ndarray,
     checkpoints: Checkpoints,
     starts: dict[str, head.Start],
     problem: Problem,
@@ -61,10 +62,10 @@ def fit(
     Args:
         rows: the train and validation splits, by name.
         curves: the folder to write the training curves to.
+        read: the indices of the training rows that one epoch reads, see `recipe.rows_of_pass`.
         checkpoints: what an interrupted run has left is taken up.
         starts: what the run may start from, by name; tried in this order, each on what the one before left.
-        main: the main score.
-        options: without any `auto`, see `recipe.resolve`.
+        main: the main score; options: without any `auto`, see `recipe.resolve`.
         rates: peak learning rates; each is used only if no earlier one found better weights than the start.
         precision: of the matrix products, see `stages.backbone.precision`.
         unit: the unit of the labels, see `Problem.unit`.
@@ -74,13 +75,13 @@ def fit(
     """
     best = Best(select_by=options.select_by, main=main, patience=options.early_stopping)
     of_method = methods.callbacks(model)
-    training = indexed(rows, "train", balanced=options.balance == "sampling")
+    sizes = {"rows": len(read), "validation_rows": len(rows["validation"])}
     with files.scratch() as scratch:
         trainer = RowTrainer(
             model=model,
-            args=arguments(options, rows, seed=seed, precision=precision, scratch=str(scratch)),
-            train_dataset=training,
-            eval_dataset=indexed(rows, "validation"),
+            args=arguments(options, **sizes, seed=seed, precision=precision, scratch=str(scratch)),
+            train_dataset=indexed(rows, "train", read),
+            eval_dataset=indexed(rows, "validation", np.arange(len(rows["validation"]))),
             data_collator=partial(collate, rows=rows),
             compute_metrics=partial(validation_scores, rows=rows["validation"], problem=problem, main=main, unit=unit),
             compute_loss_func=loss_function(model, problem, rows["train"], options),
@@ -157,21 +158,10 @@ def validation_entries(found: dict[str, Any], main: MainScore) -> dict[str, floa
     return {name: found[name] for name in dict.fromkeys((main.key, *reversed(LOSSES))) if name in found}
 
 
-def indexed(rows: dict[str, store.Rows], split: str, *, balanced: bool = False) -> Dataset:
-    """The indices of a split's rows and their lengths, from which the Trainer makes batches of similar length.
-
-    Balanced: every class is equally frequent, as rows of rarer classes are repeated.
-    """
-    indices = class_balanced_indices(rows[split].labels) if balanced else np.arange(len(rows[split]))
+def indexed(rows: dict[str, store.Rows], split: str, indices: np.ndarray) -> Dataset:
+    """The indices of a split's rows and their lengths, from which the Trainer makes batches of similar length."""
     lengths = rows[split].lengths[indices]
     return Dataset.from_dict({"split": [split] * len(indices), "index": indices, "length": lengths})
-
-
-def class_balanced_indices(labels: np.ndarray) -> np.ndarray:
-    """Indices of rows, (indices,): as many for each class as the most frequent class has rows."""
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    most = max(map(len, classes))
-    return np.concatenate([np.resize(indices, most) for indices in classes])
 
 
 def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torch.Tensor]:
@@ -214,11 +204,11 @@ def loss_function(model: nn.Module, problem: Problem, rows: store.Rows, options:
 
 
 def arguments(
-    options: Train, rows: dict[str, store.Rows], *, seed: int, precision: str, scratch: str
+    options: Train, *, rows: int, validation_rows: int, seed: int, precision: str, scratch: str
 ) -> TrainingArguments:
-    """The section `train` as transformers' `TrainingArguments`."""
-    evaluations = recipe.evaluations(options.epochs, rows=len(rows["train"]), validation_rows=len(rows["validation"]))
-    steps = recipe.steps_per_epoch(options, len(rows["train"])) * options.epochs
+    """The section `train` as transformers' `TrainingArguments`, for passes over so many rows."""
+    evaluations = recipe.evaluations(options.epochs, rows=rows, validation_rows=validation_rows)
+    steps = recipe.steps_per_epoch(options, rows) * options.epochs
     found = TrainingArguments(
         output_dir=scratch,
         seed=seed,

@@ -60,10 +60,10 @@ def test_the_option_for_the_penalty_has_its_effect_on_every_loss_of_a_training_a
         params, base = Params.model_validate(tiny_params(peft=peft, train=options)), saved_model("llama")
         model = load_base(base, labels=labels_of(names, problem=problem), seed=0)
         model = adapted(model, params, depth=2, base=base)
-        settings = {"seed": 0, "precision": "float32", "scratch": str(tmp_path)}
+        settings = {"rows": 8, "validation_rows": 8, "seed": 0, "precision": "float32", "scratch": str(tmp_path)}
         made = trainer.RowTrainer(
             model=model,
-            args=trainer.arguments(params.train, dict.fromkeys(("train", "validation"), rows), **settings),
+            args=trainer.arguments(params.train, **settings),
             compute_loss_func=trainer.loss_function(model, PROBLEMS[problem], rows, params.train),
             eval_dataset=[],
         )

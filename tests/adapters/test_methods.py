@@ -25,7 +25,7 @@ from stages.classifier.model import load_base
 from stages.common import paths
 from stages.common.errors import ParamsError, PipelineError
 from stages.params import Params
-from stages.training import head
+from stages.training import head, recipe
 
 CASES = [
     *(("llama", method) for method in [*CONFIGS, "full"] if method != "qlora"),
@@ -170,6 +170,18 @@ def test_balancing_brings_a_rare_class_into_the_answers(balance, encoded):
         train.main()
         found.append(int((evaluate.tuned_logits(paths.ADAPTER, rows["train"], 10).argmax(axis=1) == 1).sum()))
     assert found[0] == 0 < found[1]
+
+
+def test_a_run_whose_rows_are_repeated_has_the_steps_and_the_evaluations_of_one_with_as_many_rows(encoded, monkeypatch):
+    monkeypatch.setattr(recipe, "STEPS", 40)
+    monkeypatch.setattr(recipe, "FEW_STEPS", 1)
+    encoded("llama")
+    np.save(paths.ENCODED / "train/labels.npy", np.where(np.arange(48) % 6 == 1, 1, 0))  # 40 and 8 rows
+    tiny_run.write_params("lora", train={"balance": "sampling", "epochs": "auto", "batch_size": 4})
+    train.main()
+    logged = pd.read_csv(paths.TRAIN_CURVES / "loss.csv")
+    assert logged["step"].max() == 40, "two passes over 80 rows"
+    assert (logged["split"] == "validation").sum() - 1 == recipe.evaluations(2, rows=80, validation_rows=16)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from conftest import tiny_params
 
@@ -63,6 +64,15 @@ def test_one_seed_is_a_list_of_one():
 def test_rare_classes_count_more_where_the_main_score_weighs_them():
     assert resolved(weighs=True).balance == "weights"
     assert resolved(weighs=False).balance is None
+
+
+def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
+    labels = np.array([0, 1, 0, 0, 2, 0, 2])
+    indices = recipe.rows_of_pass(resolved(balance="sampling"), labels)
+    assert set(indices) == set(range(7))
+    assert np.bincount(labels[indices]).tolist() == [4, 4, 4]
+    assert max(np.bincount(indices)[labels == 2]) == 2
+    assert recipe.rows_of_pass(resolved(balance="weights"), labels).tolist() == [*range(7)]
 
 
 def test_what_is_set_by_hand_stays():

@@ -1,4 +1,4 @@
-"""The training's settings beside the method: weights, smoothing, balanced sampling and LoRA+."""
+"""The training's settings beside the method: weights, smoothing and LoRA+."""
 
 import math
 from dataclasses import replace
@@ -68,20 +68,12 @@ def test_without_weights_and_smoothing_it_is_the_models_own_loss(saved_model, pr
     assert loss(output, torch.from_numpy(rows.labels)) == output.loss
 
 
-def test_balanced_sampling_brings_every_row_and_every_class_equally_often():
-    labels = np.array([0, 1, 0, 0, 2, 0, 2])
-    indices = trainer.class_balanced_indices(labels)
-    assert set(indices) == set(range(7))
-    assert np.bincount(labels[indices]).tolist() == [4, 4, 4]
-    assert max(np.bincount(indices)[labels == 2]) == 2
-
-
 def test_lora_plus_gives_lora_b_the_higher_rate(saved_model, tmp_path):
     params = Params.model_validate(tiny_params(train={"lora_plus_ratio": 16.0, "lr": 1e-3, "weight_decay": 0.1}))
     base = saved_model("llama")
     model = adapted(load_base(base, labels=LABELS, seed=0), params, depth=3, base=base)
-    rows = dict.fromkeys(("train", "validation"), range(8))
-    settings = trainer.arguments(params.train, rows, seed=0, precision=params.precision, scratch=str(tmp_path))
+    sizes = {"rows": 8, "validation_rows": 8}
+    settings = trainer.arguments(params.train, **sizes, seed=0, precision=params.precision, scratch=str(tmp_path))
     made = trainer.RowTrainer(model=model, args=settings, eval_dataset=[])
     made.restart(1e-3, params.train)
     optimizer = made.optimizer
@@ -96,8 +88,8 @@ def test_a_batch_has_as_many_rows_however_many_gpus_are_visible(tmp_path, monkey
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     options = Params.model_validate(tiny_params(train={"batch_size": 4})).train
-    rows = dict.fromkeys(("train", "validation"), range(8))
-    settings = trainer.arguments(options, rows, seed=0, precision="float32", scratch=str(tmp_path))
+    sizes = {"rows": 8, "validation_rows": 8}
+    settings = trainer.arguments(options, **sizes, seed=0, precision="float32", scratch=str(tmp_path))
     assert (settings.n_gpu, settings.train_batch_size) == (1, 4)
 
 
@@ -106,8 +98,8 @@ def test_a_batch_has_as_many_rows_however_many_gpus_are_visible(tmp_path, monkey
 )
 def test_the_validation_rows_are_scored_as_often_as_was_chosen(tmp_path, rows, validation, epochs):
     options = Params.model_validate(tiny_params(train={"batch_size": 16, "epochs": epochs})).train
-    sizes = {"train": range(rows), "validation": range(validation)}
-    settings = trainer.arguments(options, sizes, seed=0, precision="float32", scratch=str(tmp_path))
+    sizes = {"rows": rows, "validation_rows": validation}
+    settings = trainer.arguments(options, **sizes, seed=0, precision="float32", scratch=str(tmp_path))
     state, steps = TrainerState(), epochs * math.ceil(rows / 16)
     state.compute_steps(settings, steps)
     assert math.ceil(steps / state.eval_steps) == recipe.evaluations(epochs, rows=rows, validation_rows=validation)
