@@ -17,8 +17,9 @@ MAX_EPOCHS = 20
 """Passes over the rows, at most, unless it takes more to make `FEW_STEPS`."""
 
 TOKENS = 1_500_000
-"""Tokens of a run, at most, unless it takes more to make `FEW_STEPS`: 100 steps on 16 rows of 1,024 tokens, the longest
-that `encode.max_length: auto` reads, take about as many. 16 minutes at 1,604 tokens/s (benchmarks/RESULTS.md)."""
+"""Tokens of a run, at most, to the nearest whole pass, unless one pass or `FEW_STEPS` take more: 100 steps on 16 rows
+of 1,024 tokens, the longest that `encode.max_length: auto` reads, take about as many. 16 minutes at 1,604 tokens/s
+(benchmarks/RESULTS.md)."""
 
 LEARNING_RATES = {"full": 5e-5, "ia3": 8e-3, "adalora": 3e-3, "prompt": 0.3} | dict.fromkeys(
     ("vera", "ln_tuning", "head", "prefix", "p_tuning"), 1e-2
