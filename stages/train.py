@@ -28,6 +28,7 @@ from stages.adapters.run import Run
 from stages.backbone import base, precision, prefix, store
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
+from stages.classifier.saved_head import last_layer
 from stages.common import errors, files, paths, progress
 from stages.compute import ranks, shards
 from stages.params import Params
@@ -220,6 +221,7 @@ def build(
         )
     if params.precision != "float32":
         precision.attend_in_float32(plain)
+        precision.multiply_in_float32(last_layer(plain))
     before = plain.num_parameters()
     prefix.splice(plain, about.depth)
     if params.peft.method == "qlora":

@@ -79,6 +79,19 @@ def attend_in_float32(model: PreTrainedModel) -> None:
         model.set_attn_implementation(FLOAT32_ATTENTION)
 
 
+class Float32Linear(nn.Linear):
+    """A linear layer that autocast leaves in float32."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            return super().forward(values.float())
+
+
+def multiply_in_float32(layer: nn.Linear) -> None:
+    """Keep a layer out of autocast, in place: in bfloat16 all outputs from 199.5 to 200.5 are the same number."""
+    layer.__class__ = Float32Linear
+
+
 def attention_of(model: PreTrainedModel) -> str:
     """The name of the model's attention implementation, which transformers exposes only in a private attribute."""
     return model.config._attn_implementation

@@ -9,6 +9,7 @@ from conftest import FAMILIES, LAYERS, tiny_params
 from families import ENCODER_DECODERS, MODELS, adapted, described, labels_of, unlabelled
 
 from stages import train
+from stages.backbone import precision
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common import paths
@@ -111,6 +112,19 @@ def test_a_base_that_was_saved_with_its_head_keeps_it(built, saved_model, rows, 
     model.save_pretrained(tmp_path)
     kept = inference.logits(model, rows, batch_size=8, progress="test")
     np.testing.assert_allclose(built(tmp_path, "probe"), kept, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_in_16_bits_numbers_far_from_0_are_still_told_apart(family, rows, saved_model, monkeypatch):
+    monkeypatch.setattr(paths, "BASE_MODEL", saved_model(family))
+    numbers = replace(rows, labels=(250 + 1.3 * rows.labels).astype(np.float32))
+    about = described(problem="regression", class_names=["value"], depth=0, hidden_size=0)
+    params = Params.model_validate(tiny_params(precision="bfloat16", lora={"head_init": "probe"}))
+    model, starts, _ = train.build(params, about, numbers, seed=1)
+    starts["probe"](model)
+    with torch.inference_mode(), precision.autocast("bfloat16"):
+        found = model.eval()(**inference.inputs(numbers, np.arange(90))).logits.float().flatten().numpy()
+    assert np.abs(found - numbers.labels).mean() < 0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
