@@ -169,8 +169,10 @@ def read_slices(rows: store.Rows) -> slices.Slices:
 
 
 def tuned_logits(adapter: Path, rows: store.Rows, batch_size: int) -> np.ndarray:
-    """The logits of the model in a folder, (texts, outputs), from the stored states unless it changes all layers."""
-    depth = Run.load(adapter).depth
+    """The logits of the model in a folder, (texts, outputs), from the stored states unless it changes all layers or
+    they have 16 bits: then from the tokens, as `predict` computes them."""
+    run = Run.load(adapter)
+    depth = run.depth if run.states_are_exact else 0
     model = parallel.loaded(partial(tuned_model, adapter, depth))
     if not depth:
         rows = replace(rows, states=None)

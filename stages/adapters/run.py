@@ -93,6 +93,11 @@ class Run:
         return encode["stride"] if encode["truncation"] == "windows" else None
 
     @property
+    def states_are_exact(self) -> bool:
+        """Whether the stored states are in float32 throughout, as those are that an answer to a new text comes from."""
+        return self.params["precision"] == self.params["encode"]["dtype"] == "float32"
+
+    @property
     def thresholds(self) -> list[float]:
         """The probability above which a label is given, in the order of the labels; empty where there are none."""
         return list(self.metrics.get("thresholds", {}).values())

@@ -89,6 +89,16 @@ def test_a_method_learns_and_every_way_of_running_what_it_saved_agrees(family, m
     tiny_run.assert_close(tiny_run.one_by_one(merged, test), expected)
 
 
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"encode": {"dtype": "bfloat16"}}])
+def test_a_model_is_judged_by_its_answers_in_float32_whatever_it_was_trained_in(changes, encoded):
+    test = encoded("llama")["test"]
+    sections = {"lora": {"r": 4, "head_init": "random"}, "train": {"epochs": 1}}
+    YAML().dump(tiny_params(**sections, **changes), paths.PARAMS)
+    train.main()
+    found = evaluate.tuned_logits(paths.ADAPTER, replace(test, states=Unread()), 4)
+    tiny_run.assert_close(found, tiny_run.one_by_one(tiny_run.load_plainly(), test))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 def test_qlora_trains_on_layers_in_four_bits_and_saves_a_plain_adapter(family, encoded, monkeypatch):
     bitsandbytes = pytest.importorskip("bitsandbytes")
