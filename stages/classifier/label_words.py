@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from stages.backbone.base import keep_lowest_layers, load_config, pretrained
+from stages.common import texts
 from stages.common.errors import PipelineError
 from stages.problems.kinds import of_model
 
@@ -46,16 +47,22 @@ def label_word_head(model: PreTrainedModel, base: Path, words: dict[str, str] | 
 
 
 def label_words(class_names: list[str], words: dict[str, str] | None) -> dict[str, str]:
-    """The word for each class, in the order of the classes; without `words`, the class's own name.
+    """The word for each class as it stands in an answer, in the order of the classes; without `words`, the class's own
+    name.
 
     Raises:
         PipelineError: the classes in `words` are not those of the data.
     """
-    if words is None:
-        return {name: f" {name}" for name in class_names}
+    words = {name: name for name in class_names} if words is None else words
     if set(words) != set(class_names):
         raise PipelineError(f"encode.label_words: expected words for {class_names}, found them for {list(words)}")
-    return {name: words[name] for name in class_names}
+    return {name: after_a_space(words[name]) for name in class_names}
+
+
+def after_a_space(word: str) -> str:
+    """The word with a space before it, by which byte-level tokenizers tell it from a part of a word; unless it brings
+    white space of its own, or is of a script without spaces between words."""
+    return word if word[0].isspace() or texts.UNSPACED.match(word) else f" {word}"
 
 
 def label_word_rows(model: PreTrainedModel, base: Path, words: dict[str, str]) -> torch.Tensor:

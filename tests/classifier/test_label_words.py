@@ -58,8 +58,13 @@ def test_a_number_has_no_words(saved_model):
     assert has_label_word_head(load_base(saved_model("llama"), labels=labels_of(["bad", "good"]), seed=1))
 
 
-def test_label_words_default_to_the_class_names_and_must_fit_the_classes():
-    assert label_words(["x", "y"], None) == {"x": " x", "y": " y"}
+def test_a_word_follows_a_space_whether_it_is_given_or_the_name_of_the_class():
+    assert label_words(["x", "y"], None) == label_words(["x", "y"], {"y": "y", "x": "x"}) == {"x": " x", "y": " y"}
+    assert label_words(["x", "y"], {"x": " good", "y": "\nbad"}) == {"x": " good", "y": "\nbad"}
+    assert label_words(["好", "ดี"], None) == {"好": "好", "ดี": "ดี"}
+
+
+def test_label_words_are_in_the_order_of_the_classes_and_must_fit_them():
     assert list(label_words(["x", "y"], {"y": "1", "x": "2"})) == ["x", "y"]
     with pytest.raises(
         PipelineError, match=r"encode.label_words: expected words for \['x', 'y'\], found them for \['z'\]"
