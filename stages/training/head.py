@@ -14,6 +14,7 @@ from stages.backbone import parallel, store
 from stages.backbone.precision import check_finite
 from stages.classifier import inference, label_words
 from stages.classifier.saved_head import last_layer
+from stages.common.errors import PipelineError
 from stages.compute import shards
 from stages.problems.kinds import of_model
 
@@ -47,13 +48,22 @@ def starts(
         rows: the training rows.
         init: `lora.head_init`. `auto` tries both the probe and, where the model has one, the label words' head.
         later: fit the probe only once it is tried, on the model with its adapters, which change nothing yet.
+
+    Raises:
+        PipelineError: the label words' head is asked for, but the model has none.
     """
-    numeric = of_model(model.config.problem_type).numeric
-    if not is_fresh(model) and not numeric:
+    problem = of_model(model.config.problem_type)
+    if not is_fresh(model) and not problem.numeric:
         return {"saved": partial(put, weights=copied(model))}
     mean = init == "mean_probe"  # see stages.training.first_token
-    probe = not mean and (numeric or init in ("auto", "probe"))
+    probe = not mean and (problem.numeric or init in ("auto", "probe"))
     words = init in ("auto", "label_words") and label_words.has_label_word_head(model)
+    if init == "label_words" and not words:
+        raise PipelineError(
+            "lora.head_init: label_words: expected classes and a decoder that was saved with its language-model head, "
+            f"found {problem.name} and {', '.join(model.config.architectures or [model.config.model_type])}; "
+            "set lora.head_init: auto"
+        )
     found = {}
     if words or not (probe or mean):
         found["label_words" if words else "random"] = partial(put, weights=copied(model))

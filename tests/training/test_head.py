@@ -13,6 +13,7 @@ from stages.backbone import precision
 from stages.classifier import inference
 from stages.classifier.model import load_base
 from stages.common import paths
+from stages.common.errors import PipelineError
 from stages.params import Params
 from stages.training import head
 
@@ -105,6 +106,11 @@ def built(rows, monkeypatch):
 def test_training_starts_from_the_head_that_was_asked_for(built, saved_model, rows):
     right = {name: built(saved_model("llama"), name).argmax(axis=1) == rows.labels for name in ("probe", "random")}
     assert right["probe"].mean() > 0.9 > 0.7 > right["random"].mean()
+
+
+def test_label_words_are_refused_where_the_model_has_no_head_for_them(built, saved_model):
+    with pytest.raises(PipelineError, match=r"label_words: expected classes .* found single_label and BertForMasked"):
+        built(saved_model("bert"), "label_words")
 
 
 def test_a_base_that_was_saved_with_its_head_keeps_it(built, saved_model, rows, tmp_path):
