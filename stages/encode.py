@@ -221,12 +221,12 @@ def cut_warning(metrics: dict[str, Any]) -> str:
     """
     splits = [metrics[name] for name in paths.ALL_SPLITS if name in metrics]
     rows, cut, read = (sum(split[key] for split in splits) for key in ("truncated_rows", "truncated_tokens", "tokens"))
-    share = cut / (read + cut)
-    if share <= MAX_SHARE_CUT:
+    if (share := cut / (read + cut)) <= MAX_SHARE_CUT:
         return ""
+    windows = ", and encode.truncation: windows, which cuts nothing off" if "windows" in metrics["choices"] else ""
     return (
         f"warning: {share:.1%} of the tokens were cut off, from {rows:,} texts; metrics/encode.json has what other "
-        "values of encode.max_length would read and cost, and encode.truncation: windows, which cuts nothing off"
+        f"values of encode.max_length would read and cost{windows}"
     )
 
 

@@ -22,7 +22,8 @@ from stages.reporting import tables
 def test_a_line_says_where_more_than_a_twentieth_of_the_tokens_is_cut(cut, warns):
     whole = {"tokens": 0, "truncated_rows": 0, "truncated_tokens": 0}
     train = {"tokens": 100 - cut, "truncated_rows": 3, "truncated_tokens": cut}
-    warning = encode.cut_warning({"max_length": 64, "train": train, "validation": whole, "test": whole})
+    splits = {"train": train, "validation": whole, "test": whole}
+    warning = encode.cut_warning({"max_length": 64, "choices": {"windows": {}}} | splits)
     assert (
         warning.startswith("warning: 6.0% of the tokens were cut off, from 3 texts; metrics/encode.json has") == warns
     )
@@ -83,7 +84,9 @@ def test_what_other_choices_would_cost_is_written_where_texts_were_cut():
     assert metrics["choices"]["256"]["share_read"] == (2650 - 488) / 2650
     assert metrics["choices"]["256"]["gigabytes"] == pytest.approx(2162 * 32 * 4 / 1e9)
     assert metrics["choices"]["windows"]["share_read"] == 1
+    assert encode.cut_warning(metrics).endswith("and encode.truncation: windows, which cuts nothing off")
     table = tables.what_was_read(metrics, dict.fromkeys(paths.SPLITS, 19), windows=False)
+    assert "What other lengths and `encode.truncation: windows` would read and cost:" in table
     assert "2 of 57 texts were cut to `encode.max_length`, 256 tokens" in table
     assert "\n| **256** | 81.6% | 1.00 |" in table
     nothing_stored = encode.what_was_read(lengths(), saved, described(max_length=256, depth=0), options)["choices"]
@@ -94,6 +97,9 @@ def test_pairs_have_no_windows_and_whole_texts_no_choices():
     saved, options = dict.fromkeys(paths.SPLITS, 100), params_of().encode
     cut = encode.what_was_read(lengths(pairs=True), saved, described(max_length=256), options)
     assert list(cut["choices"]) == ["128", "256", "400"]
+    assert encode.cut_warning(cut).endswith("what other values of encode.max_length would read and cost")
+    table = tables.what_was_read(cut, dict.fromkeys(paths.SPLITS, 19), windows=False)
+    assert "What other lengths would read and cost:" in table
     whole = lengths(splits=dict.fromkeys(paths.SPLITS, SHORT))
     assert set(encode.what_was_read(whole, saved, described(), options)) == {"max_length", *paths.SPLITS}
     windows = params_of(truncation="windows").encode

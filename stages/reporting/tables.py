@@ -245,10 +245,11 @@ def what_was_read(encode: dict, rows: dict[str, int], *, windows: bool) -> str:
         )
         for name, choice in encode["choices"].items()
     ]
+    others = "other lengths" + (" and `encode.truncation: windows`" if "windows" in encode["choices"] else "")
     return paragraphs(
         f"{cut:,} of {sum(rows[split] for split in splits):,} texts were cut to `encode.max_length`, {length}: "
         f"{lost / (lost + read):.1%} of all tokens were not read. "
-        "What other lengths and `encode.truncation: windows` would read and cost:",
+        f"What {others} would read and cost:",
         table(("`encode.max_length`", "tokens read", "tokens to run, relative", "stored states, GB"), lines),
     )
 
