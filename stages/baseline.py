@@ -13,7 +13,7 @@ states after the lowest `model.layers` layers of the untuned model, a Parquet fi
                           as in Chinese, Hindi or DNA, it is bag_of_characters instead
     untrained             the model before tuning, with a random head or the head that it was saved with
     zero_shot             the model before tuning, its head made of the language-model head's rows for the label words
-    zero_shot_calibrated  zero_shot with a threshold and a scale fitted on the validation rows
+    zero_shot_calibrated  logistic regression on the logits of zero_shot, fitted on the validation rows
     linear_probe          a linear model on the features
 
 Every choice that a rival has, such as regularization or the labels' thresholds, is made on the validation rows. Where

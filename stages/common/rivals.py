@@ -15,7 +15,8 @@ UNTRAINED = "untrained"
 ZERO_SHOT = "zero_shot"
 """The model before tuning, its head made of the language-model head's rows for the label words."""
 ZERO_SHOT_CALIBRATED = "zero_shot_calibrated"
-"""`ZERO_SHOT` with a threshold and a scale fitted on the validation rows."""
+"""Logistic regression on the logits of `ZERO_SHOT`, fitted on the validation rows: of two classes a threshold and a
+scale, of more, or of several labels, a matrix."""
 LINEAR_PROBE = "linear_probe"
 """A linear model on the untuned model's pooled hidden states."""
 
