@@ -9,10 +9,11 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,11 +47,26 @@ PARTS_OF_GROUP = 64
 def defused(table: pd.DataFrame) -> pd.DataFrame:
     """A table in which a spreadsheet finds no formula: a text or name that could be one begins with an apostrophe."""
 
-    def harmless(value: object) -> object:
-        odd = isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value)
-        return f"'{value}" if odd else value
+    def harmless(text: str) -> str:
+        return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
-    return table.map(harmless).rename(columns=harmless)
+    return with_texts(table, harmless)
+
+
+def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with every text and every name changed. All other values stay what they are: `table.map` would make
+    floats of the whole numbers beside a missing one, which lose digits."""
+
+    def changed(value: object) -> object:
+        return change(value) if isinstance(value, str) else value
+
+    def column(values: pd.Series) -> pd.Series:
+        if pd.api.types.is_numeric_dtype(values):
+            return values
+        return pd.Series(list(map(changed, values)), index=values.index, dtype=object)
+
+    columns = dict(enumerate(column(values) for _, values in table.items()))
+    return pd.DataFrame(columns).set_axis([*map(changed, table)], axis=1)
 
 
 def as_csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
@@ -68,12 +84,8 @@ def as_tsv(table: pd.DataFrame, *, header: bool = True) -> bytes:
 def tabbed(table: pd.DataFrame, **options: Any) -> str:
     """The table as tab-separated values, whose quotes are ordinary characters: as no field can hold a tab or a line
     break, each becomes a space."""
-
-    def flat(value: object) -> object:
-        return SEPARATORS.sub(" ", value) if isinstance(value, str) else value
-
-    flattened = table.map(flat).rename(columns=flat)
-    return flattened.to_csv(sep="\t", index=False, quoting=csv.QUOTE_NONE, **options)
+    flat = with_texts(table, partial(SEPARATORS.sub, " "))
+    return flat.to_csv(sep="\t", index=False, quoting=csv.QUOTE_NONE, **options)
 
 
 def as_jsonl(table: pd.DataFrame, *, header: bool = True) -> bytes:
@@ -156,7 +168,7 @@ class Printed(Output):
         return False
 
     def add(self, table: pd.DataFrame) -> None:
-        """Print a chunk's answers, each row on a line."""
+        """Print a chunk's answers, each row on a line. The answers' numbers, unlike those of the rows, are rounded."""
         table = defused(table) if self.defuse else table
         content = tabbed(table, float_format="%.4f", header=not self.parts)
         print(printable(content) if sys.stdout.isatty() else content, end="", flush=True)

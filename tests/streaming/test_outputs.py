@@ -155,6 +155,23 @@ def test_formulas_are_defused_on_request_alone(ending, tmp_path, capsys):
         assert ("'=1+1" in written, "'-2" in written) == (defuse, False)
 
 
+@pytest.mark.parametrize("defuse", [False, True])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", None])
+def test_the_rows_own_values_are_written_as_they_are_beside_missing_ones_too(ending, defuse, tmp_path, capsys):
+    own = {"id": [2**53 + 1, None, 7], "price": [0.00001, 2.5, None], "sold": [True, None, False]}
+    table = pd.DataFrame(own, dtype=object).assign(label=["a", "=b", "c"], probability=[0.123456, 0.5, 1.0])
+    path = ending and tmp_path / f"answers{ending}"
+    with opened(path, defuse=defuse) as output:
+        output.add(table)
+    written = path.read_text() if path else capsys.readouterr().out
+    rows = [line.split("," if ending == ".csv" else "\t") for line in written.splitlines()]
+    assert [row[:3] for row in rows[1:]] == [["9007199254740993", "1e-05", "True"], ["", "2.5", ""], ["7", "", "False"]]
+    assert [row[3:] for row in rows[1:3]] == [
+        ["a", "0.123456" if ending else "0.1235"],
+        ["'=b" if defuse else "=b", "0.5" if ending else "0.5000"],
+    ]
+
+
 def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_what_was_given(monkeypatch, capsys):
     for terminal, shown in ((True, "text\n\\x1b[31mred \nb\n"), (False, "text\n\x1b[31mred \nb\n")):
         monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
