@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from stages.common import content, errors, files, paths, texts
+from stages.common import errors, files, paths, texts
+from stages.common.section import read_yaml
 from stages.common.texts import override, printable, shortened
 from stages.problems.kinds import PROBLEMS
 from stages.problems.problem import Problem, label_text
@@ -259,7 +260,7 @@ def of_dataset(path: Path) -> dict[str, Any]:
     keys = [("data", "problem"), *((section, key) for section, keys in presets.KEYS.items() for key in keys)]
     found = dict.fromkeys(map(".".join, keys)) | {"data.problem": next(iter(PROBLEMS))}
     with suppress(OSError, ValueError, TypeError, LookupError):
-        values = content.read_yaml(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
         found |= {f"{section}.{key}": values[section][key] for section, key in keys}
     return found
 

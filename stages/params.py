@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from stages.adapters.params import ON_WHOLE_WEIGHTS, Lora, Peft, without
-from stages.common import content, texts
+from stages.common import texts
 from stages.common.errors import ParamsError, PipelineError
 from stages.common.paths import PARAMS
-from stages.common.section import Section, Seed, fill
+from stages.common.section import Section, Seed, fill, read_yaml
 from stages.compute.params import Compute
 from stages.encoding.params import TEXT_ALONE, Encode
 from stages.problems.kinds import PROBLEMS
@@ -72,7 +72,7 @@ class Params(Section):
             ParamsError: the file is missing, is not YAML, or has problems; all of them are listed.
         """
         try:
-            values = content.read_yaml(path.read_text(encoding="utf-8"))
+            values = read_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ParamsError(f"{path} not found; run from the root of the repository") from None
         except UnicodeDecodeError as error:

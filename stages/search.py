@@ -25,7 +25,8 @@ from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from stages.common import content, errors, files, paths
+from stages.common import errors, files, paths
+from stages.common.section import read_yaml
 from stages.common.texts import literal
 from stages.params import Params, check_parameter, unfit
 from stages.problems.kinds import PROBLEMS
@@ -110,7 +111,7 @@ def distribution(text: str, params: Params) -> tuple[str, BaseDistribution]:
     check_parameter(name)
     history.parameter(params.model_dump(), name)
     try:
-        tried = content.read_yaml(f"[{values.replace('..', ',')}]")
+        tried = read_yaml(f"[{values.replace('..', ',')}]")
     except ValueError:
         tried = []
     if not tried:

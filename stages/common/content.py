@@ -47,9 +47,6 @@ TOO_MUCH = (
 LONGEST_LINE = 10_000_000
 """Bytes of a line."""
 
-YAML_BYTES, YAML_DEPTH = 200_000, 20
-"""Size and nesting of a file of settings; params.yaml has about 20,000 and 3."""
-
 CHUNK = 1 << 20
 
 MOST_ACCENTED = 0.3
@@ -318,31 +315,3 @@ def short_row(lines: Iterable[str], dialect: dict[str, Any], headless: bool, lea
         if number and len(row) < least and any(map(str.strip, row)):
             return f"{len(row)} fields in row {number}, expected {least} or more; correct this row, or quote its text"
     return None
-
-
-def read_yaml(text: str) -> Any:
-    """The value of a text of YAML.
-
-    Raises:
-        ValueError: it is not valid, is longer or nested deeper than settings are, or has an alias, by which a small
-            file can unfold to any size.
-    """
-    import yaml
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    if len(text) > YAML_BYTES:
-        raise ValueError(f"expected at most {YAML_BYTES:,} characters, found {len(text):,}")
-    depth = 0
-    with contextlib.suppress(yaml.YAMLError):  # as ruamel.yaml knows YAML 1.2, by its own words below
-        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            line = event.start_mark.line + 1
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"expected no alias, found *{event.anchor} in line {line}; write the value itself")
-            if depth > YAML_DEPTH:
-                raise ValueError(f"expected at most {YAML_DEPTH} levels, found more in line {line}")
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:  # the latter: of an integer with thousands of digits
-        raise ValueError(" ".join(str(error).split())) from None

@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stages.common import content, files, paths, texts
+from stages.common import files, paths, texts
 from stages.common.errors import PipelineError
+from stages.common.section import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / paths.PRESETS
 
@@ -49,7 +50,7 @@ def load(source: str) -> Values:
         raise PipelineError(f"data.source: {unknown(source)}")
     shown = f"{paths.PRESETS}/{path.name}"
     try:
-        preset = content.read_yaml(files.readable(path).read_text(encoding="utf-8"))
+        preset = read_yaml(files.readable(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise PipelineError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(preset, dict) or not all(isinstance(values, dict) for values in preset.values()):

@@ -14,6 +14,7 @@ import pytest
 
 from stages.common import content, files
 from stages.common.errors import PipelineError
+from stages.common.section import read_yaml
 from stages.rows import formats
 from stages.sources.archive import extract
 
@@ -110,7 +111,7 @@ ALIASES = "a: &a [1, 1]\n" + "".join(
 )
 def test_settings_have_no_aliases_and_are_small(text, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        content.read_yaml(text)
+        read_yaml(text)
 
 
 @pytest.mark.parametrize(
