@@ -31,6 +31,9 @@ DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 LONE_RETURN = re.compile(r"\r(?!\n)")
 """A carriage return that is no part of a line's end."""
 
+RETURN = "\udc0d"
+"""What stands for one while the csv module reads it; decoded text has no such surrogate."""
+
 FIRST_LINES = 50
 """Rows that have to agree on a delimiter."""
 
@@ -276,27 +279,37 @@ def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, 
     """The dialect, with another delimiter if the first line has a single field by its own, and the first rows agree on
     two fields or more by the other, which is then named on standard error."""
     first = "".join(itertools.islice(io.StringIO(text, newline=""), 2 * FIRST_LINES))
-    if len(next(fields(io.StringIO(first), dialect), [])) != 1:
+    if len(next(first_rows(first, dialect), [])) != 1:
         return dialect
+    others = {name: {"sep": delimiter, "quoting": csv.QUOTE_MINIMAL} for name, delimiter in DELIMITERS.items()}
     found = {}
-    for name, delimiter in DELIMITERS.items():
-        some = itertools.islice(fields(io.StringIO(first), {"sep": delimiter}), FIRST_LINES)
-        rows = [row for row in some if any(map(str.strip, row))]
+    for name, other in others.items():
+        rows = [row for row in first_rows(first, other) if any(map(str.strip, row))]
         if len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
             found[name] = len(rows[0])
     if not found:
         return dialect
     best = max(found, key=found.__getitem__)
     say_once(path, f"warning: {path.name}: its fields are separated by the {best}, read so")
-    return dialect | {"sep": DELIMITERS[best], "quoting": csv.QUOTE_MINIMAL}
+    return dialect | others[best]
+
+
+def first_rows(text: str, dialect: dict[str, Any]) -> Iterator[list[str]]:
+    """The fields of the first rows, up to one that the csv module refuses."""
+    with contextlib.suppress(csv.Error):
+        yield from itertools.islice(fields(io.StringIO(text), dialect), FIRST_LINES)
 
 
 def fields(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[list[str]]:
-    """The fields of each row, up to the first that the csv module refuses; an empty line has none."""
-    lines = (LONE_RETURN.sub(" ", line) for line in lines)
-    rows = csv.reader(lines, delimiter=dialect["sep"], quoting=dialect.get("quoting", csv.QUOTE_MINIMAL))
-    with contextlib.suppress(csv.Error):
-        yield from rows
+    """The fields of each row; an empty line has none. A lone carriage return is part of its field.
+
+    Raises:
+        csv.Error: a field is longer than `LONGEST_LINE`.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    marked = (LONE_RETURN.sub(RETURN, line) if "\r" in line else line for line in lines)
+    for row in csv.reader(marked, delimiter=dialect["sep"], quoting=dialect["quoting"]):
+        yield [field.replace(RETURN, "\r") for field in row]
 
 
 def long_row(lines: Iterable[str], dialect: dict[str, Any], headless: bool) -> str | None:

@@ -166,7 +166,7 @@ def reading(path: Path, format: str) -> Iterator[None]:
             f"{path.name}: expected {error.encoding.upper()} text, found byte {error.object[error.start]:#04x} at "
             f"{error.start}; convert the file to UTF-8"
         ) from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+    except (OSError, ValueError, csv.Error, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
 
 

@@ -25,9 +25,6 @@ from stages.rows import formats
 FOREIGN = re.compile("[\udc80-\udcff]")
 """What stands for a byte that is no text in the encoding of its file."""
 
-RETURN = "\udc0d"
-"""What stands for a carriage return within a row while the csv module reads it; decoded text has no such surrogate."""
-
 AT_ONCE = 1 << 16
 """Bytes of a stream that are read at once: as many as a pipe holds."""
 
@@ -131,20 +128,19 @@ def rows(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[tuple[int, s
     """The number of each row's first line, its text and its fields.
 
     None for the fields: it has a quote that is not closed within `content.LONGEST_LINE`; the next row begins with the
-    next line. A carriage return that is no part of a line's end is part of a field.
+    next line.
     """
-    csv.field_size_limit(content.LONGEST_LINE)
     lines, again, taken, number, over = iter(lines), deque(), [], 1, False
 
     def feed() -> Iterator[str]:
         nonlocal over
         while (line := again.popleft() if again else next(lines, None)) is not None:
             taken.append(line)
-            yield content.LONE_RETURN.sub(RETURN, line) if "\r" in line else line
+            yield line
         over = True
 
     while True:
-        reader = csv.reader(feed(), delimiter=dialect["sep"], quoting=dialect["quoting"])
+        reader = content.fields(feed(), dialect)
         over = False
         while not over:
             try:
@@ -153,8 +149,7 @@ def rows(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[tuple[int, s
                 over = True
             if over:
                 break
-            text = taken[0] if len(taken) == 1 else "".join(taken)
-            yield number, text, [one.replace(RETURN, "\r") for one in fields] if "\r" in text else fields
+            yield number, taken[0] if len(taken) == 1 else "".join(taken), fields
             number += len(taken)
             taken.clear()
         if not taken:

@@ -300,6 +300,16 @@ def test_another_delimiter_than_the_endings_is_found_and_named(tmp_path, capsys,
     assert capsys.readouterr().err.count(f"fields are separated by the {word}") == (not own)
 
 
+def test_a_long_text_switches_no_check_off(tmp_path):
+    text = "long " * 30_000
+    begun = f"review,stars\n{text},5\n"
+    path = write(tmp_path, "a.csv", f"{begun}Dull,1\n".replace(",", ";"))
+    assert formats.read(path, wanted=WANTED).to_dict("list") == {"text": [text, "Dull"], "label": ["5", "1"]}
+    for odd, said in (("neg\n", "1 fields in row 2, expected 2 or more"), ("a,1,1\n", "3 fields in row 2, 2 in the")):
+        with pytest.raises(PipelineError, match=said):
+            formats.read(write(tmp_path, "a.csv", begun + odd), wanted=WANTED)
+
+
 def test_one_column_of_texts_with_commas_and_semicolons_stays_one_column(tmp_path, capsys):
     path = write(tmp_path, "rows.tsv", "review\nGood; fine, warm\nDull, slow\n")
     assert formats.read_all(path)["review"].tolist() == ["Good; fine, warm", "Dull, slow"]
