@@ -48,12 +48,11 @@ from stages.common import errors, files, paths, progress
 from stages.common.texts import as_inputs, clean
 from stages.compute import engine
 from stages.resuming import places
-from stages.rows import formats
 from stages.serving import adapters, evaluated, onnx_model
 from stages.serving.answers import BATCH_SIZE, Classifier
 from stages.serving.reasons import reasons_for
 from stages.streaming import outputs, remote, tables
-from stages.streaming.columns import joined, opened, text_columns
+from stages.streaming.columns import check_each, joined, opened, text_columns
 from stages.streaming.tables import Chunk, Tables
 from stages.streaming.text import Lines
 
@@ -71,7 +70,8 @@ def main() -> None:
         options.inputs += copies
         given, roles = read_texts(options, columns_of(models), copies)
         kinds = types(given, options.output)
-        how = {"strict": options.strict or bool(options.texts), "defuse": options.defuse_formulas}
+        strict = options.strict or bool(options.texts)
+        how = {"strict": strict, "defuse": options.defuse_formulas, "header": given.header}
         with (
             parallel.spread_over(engine.workers(options)),
             place(options, models, given, copies) as home,
@@ -224,12 +224,7 @@ def read_texts(
         roles = text_columns(tables.sample(first), trained, named=options.text, file=first.path)
     names = {path: str(one) for path, one in copies.items()}
     found = Tables(tables=given, texts=list(roles.values()), names=names)
-    for table in given:
-        if absent := [column for column in roles.values() if column not in table.columns]:
-            raise errors.PipelineError(
-                f"{found.name(table)}: expected the column {absent[0]!r}, as in {found.name(first)}, found "
-                f"{formats.listed(table.columns)}; rename the columns, or leave the file out"
-            )
+    check_each(found)
     return found, roles
 
 

@@ -299,6 +299,17 @@ def test_types_of_a_parquet_file_hold_for_all_chunks(inside, run):
         run("--input", "rows.jsonl", "--output", "answers.parquet")
 
 
+def test_the_names_of_columns_are_those_of_the_file_and_the_texts_have_one_of_their_own(inside, run, capsys):
+    Path("rows.csv").write_text(",text,n,n\n1,Good.,2,3\n")
+    run("--input", "rows.csv", "--output", "answers.csv")
+    run("--input", "rows.csv")
+    for header in (Path("answers.csv").read_text(), capsys.readouterr().out.replace("\t", ",")):
+        assert header.startswith(",text,n,n,label,")
+    Path("rows.csv").write_text("text,text\nGood.,Bad.\n")
+    with pytest.raises(errors.PipelineError, match=r"^rows.csv: .* several columns .text.; rename all but one$"):
+        run("--input", "rows.csv")
+
+
 def test_what_cannot_be_read_or_written_is_refused_before_a_model_is_loaded(inside, run, monkeypatch):
     monkeypatch.setattr(Classifier, "tuned", lambda *_, **__: pytest.fail("loaded a model"))
     Path("empty.csv").write_text("text\n")

@@ -125,15 +125,14 @@ def is_missing(value: object) -> bool:
 
 
 def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) -> bool:
-    """Whether the first line of a file is a row, and `names` are those of its columns.
+    """Whether the first line of a file is a row, and `names` are those of its columns; else it is their header.
 
     Raises:
-        ValueError: the names are not of this file.
+        ValueError: the names are not of this file, or see `check_distinct`.
     """
-    if names is None:
-        return False
-    held = {*trimmed(first, wanted or names)}
-    if not held.isdisjoint(names) if wanted is None else {*wanted} <= held:
+    held = {*trimmed(first, wanted or names or [])}
+    if names is None or (not held.isdisjoint(names) if wanted is None else {*wanted} <= held):
+        check_distinct(first, wanted)
         return False
     if len(names) != len(first):
         raise ValueError(
@@ -152,15 +151,26 @@ def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) 
 
 def trimmed(names: list, wanted: list[str]) -> list:
     """Column names as they are wanted, or else with accents composed (NFC), as keyboards type them, and without spaces
-    at their ends, unless two would be the same."""
+    at their ends, unless two would be the same that are not."""
     exact = {plain(name): name for name in wanted}
     found = [exact.get(plain(name), plain(name)) if isinstance(name, str) else name for name in names]
-    return found if len(set(found)) == len(found) else names
+    return found if len({*found}) == len({*names}) else names
 
 
 def plain(name: str) -> str:
     """A column name with accents composed and without spaces at its ends."""
     return unicodedata.normalize("NFC", name.strip())
+
+
+def check_distinct(names: list[str], wanted: Iterable[str] | None) -> None:
+    """Check that no two columns have a name that is wanted (None: any but an empty one).
+
+    Raises:
+        ValueError: they have.
+    """
+    sought = {*map(plain, wanted)} if wanted is not None else {*map(plain, names)} - {""}
+    if twice := [name for name, columns in Counter(names).items() if columns > 1 and plain(name) in sought]:
+        raise ValueError(f"several columns {twice[0]!r}; rename all but one")
 
 
 def listed(fields: list) -> str:
@@ -233,8 +243,7 @@ def values_of(table: pa.Table) -> dict[str, list]:
     Raises:
         ValueError: several columns have one name.
     """
-    if twice := [name for name, columns in Counter(table.column_names).items() if columns > 1]:
-        raise ValueError(f"several columns {twice[0]!r}; rename all but one")
+    check_distinct(table.column_names, table.column_names)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     for name, feature in of_classes(table.schema).items():
         if isinstance(feature, ClassLabel):

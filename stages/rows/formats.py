@@ -210,8 +210,7 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
         wanted: None: the first line is a row if it has none of the `names`.
 
     Raises:
-        ValueError: the first line is a row, and has more or fewer fields than there are `names`; or a row has more
-            fields than the first, or lacks a wanted one.
+        ValueError: a row has more fields than the first line, or lacks a wanted one; or see `is_row`.
     """
     whole = None if is_plain(path) else content.with_line_feeds(content.read_text(path))
     blank = sum(1 for _ in takewhile(str.isspace, stream(path, whole)))
@@ -220,8 +219,7 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
     if whole and content.LONE_RETURN.search(whole):  # for pandas an end of a row, unless another one is named
         options["lineterminator"] = "\n"
-    first = list(pd.read_csv(rows(), nrows=0, **options).columns)
-    headless = is_row(first, wanted, names)
+    headless = is_row(next(content.fields(rows(), dialect), []), wanted, names)
     options |= {"names": names, "header": None} if headless else {"header": 0}
     given = pd.read_csv(rows(), skip_blank_lines=False, chunksize=AT_ONCE, **options)
     least = 0

@@ -7,7 +7,7 @@ import pandas as pd
 from stages.common import content, errors, files
 from stages.common.texts import nearest
 from stages.rows import formats
-from stages.rows.columns import plain
+from stages.rows.columns import check_distinct, plain
 from stages.streaming import tables
 from stages.streaming.tables import Table
 from stages.streaming.text import Lines, LinesOfFile
@@ -66,6 +66,23 @@ def text_columns(
         f"{file.name}: expected the column {' and '.join(map(repr, absent))} of the training, or else one column of "
         f"texts, found {found}; " + ("rename the columns" if len(roles) > 1 else f"name the column with {option}")
     )
+
+
+def check_each(given: tables.Tables) -> None:
+    """Check that each file has the columns of texts, and no two of one name.
+
+    Raises:
+        PipelineError: one has not.
+    """
+    first = given.tables[0]
+    for table in given.tables:
+        if absent := [column for column in given.texts if column not in table.columns]:
+            raise errors.PipelineError(
+                f"{given.name(table)}: expected the column {absent[0]!r}, as in {given.name(first)}, found "
+                f"{formats.listed(table.columns)}; rename the columns, or leave the file out"
+            )
+        with formats.reading(table.path, table.format):
+            check_distinct([table.header.get(name, name) for name in table.columns], given.texts)
 
 
 def of_texts(column: pd.Series) -> bool:

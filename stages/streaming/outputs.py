@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -121,10 +121,17 @@ class Output:
     """Whether the first row without an answer ends the run."""
     defuse: bool = False
     """See `defused`."""
+    header: dict[str, str] = field(default_factory=dict)
+    """Names of columns in a header, in which two may be the same, by their names in the table."""
     parts: int = 0
     """How many chunks of answers there are."""
     rejects: int = 0
     first: Reject | None = None
+
+    def with_header(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table for a file whose first line names the columns."""
+        table = table.rename(columns=self.header)
+        return defused(table) if self.defuse else table
 
     def reject(self, rejects: list[Reject]) -> None:
         """Count what has no answer.
@@ -169,8 +176,7 @@ class Printed(Output):
 
     def add(self, table: pd.DataFrame) -> None:
         """Print a chunk's answers, each row on a line. The answers' numbers, unlike those of the rows, are rounded."""
-        table = defused(table) if self.defuse else table
-        content = tabbed(table, float_format="%.4f", header=not self.parts)
+        content = tabbed(self.with_header(table), float_format="%.4f", header=not self.parts)
         print(printable(content) if sys.stdout.isatty() else content, end="", flush=True)
         self.parts += 1
 
@@ -208,7 +214,7 @@ class File(Output):
         """
         with holdable(self.path):
             if self.types is None:
-                table = defused(table) if self.defuse else table
+                table = self.with_header(table) if self.path.suffix in SPREADSHEETS else table
                 content = WRITERS[self.path.suffix](table, header=not self.parts)
             else:
                 content = as_parquet(table, self.types)
@@ -251,7 +257,7 @@ def rejects_of(path: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **options: bool) -> Iterator[Output]:
+def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **options: Any) -> Iterator[Output]:
     """Where answers go; if the block succeeds, the file is there.
 
     Args:

@@ -54,6 +54,8 @@ class Table(Protocol):
     path: Path
     format: str
     columns: list[str]
+    header: dict[str, str]
+    """What the file calls columns, by what they are called here, if it gives several one name, or one none."""
     size: int | None
     """Bytes; None: no one knows."""
 
@@ -97,6 +99,11 @@ class Tables:
     def columns(self) -> list[str]:
         """Those of all tables."""
         return list(dict.fromkeys(column for table in self.tables for column in table.columns))
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What files call columns, by what they are called here, if that is something else."""
+        return {here: there for table in self.tables for here, there in table.header.items()}
 
     @property
     def size(self) -> int | None:
@@ -204,6 +211,8 @@ class Delimited:
         options = self.dialect | {"index_col": False, "lineterminator": "\n"}
         names = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
         self.columns = formats.trimmed(names, [])
+        given = zip(self.columns, names, fields or [], strict=False)  # a header's quote may not be closed
+        self.header = {column: field for column, name, field in given if field != name}
         if self.size is not None:
             self.text = None  # thousands of files may be named
 
@@ -243,7 +252,7 @@ class Objects:
     format = "jsonl"
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size = path, path.stat().st_size
+        self.path, self.size, self.header = path, path.stat().st_size, {}
         self.keys = keys_of(one.values for one in self.objects() if not one.reason)
         self.columns = formats.trimmed([texts.valid(key) for key in self.keys], [])
 
@@ -288,7 +297,7 @@ class Columnar:
     format = "parquet"
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size, self.share = path, path.stat().st_size, 0.0
+        self.path, self.size, self.header, self.share = path, path.stat().st_size, {}, 0.0
         with self.file() as file:
             self.schema = file.schema_arrow
         self.names = list(dict.fromkeys(self.schema.names))

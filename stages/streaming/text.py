@@ -166,7 +166,7 @@ class Lines:
     format, size = "lines", None
 
     def __init__(self, given: BinaryIO | list[str], columns: list[str], *, path: Path) -> None:
-        self.given, self.columns, self.path = given, columns, path
+        self.given, self.columns, self.path, self.header = given, columns, path, {}
 
     def records(self) -> Iterator[Record | None]:
         number, blank = 0, True

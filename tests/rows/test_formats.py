@@ -98,6 +98,20 @@ def test_a_parquet_file_with_two_columns_of_one_name_is_refused_where_it_is_want
         formats.read(tmp_path / "stars.parquet", wanted=WANTED)
 
 
+@pytest.mark.parametrize("rows", ["x,1,a,1,,\n", "x,1,a,1,,\n" * 3])
+def test_of_two_columns_of_one_name_in_a_table_of_text_none_is_taken(tmp_path, rows):
+    for twice in ("stars", "id"):
+        path = write(tmp_path, f"{twice}.csv", f"review,stars,id,{twice},,\n{rows}")
+        with pytest.raises(PipelineError, match=rf"found: several columns '{twice}'; rename all but one$"):
+            formats.read_all(path)
+    assert formats.read(tmp_path / "id.csv", wanted=WANTED)["text"].iloc[0] == "x"
+    for names in (None, ["a", "review", "stars"]):
+        with pytest.raises(PipelineError, match="several columns 'stars'"):
+            formats.read(tmp_path / "stars.csv", wanted=WANTED, names=names)
+    unnamed = formats.read_all(write(tmp_path, "unnamed.csv", f"review ,stars,id,more,,\n{rows}"))
+    assert list(unnamed) == ["review", "stars", "id", "more", "Unnamed: 4", "Unnamed: 5"]
+
+
 def test_numbers_and_booleans_stay_what_they_are(tmp_path):
     path = write(
         tmp_path, "rows.jsonl", '{"review": 12, "stars": 1}\n{"review": null, "stars": true}\n{"stars": 0.5}\n'

@@ -172,6 +172,18 @@ def test_the_rows_own_values_are_written_as_they_are_beside_missing_ones_too(end
     ]
 
 
+@pytest.mark.parametrize("ending", [*outputs.ENDINGS, None])
+def test_columns_of_one_name_or_none_have_it_where_a_header_names_them(ending, tmp_path, capsys):
+    path = ending and tmp_path / f"answers{ending}"
+    with opened(path, header={"Unnamed: 0": "", "n.1": "n"}) as output:
+        output.add(pd.DataFrame({"text": ["a"], "n": [1.0], "Unnamed: 0": ["b"], "n.1": ["c"]}))
+    if ending in outputs.SPREADSHEETS or not ending:
+        written = path.read_text() if path else capsys.readouterr().out
+        assert written.replace("\t", ",").splitlines()[0] == "text,n,,n"
+    else:
+        assert list(formats.read_all(path)) == ["text", "n", "Unnamed: 0", "n.1"]
+
+
 def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_what_was_given(monkeypatch, capsys):
     for terminal, shown in ((True, "text\n\\x1b[31mred \nb\n"), (False, "text\n\x1b[31mred \nb\n")):
         monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)

@@ -20,6 +20,7 @@ from stages.common import content
 from stages.common.errors import PipelineError
 from stages.rows import formats
 from stages.streaming import tables
+from stages.streaming.columns import check_each
 from stages.streaming.tables import Tables
 from stages.streaming.text import Lines, LinesOfFile
 
@@ -260,6 +261,23 @@ def test_files_make_one_table_with_the_columns_of_all(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"text": "c", "id": 3, "more": true}\n')
     chunks = chunks_of(*(tmp_path / name for name in ("a.csv", "b.csv", "c.jsonl")))
     assert joined(chunks).to_dict("list") == {"id": ["1", 3], "text": ["a", "c"], "more": [None, True]}
+
+
+def test_columns_of_one_name_or_none_are_told_apart_and_known_by_what_the_file_calls_them(tmp_path):
+    (tmp_path / "a.csv").write_text(",text ,n,n,\n1,a,2,3,4\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "b"}\n')
+    both = Tables(tables=[tables.opened(tmp_path / name) for name in ("a.csv", "b.jsonl")], texts=["text"])
+    check_each(both)
+    assert next(both.chunks()).table.to_dict("list") == {
+        "Unnamed: 0": ["1", None],
+        "text": ["a", "b"],
+        "n": ["2", None],
+        "n.1": ["3", None],
+        "Unnamed: 4": ["4", None],
+    }
+    assert both.header == {"Unnamed: 0": "", "n.1": "n", "Unnamed: 4": ""}
+    with pytest.raises(PipelineError, match=r"^a.csv: expected csv, found: several columns 'n'; rename all but one$"):
+        check_each(Tables(tables=both.tables[:1], texts=["n"]))
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".txt"])
