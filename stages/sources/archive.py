@@ -13,6 +13,7 @@ import lzma
 import re
 import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ def extract(archive: Path, file: str, into: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with read(name) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-    return extract(found, rest, into) if rest else found
+    return extract(found, rest, Path(tempfile.mkdtemp(dir=into))) if rest else found
 
 
 def split_member(path: str, is_file: Callable[[str], bool]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -39,6 +40,23 @@ def test_a_file_inside_an_archive_inside_a_package_arrives(index, tmp_path):
     fetched = fetch(tmp_path, revision=sha, file="thing/inner.tar.gz//deep/rows.txt")
     assert fetched.path.read_bytes() == b"one\n"
     assert fetched.license == "Apache-2.0"
+
+
+def test_what_is_in_an_archive_inside_may_have_the_name_of_the_archive(tmp_path):
+    large = bytes(range(256)) * 1_000
+    innermost = zipped({"a.csv": b"a", "x": large})
+    (tmp_path / "outer.zip").write_bytes(zipped({"x": zipped({"b.csv": b"b", "x": innermost})}))
+
+    for file, expected in (
+        ("x//x", {"x": innermost}),
+        ("x//x//x", {"x": large}),
+        ("x//*.csv", {"x/b.csv": b"b"}),
+        ("x//x//**", {"x/a.csv": b"a", "x/x": large}),
+    ):
+        path = archive.extract(tmp_path / "outer.zip", file, Path(tempfile.mkdtemp(dir=tmp_path)))
+        found = [one for one in (path, *path.rglob("*")) if one.is_file()]
+        assert path.name == "x"
+        assert {one.relative_to(path.parent).as_posix(): one.read_bytes() for one in found} == expected
 
 
 def test_a_version_can_follow_an_at_sign(index, tmp_path):
