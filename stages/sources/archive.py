@@ -30,6 +30,9 @@ MEMBER_SEPARATOR = "//"
 SEPARATORS = re.compile("//|!")
 """They separate only where a file is before them: a name may have them, too."""
 
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""How a zip archive begins; the latter, an empty one. Its end can also be that of a member of another archive."""
+
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 """What the standard library raises for an archive that is truncated, damaged or encrypted."""
 
@@ -123,7 +126,7 @@ def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], Bin
             paths = {path.relative_to(archive).as_posix(): path for path in found}
             sizes = {name: path.stat().st_size for name, path in paths.items() if path.exists()}
             yield dict.fromkeys(paths, 0) | sizes, lambda name: files.readable(paths[name]).open("rb")
-        elif zipfile.is_zipfile(archive):
+        elif is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
                 found = {plain(info.filename): info for info in zipped.infolist() if not info.is_dir()}
                 sizes = {name: info.file_size for name, info in found.items()}
@@ -140,6 +143,12 @@ def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], Bin
                 yield {name: info.size for name, info in found.items()}, lambda name: tarred.extractfile(found[name])
     except ARCHIVE_ERRORS as error:
         raise PipelineError(f"{archive.name}: expected an intact archive without a password, found: {error}") from None
+
+
+def is_zip(archive: Path) -> bool:
+    """Whether a file begins as a zip archive does."""
+    with archive.open("rb") as file:
+        return file.read(4) in ZIP
 
 
 def plain(name: str) -> str:

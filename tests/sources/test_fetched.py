@@ -189,6 +189,22 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
         archive.extract(tmp_path / "a.tar", "rows.txt", tmp_path / "into")
 
 
+def test_an_archive_is_what_its_beginning_says_whatever_is_in_it(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        tarred.addfile(tarfile.TarInfo("rows.csv"), io.BytesIO())
+        packed = zipped({"other.csv": b""})
+        member = tarfile.TarInfo("last.zip")
+        member.size = len(packed)
+        tarred.addfile(member, io.BytesIO(packed))
+    assert archive.extract(tmp_path / "a.tar", "rows.csv", tmp_path / "into").name == "rows.csv"
+    (tmp_path / "cut.zip").write_bytes(packed[:-9])
+    with pytest.raises(PipelineError, match=r"^cut.zip: expected an intact archive without a password, found: "):
+        archive.extract(tmp_path / "cut.zip", "other.csv", tmp_path / "into")
+    (tmp_path / "empty.zip").write_bytes(zipped({}))
+    with pytest.raises(PipelineError, match=r"^empty.zip: expected a member 'x', found none; it holds: nothing$"):
+        archive.extract(tmp_path / "empty.zip", "x", tmp_path / "into")
+
+
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(PipelineError, match=r"notes.txt: expected a folder, or a zip, wheel or tar archive"):
