@@ -12,6 +12,7 @@ import itertools
 import lzma
 import re
 import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -128,7 +129,7 @@ def members(archive: Path) -> Iterator[tuple[dict[str, int], Callable[[str], Bin
             yield dict.fromkeys(paths, 0) | sizes, lambda name: files.readable(paths[name]).open("rb")
         elif is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
-                found = {plain(info.filename): info for info in zipped.infolist() if not info.is_dir()}
+                found = {plain(info.filename): info for info in zipped.infolist() if is_file(info)}
                 sizes = {name: info.file_size for name, info in found.items()}
                 content.check_unfolding(sum(sizes.values()), archive.stat().st_size)
                 yield sizes, lambda name: zipped.open(found[name])
@@ -149,6 +150,11 @@ def is_zip(archive: Path) -> bool:
     """Whether a file begins as a zip archive does."""
     with archive.open("rb") as file:
         return file.read(4) in ZIP
+
+
+def is_file(member: zipfile.ZipInfo) -> bool:
+    """Whether a member of a zip archive is neither a folder nor a link, whose content would be the path that it has."""
+    return not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16)
 
 
 def plain(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -187,6 +188,14 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
         tarred.addfile(tarfile.TarInfo("other"), io.BytesIO())
     with pytest.raises(PipelineError, match=r"expected a member 'rows.txt', found none"):
         archive.extract(tmp_path / "a.tar", "rows.txt", tmp_path / "into")
+
+
+def test_links_in_a_zip_are_left_out(tmp_path):
+    link = zipfile.ZipInfo("rows/link.csv")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    (tmp_path / "a.zip").write_bytes(zipped({"rows/a.csv": b"a", link: b"a.csv"}))
+    path = archive.extract(tmp_path / "a.zip", "rows", tmp_path / "into")
+    assert [file.name for file in path.iterdir()] == ["a.csv"]
 
 
 def test_an_archive_is_what_its_beginning_says_whatever_is_in_it(tmp_path):
