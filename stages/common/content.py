@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from stages.common import files, progress
@@ -109,10 +110,11 @@ def compression(start: bytes) -> Callable[[BinaryIO], BinaryIO] | None:
 
 
 def zstd(packed: BinaryIO) -> BinaryIO:
-    """What decompresses Zstandard."""
+    """What decompresses Zstandard; unlike Arrow's streams, it leaves the file open when it is gone."""
     import pyarrow as pa
 
-    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
+    kept_open = SimpleNamespace(read=packed.read, closed=False, close=lambda: None)
+    return pa.CompressedInputStream(pa.PythonFile(kept_open, "r"), "zstd")
 
 
 class Unfolding(io.RawIOBase):
@@ -124,10 +126,14 @@ class Unfolding(io.RawIOBase):
 
     def __init__(self, packed: BinaryIO) -> None:
         self.packed, self.budget = packed, AT_ONCE
-        start = packed.read(10)
-        packed.seek(0)
-        self.stream = compression(start)(packed)
-        self.at = self.most = self.taken = 0
+        self.unfold = compression(packed.read(10))
+        self.most = self.taken = 0
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin anew: not every kind of stream can go back."""
+        self.packed.seek(0)
+        self.stream, self.at = self.unfold(self.packed), 0
 
     def read(self, size: int = CHUNK) -> bytes:
         """The next bytes, `size` of them unless the stream ends.
@@ -169,7 +175,7 @@ class Unfolding(io.RawIOBase):
     def seek(self, place: int) -> int:
         """Go to a place in what comes out."""
         if place < self.at:
-            self.at = self.stream.seek(place)
+            self.rewind()
         while self.at < place and self.read(min(place - self.at, CHUNK)):
             pass
         return self.at

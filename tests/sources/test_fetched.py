@@ -1,6 +1,9 @@
 """Archives are verified first, then read; nothing in them is trusted. Files of the user's own lie where DVC watches."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -8,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import build_tar, build_wheel
 
@@ -246,6 +250,16 @@ def test_names_that_begin_with_a_dot_and_a_slash_are_found_without(tmp_path, pac
     (tmp_path / "x").write_bytes(pack({"./rows/a.csv": b"a"}))
     path = archive.extract(tmp_path / "x", member, tmp_path / "into")
     assert [file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()] == [b"a"]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, pa.Codec("zstd").compress])
+def test_the_members_of_a_compressed_archive_are_read_in_any_order(tmp_path, compress):
+    files = {f"{number}.csv": bytes([number]) * 100_000 for number in range(5)}
+    (tmp_path / "x").write_bytes(compress(gzip.decompress(build_tar(files))))
+    with archive.members(tmp_path / "x") as (sizes, read):
+        assert list(sizes) == list(files)
+        for name in ("3.csv", "0.csv", "4.csv", "0.csv"):
+            assert read(name).read() == files[name]
 
 
 @pytest.mark.parametrize("member", ["rows", "rows/*.csv", "*/*.csv", "**"])
