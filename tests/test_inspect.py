@@ -137,6 +137,12 @@ def test_a_file_that_git_tracks_needs_no_step_before(told):
     assert "git add" not in told("data/raw/tickets.csv")
 
 
+def test_without_git_nothing_is_to_be_tracked(told, monkeypatch):
+    assert "git add" in told("data/raw/tickets.csv")
+    monkeypatch.setenv("PATH", "")
+    assert "git add" not in told("data/raw/tickets.csv")
+
+
 @pytest.mark.parametrize("file", ["data/raw/t.zip//tickets.csv", "data/raw/tick*.csv", "data/raw/folder"])
 def test_archives_globs_and_folders_are_read(told, tmp_path, file):
     with zipfile.ZipFile("data/raw/t.zip", "w") as archive:

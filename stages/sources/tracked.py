@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,9 @@ def advice(path: Path) -> str | None:
 
 
 def command(path: Path) -> str | None:
-    """The command that tracks a file or folder; None: it is tracked, or there is no Git repository."""
+    """The command that tracks a file or folder; None: it is tracked, or there is no Git repository, or no Git."""
+    if not shutil.which("git"):
+        return None
     listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True)
     others = [Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name]
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
