@@ -160,7 +160,7 @@ def about_texts(table: pd.DataFrame, text: str | None) -> Iterator[str]:
         found = columns.texts_in(table, set())
         yield f"\ntext: not clear ({' or '.join(map(str, found)) or 'no column'}); add --text COLUMN"
         return
-    words = table[text].map(lambda value: len(texts.clean(value).split()))
+    words = table[text].map(texts.clean).map(texts.words)
     least, middle, most, longest = (int(words.quantile(share, "nearest")) for share in (0.05, 0.5, 0.95, 1))
     yield f"\ntext: {text!r}; words: 5 % {least:,}, median {middle:,}, 95 % {most:,}, longest {longest:,}"
 

@@ -59,6 +59,12 @@ def test_columns_labels_lengths_and_odd_rows_are_named(told):
         assert f"\n{line}\n" in text
 
 
+def test_words_are_counted_as_where_columns_are_chosen(told):
+    rows = {"text": ["打印机坏了" * 6, "打印机坏了吗" * 6, "the  printer", ""] * 5, "label": ["it", "billing"] * 10}
+    pd.DataFrame(rows).to_csv("data/raw/chinese.csv", index=False)
+    assert "\ntext: 'text'; words: 5 % 0, median 15, 95 % 18, longest 18\n" in told("data/raw/chinese.csv")
+
+
 def test_nothing_in_a_file_controls_the_terminal(told):
     pd.DataFrame({"text": ["a\x1b[31m film", "b"], "la\x07bel": ["x\x9b0m", "y"]}).to_csv(
         "data/raw/odd.csv", index=False
