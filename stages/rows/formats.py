@@ -55,8 +55,8 @@ def read(
         lists: the roles whose values may be lists.
 
     Raises:
-        PipelineError: a file is not of the format, is not UTF-8 or has no rows, or a wanted column is missing or holds
-            values of another type.
+        PipelineError: a file is not of the format, in no known encoding or without rows, or a wanted column is missing
+            or holds values of another type.
     """
     if format == "folders" or (format is None and text_files(path)):
         for role, nothing in (("text_pair", "null"), ("slices", "[]")):
@@ -72,7 +72,7 @@ def read_all(path: Path, *, format: str | None = None, names: list[str] | None =
     """Every column of a file or folder by its own name, values as the format has them; arguments as for `read`.
 
     Raises:
-        PipelineError: a file is not of the format, or is not UTF-8; or there are no rows.
+        PipelineError: a file is not of the format, or in no known encoding; or there are no rows.
     """
     if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
