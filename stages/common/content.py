@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from stages.common import files, progress
 
@@ -96,6 +96,14 @@ def opened(path: Path) -> "BinaryIO | Unfolding":
     """The content of a file as a stream, decompressed if it is compressed."""
     file = path.open("rb")
     return Unfolding(file) if compression(file.peek(10)) else file
+
+
+def stream(path: Path, whole: str | None, skipped: int = 0) -> TextIO:
+    """The text of a file, after its first lines; one in UTF-8 need not be `whole` in memory."""
+    file = io.TextIOWrapper(opened(path), "utf-8-sig", newline="\n") if whole is None else io.StringIO(whole)
+    for _ in range(skipped):
+        file.readline()
+    return file
 
 
 def compression(start: bytes) -> Callable[[BinaryIO], BinaryIO] | None:

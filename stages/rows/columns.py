@@ -112,7 +112,7 @@ def could_be_label(values: pd.Series, problem: Problem) -> bool:
         return False
     if problem.numeric:
         numbers = pd.to_numeric(present, errors="coerce")
-        return bool(numbers.notna().all()) and numbers.nunique() > 1 and not numbers.diff().dropna().eq(1).all()
+        return bool(numbers.notna().all()) and numbers.nunique() > 1 and numbers.diff().dropna().nunique() > 1
     values = present.map(label_text)
     if values.str.match(DATE).all():
         return False

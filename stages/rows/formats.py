@@ -6,8 +6,8 @@ that few values are Python objects at a time.
 
 import codecs
 import csv
-import io
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -68,19 +68,28 @@ def read(
     return pd.concat(found, ignore_index=True).apply(in_one_piece)
 
 
-def read_all(path: Path, *, format: str | None = None, names: list[str] | None = None) -> pd.DataFrame:
+def read_all(
+    path: Path, *, format: str | None = None, names: list[str] | None = None, most: float = math.inf
+) -> pd.DataFrame:
     """Every column of a file or folder by its own name, values as the format has them; arguments as for `read`.
+
+    Args:
+        most: rows of tables that are returned; of more, only every second, fourth or further one is kept.
 
     Raises:
         PipelineError: a file is not of the format, or in no known encoding; or there are no rows.
     """
     if format == "folders" or (format is None and text_files(path)):
         return read_folders(path)
-    found = (part for file in files_of(path, format) for part in parts(file, None, format, names))
-    table = pd.concat(found, ignore_index=True)
-    if not len(table):
+    kept, rows, step = [], 0, 1
+    for part in (part for file in files_of(path, format) for part in parts(file, None, format, names)):
+        kept.append(part[-rows % step :: step].copy())
+        rows += len(part)
+        while sum(map(len, kept)) > most:
+            kept, step = [pd.concat(kept, ignore_index=True)[::2]], 2 * step
+    if not rows:
         raise PipelineError(f"{path.name}: expected rows, found none")
-    return table
+    return pd.concat(kept, ignore_index=True)
 
 
 def files_of(path: Path, format: str | None) -> list[Path]:
@@ -213,8 +222,8 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
         ValueError: a row has more fields than the first line, or lacks a wanted one; or see `is_row`.
     """
     whole = None if is_plain(path) else content.with_line_feeds(content.read_text(path))
-    blank = sum(1 for _ in takewhile(str.isspace, stream(path, whole)))
-    rows = partial(stream, path, whole, blank)
+    blank = sum(1 for _ in takewhile(str.isspace, content.stream(path, whole)))
+    rows = partial(content.stream, path, whole, blank)
     dialect = content.with_delimiter(path, "".join(islice(rows(), 2 * content.FIRST_LINES)), dialect)
     options = dialect | {"dtype": str, "keep_default_na": False, "index_col": False}
     if whole and content.LONE_RETURN.search(whole):  # for pandas an end of a row, unless another one is named
@@ -265,14 +274,6 @@ def is_plain(path: Path) -> bool:
     return last != b"\r"
 
 
-def stream(path: Path, whole: str | None, skipped: int = 0) -> TextIO:
-    """The text of a file, after its first lines; of a plain one (see `is_plain`), it is never `whole` in memory."""
-    file = io.TextIOWrapper(content.opened(path), "utf-8-sig", newline="\n") if whole is None else io.StringIO(whole)
-    for _ in range(skipped):
-        file.readline()
-    return file
-
-
 def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
     """One JSON object per line.
 
@@ -282,7 +283,7 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
     whole = None if is_plain(path) else content.read_text(path)
 
     def rows() -> Iterator[dict[str, Any]]:
-        lines = enumerate(stream(path, whole), start=1)
+        lines = enumerate(content.stream(path, whole), start=1)
         return (read_object(line.removesuffix("\n"), number) for number, line in lines if line.strip())
 
     found, read = keys_of(rows()), rows()

@@ -18,16 +18,21 @@ from stages.rows import columns, formats
 from stages.rows.cleaning import mapped
 from stages.rows.params import Data
 
+SAMPLE = 100_000
+"""Rows, at most, by which columns are chosen: spread over all, as files may be sorted by label."""
+
 
 def with_columns(path: Path, data: Data) -> Data:
-    """`data` with the columns of a file or folder where it names no text or label; what was chosen is printed.
+    """`data` with the columns of a file or folder where it names no text or label, by `SAMPLE` of its rows; what was
+    chosen is printed.
 
     Raises:
         PipelineError: several columns could be meant, or none, or the file cannot be read.
     """
     if data.text is not None and data.label is not None:
         return data
-    chosen = columns.choose(formats.read_all(path, format=data.format, names=data.columns), data, path)
+    sample = formats.read_all(path, format=data.format, names=data.columns, most=SAMPLE)
+    chosen = columns.choose(sample, data, path)
     named = ", ".join(f"data.{role}: {column!r}" for role, column in chosen.items())
     progress.say(f"prepare: {path.name}: {named} (chosen)")
     return data.model_copy(update=chosen)

@@ -415,6 +415,16 @@ def test_the_rows_are_the_same_whatever_is_read_at_once(tmp_path, monkeypatch, n
         assert formats.read(path, wanted=WANTED).rename(columns=WANTED).to_dict("list") == many(20).to_dict("list")
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_of_many_rows_as_many_are_returned_as_are_wanted_from_all_of_the_file(tmp_path, monkeypatch, name, at_once):
+    monkeypatch.setattr(formats, "AT_ONCE", at_once)
+    table = pd.DataFrame({"review": map(str, range(100))})
+    path = write(tmp_path, name, table.to_csv(index=False) if name == "rows.csv" else table.to_parquet())
+    for most, step in ((100, 1), (99, 2), (50, 2), (49, 4), (13, 8), (12, 16)):
+        assert formats.read_all(path, most=most)["review"].tolist() == [str(row) for row in range(0, 100, step)]
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
 @pytest.mark.parametrize(
     ("name", "content", "message"),

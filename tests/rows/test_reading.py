@@ -34,6 +34,16 @@ def test_a_pair_has_both_of_its_texts(tmp_path):
     assert table.to_dict("list") == {"row": [1], "text": ["a"], "text_pair": ["b"], "label": ["x"]}
 
 
+@pytest.mark.parametrize(("problem", "label"), [("single_label", "queue"), ("regression", "hours")])
+def test_columns_are_chosen_by_some_rows_of_a_long_file_which_may_be_sorted(tmp_path, monkeypatch, problem, label):
+    path = tmp_path / "rows.csv"
+    lines = [f"{row},the printer number {row} is broken,{'ab'[row // 200]},{row % 7 / 2}" for row in range(400)]
+    path.write_text("\n".join(["id,body,queue,hours", *lines]))
+    monkeypatch.setattr(reading, "SAMPLE", 40)
+    data = reading.with_columns(path, options(text=None, label=None, problem=problem))
+    assert (data.text, data.label) == ("body", label)
+
+
 @pytest.mark.parametrize("missing", ["null", '""', '" "', "NaN"])
 def test_rows_without_a_label_are_counted_and_the_first_is_named(tmp_path, missing):
     path = tmp_path / "rows.jsonl"
