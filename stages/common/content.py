@@ -249,9 +249,10 @@ def short_lines(parts: Iterable[bytes]) -> Iterator[bytes]:
         yield part
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1_000)
 def say_once(path: Path, line: str) -> None:
-    """Print a line about a file, however often the file is read."""
+    """Print a line about a file, however often the file is read. The last thousand lines are remembered: a server gets
+    files without end."""
     progress.say(line)
 
 
