@@ -8,7 +8,6 @@ import contextlib
 import glob
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,7 +21,7 @@ from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.common import files, paths, progress
-from stages.common.errors import FREE_SPACE, UNFINISHED, PipelineError
+from stages.common.errors import UNFINISHED, PipelineError
 from stages.common.texts import shortened
 from stages.rows import formats
 from stages.streaming import outputs, tables
@@ -193,10 +192,8 @@ def copied(remotes: Collection[Remote]) -> Iterator[dict[Path, Remote]]:
         yield {}
         return
     with files.scratch() as folder:
-        size, free = sum(one.info["size"] or 0 for one in remotes), shutil.disk_usage(folder).free
-        if free < size:
-            needed, found = (f"{some / 1e9:.3g} GB" for some in (size, free))
-            raise PipelineError(f"--input: expected {needed} of free space for copies, found {found}; {FREE_SPACE}")
+        size = sum(one.info["size"] or 0 for one in remotes)
+        files.check_space(folder, size)
         copies = {Path(folder, str(number), one.name): one for number, one in enumerate(remotes)}
         with progress.bar("download", total=size or None, unit="byte") as bar:
             for copy, one in copies.items():

@@ -349,8 +349,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, library):
 
 def test_space_is_checked_before_the_work(tmp_path):
     files.check_space(tmp_path / "absent/out", 1)
-    with pytest.raises(PipelineError, match=r"out: expected 1e\+09 GB of free space .*, found .* GB; free some space"):
+    with pytest.raises(PipelineError, match=r"out: expected 1e\+09 GB of free space, found .* GB; free some space"):
         files.check_space(tmp_path / "absent/out", 10**18)
+    with pytest.raises(PipelineError, match=r"^data/out: expected 1e\+09 GB of free space \(DVC's cache"):
+        files.check_space(Path("data/out"), 10**18)
 
 
 @pytest.mark.parametrize("place", ["fsync", "mkdir"])
