@@ -265,7 +265,7 @@ def left(chunks: Iterator[Chunk], output: outputs.Output) -> Iterator[Chunk]:
     rows = 0
     for chunk in chunks:
         output.reject(chunk.rejects)
-        if len(chunk.table) and output.has():
+        if len(chunk.table) and output.take_up():
             rows += len(chunk.table)
         elif len(chunk.table):
             say_taken_up(rows)

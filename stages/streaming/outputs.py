@@ -148,7 +148,7 @@ class Output:
         """The first row without an answer, in words."""
         return f"{self.first.file}: expected readable rows, found in line {self.first.line}: {self.first.reason}"
 
-    def close(self, kept: str) -> None:
+    def sum_up(self, kept: str) -> None:
         """Say how many rows have no answer.
 
         Args:
@@ -170,8 +170,8 @@ class Output:
 class Printed(Output):
     """Standard output, with tab-separated values."""
 
-    def has(self) -> bool:
-        """Whether the next chunk's answers are there already."""
+    def take_up(self) -> bool:
+        """Take up the next chunk's answers if they are there already; returns whether they are."""
         return False
 
     def add(self, table: pd.DataFrame) -> None:
@@ -200,8 +200,8 @@ class File(Output):
         """The file of a part, whose numbers begin at 0."""
         return self.folder / "parts" / f"part-{number:09}{self.path.suffix}"
 
-    def has(self) -> bool:
-        """Whether the next chunk's answers are there from an interrupted run; they count then."""
+    def take_up(self) -> bool:
+        """Take up the next chunk's answers if they are there from an interrupted run; returns whether they are."""
         there = self.part(self.parts).exists()
         self.parts += there
         return there
@@ -269,7 +269,7 @@ def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **opti
     if path is None:
         output = Printed(**options)
         yield output
-        output.close("with --output, a file keeps them")
+        output.sum_up("with --output, a file keeps them")
         return
     with files.temporary(path) as scratch:
         fresh, rejected = scratch / path.name, scratch / rejects_of(path).name
@@ -278,7 +278,7 @@ def opened(path: Path | None, home: Path | None, types: pa.Schema | None, **opti
             output = File(path=path, folder=home or scratch, rejected=table, types=types, **options)
             yield output
         with files.writing(path):
-            output.close(f"all are in {rejects_of(path).name}")
+            output.sum_up(f"all are in {rejects_of(path).name}")
             output.join(fresh)
             for made in (fresh, rejected):
                 files.sync(made)

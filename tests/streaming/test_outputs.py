@@ -76,15 +76,15 @@ def test_an_output_that_fails_leaves_what_was_there_and_its_parts(tmp_path):
     path.write_text("before")
     for expected in (False, True):
         with pytest.raises(KeyboardInterrupt), opened(path, home) as output:
-            assert output.has() is expected
+            assert output.take_up() is expected
             if not expected:
                 output.add(TABLE)
             raise KeyboardInterrupt
     assert path.read_text() == "before"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["answers.csv", "home"]
     with opened(path, home) as output:
-        assert output.has()
-        assert not output.has()
+        assert output.take_up()
+        assert not output.take_up()
         output.add(TABLE)
     assert path.read_text() == "text,n\na,1.5\n=1+1,-2\na,1.5\n=1+1,-2\n"
 
