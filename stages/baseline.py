@@ -102,8 +102,7 @@ def main() -> None:
     save_features(rows, features, paths.FEATURES)
     save_predictions(problem, rows["test"], predictions)
     metrics = {name: measure(task, one) for name, one in predictions.items()}
-    plain = best(task, [probe for probe in probes if probe.plain])  # by whose strength `audit` judges labels
-    metrics[rivals.LINEAR_PROBE]["regularization"] = plain.strength
+    metrics[rivals.LINEAR_PROBE]["regularization"] = best(task, (probe for probe in probes if probe.plain)).strength
     files.write_metrics(paths.BASELINE_METRICS, metrics)
     found = ", ".join(f"{name} {scores[main_score.key]:.4g}" for name, scores in metrics.items())
     progress.say(f"baseline: {main_score.name}: {found}")

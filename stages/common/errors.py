@@ -25,6 +25,9 @@ UNFINISHED = ".unfinished"
 
 FREE_SPACE = "free some space, for example with `dvc gc --workspace --all-commits`, and run the command again"
 
+CACHED = " (DVC's cache takes as much again where it is on another disk or copies: cache.type)"
+"""Why an output needs more space than its own."""
+
 ALLOW = "give this user the permission, for example with chmod or chown, and run the command again"
 
 REMEDIES = {

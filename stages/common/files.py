@@ -293,12 +293,9 @@ def check_space(path: Path, needed: int, *, advice: str = "") -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        cached = "DVC's cache takes as much again where it is on another disk or copies: cache.type"
-        more = f" ({cached})" if str(path).startswith(errors.OUTPUTS) else ""
-        raise PipelineError(
-            f"{path}: expected {needed / 1e9:.3g} GB of free space{more}, found "
-            f"{free / 1e9:.3g} GB; {errors.FREE_SPACE}{advice}"
-        )
+        more = errors.CACHED if str(path).startswith(errors.OUTPUTS) else ""
+        found = f"found {free / 1e9:.3g} GB; {errors.FREE_SPACE}{advice}"
+        raise PipelineError(f"{path}: expected {needed / 1e9:.3g} GB of free space{more}, {found}")
 
 
 def write_text(path: Path, text: str) -> None:
