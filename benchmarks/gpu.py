@@ -340,7 +340,7 @@ def compared(found: dict, *, sizes: Sizes, shape: Shape, folder: Path, kind: str
 
 
 def evaluate_test() -> None:
-    """The tuned model on the stored states of the test rows."""
+    """The tuned model on the test rows, as `evaluate` runs it."""
     rows = store.load_rows(paths.ENCODED / "test", store.About.load(paths.ENCODED))
     evaluate.tuned_logits(paths.ADAPTER, rows, Params.load().evaluate.batch_size)
 
