@@ -1,5 +1,6 @@
 """The whole pipeline on a tiny model, through DVC: what reruns, what stays, what is equal, what is refused."""
 
+import hashlib
 import json
 import os
 import re
@@ -191,6 +192,7 @@ def test_the_data_metrics_count_every_row(project):
 def test_every_rival_is_scored_with_the_same_metrics_and_gains_are_differences(project):
     baseline = json.loads((project.folder / "metrics/baseline.json").read_text())
     tuned = json.loads((project.folder / "metrics/evaluate.json").read_text())
+    assert tuned.pop("run") == hashlib.sha256((project.folder / "models/adapter/run.json").read_bytes()).hexdigest()
     gain, p_values = tuned.pop("gain"), tuned.pop("p_value")
     low, high, classes, uncalibrated = (
         tuned.pop(name) for name in ("gain_low", "gain_high", "classes", "uncalibrated")

@@ -61,7 +61,7 @@ def test_the_model_learns_and_every_rival_is_scored_alike(inside):
     assert list(baseline) == ["median", "bag_of_words", "untrained", "linear_probe"]
     assert tuned["mae"] < baseline["median"]["mae"] / 2
     scores = {"mae", "mse", "rmse", "r2", "pearson", "spearman", "interval"}
-    assert set(tuned) == scores | {"gain", "gain_low", "gain_high", "p_value"}
+    assert set(tuned) == scores | {"gain", "gain_low", "gain_high", "p_value", "run"}
     for name, rival in baseline.items():
         assert set(rival) - {"regularization"} == scores
         assert tuned["gain"][name] == pytest.approx(rival["mae"] - tuned["mae"], abs=1e-3)

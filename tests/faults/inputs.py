@@ -345,7 +345,7 @@ TABLES = [
         "a column twice",
         "x.csv",
         b"text,text,label\na,b,1\n",
-        "expected at least two classes, found 1",
+        "several columns 'text'; rename all but one",
         text="text",
         label="label",
     ),

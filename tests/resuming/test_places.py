@@ -154,7 +154,7 @@ def test_a_seed_that_was_trained_is_not_trained_again(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(train, "train", once)
     params = Params.load(Path(__file__).parents[2] / "params.yaml")
-    task = train.Task(params=params, options=None, main_score=None, about=None, rows=None)
+    task = train.Task(params=params, options=None, main_score=None, about=None, rows=None, read=None)
     metrics = [train.trained(task, seed=7, home=tmp_path / "seed-7") for _ in range(2)]
     assert calls == [7]
     assert metrics == [{"seed": 7, "loss": 0.1 + 0.2}] * 2
