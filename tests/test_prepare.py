@@ -400,7 +400,6 @@ def test_several_processes_prepare_the_same_bytes_as_one(run, monkeypatch):
     expected = written()
     assert metrics()["dropped"]["near_duplicate_across_splits"] > 10
     monkeypatch.setattr(near, "PART", 40)
-    monkeypatch.setattr(near, "PAIRS", 4)
     monkeypatch.setattr(cleaning, "AT_ONCE", 40)
     for module, name in ((near, "hashes"), (near, "jaccard"), (cleaning, "INVISIBLE")):
         monkeypatch.setattr(module, name, None)  # in this process, which needs them no more

@@ -4,6 +4,7 @@ Every function counts the rows that it drops, by reason, in its argument `droppe
 """
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,16 @@ INVISIBLE = {"Cc", "Cf", "Zs"}
 
 AT_ONCE = 10_000
 """Values of a column that are Python objects at a time."""
+
+NO_WORD = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
+"""ASCII characters that are no part of a word: text of ASCII alone is split three times as fast without a pattern."""
+
+MARKS = "".join(chr(code) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("M"))
+"""The combining marks of the Basic Multilingual Plane, such as the vowel signs of Hindi and Thai. With those beyond it,
+of rare scripts, finding the words of a text that is not ASCII takes nearly twice as long."""
+
+WORD = re.compile(rf"\w+(?:[{MARKS}]+\w*)*")
+"""A word: letters and digits, with the marks that follow them."""
 
 
 def classify(rows: pd.DataFrame, classes: dict[str, str | float | list[Bound]], dropped: Counter) -> pd.DataFrame:
@@ -166,6 +177,13 @@ def contradictions(rows: pd.DataFrame, named: pd.Series) -> str:
 def is_blank(text: str) -> bool:
     """Whether `text` has no visible character."""
     return all(unicodedata.category(character) in INVISIBLE for character in text)
+
+
+def plain(text: str) -> str:
+    """The text without case and punctuation; a text of emoji alone is kept."""
+    folded = text.casefold()
+    words = folded.translate(NO_WORD).split() if folded.isascii() else WORD.findall(folded)
+    return " ".join(words) or text
 
 
 def mapped(values: pd.Series, function: Callable[[Any], Any], spread: Callable[..., Iterator[Any]] = map) -> pd.Series:
