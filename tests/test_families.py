@@ -40,8 +40,8 @@ LANGUAGE_MODELS = [
     name for name, family in MODELS.items() if family.model.__name__.endswith(("LMHeadModel", "CausalLM"))
 ]
 
-ALIKE = ("mt5", "umt5", "mbart", "mvp", "plbart")
-"""Encoder-decoders that are built as T5 and BART are."""
+ALIKE = ("mt5", "umt5", "mbart", "mvp", "plbart", "qwen2", "phi3", "gemma", "xlm-roberta")
+"""Families that are built as T5, BART, Qwen3, Mistral, Gemma 2 and RoBERTa are."""
 
 
 @pytest.mark.parametrize(

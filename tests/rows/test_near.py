@@ -111,8 +111,10 @@ def test_what_is_found_is_what_a_comparison_of_all_texts_that_share_a_key_finds(
     assert (expected >= 0).sum() > 10
 
 
-@pytest.mark.parametrize("threshold", [0.01, 0.2, 0.7, 0.8, 1.0])
-@pytest.mark.parametrize("buckets", [1, near.BUCKETS])
+@pytest.mark.parametrize(
+    "threshold", [0.2, 0.8, *(pytest.param(one, marks=pytest.mark.long) for one in (0.01, 0.7, 1.0))]
+)
+@pytest.mark.parametrize("buckets", [pytest.param(1, marks=pytest.mark.long), near.BUCKETS])
 def test_of_texts_with_too_many_candidates_every_near_duplicate_is_found(monkeypatch, threshold, buckets):
     texts, groups = made_up(60), np.repeat([0, 1, 2], [40, 24, 64])
     similar = np.array([[similarity(one, other) for other in texts] for one in texts])
