@@ -6,13 +6,12 @@
     python -m benchmarks.gauntlet report      add the results to RESULTS.md and gauntlet.png
     python -m benchmarks.gauntlet run --tasks tweets news --models all-MiniLM-L6-v2 --jobs 2
 
-Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so
-a stopped command can be repeated; remove a file or folder to make it anew. A result is kept after every seed, and a
+Nothing differs between tasks but what describes the data (benchmarks/tasks.py). What exists is not made again, so a
+stopped command can be repeated; remove a file or folder to make it anew. A result is kept after every seed, and a
 repeated command goes on where it stopped, in the middle of a stage, too, whose seconds are then those of the last
-attempt. `report` takes the results that have all `--seeds`, and keeps what it has of other tasks;
-what was measured with another `model.layers` or `lora.top_layers` it shows apart, until it is measured
-anew. After `prepare`, the others need no network and no DVC: with these folders they run on another machine too. Run
-from the root of the repository.
+attempt. `report` takes the results that have all `--seeds`, and keeps what it has of other tasks; what was measured
+with another `model.layers` or `lora.top_layers` it shows apart, until it is measured anew. After `prepare`, the others
+need no network and no DVC: with these folders they run on another machine too. Run from the root of the repository.
 
     .cache/gauntlet/data/TASK      prepared/, slices.parquet and data.json, as prepare makes them; params.json, what the
                                    task changes in params.yaml, by dotted keys

@@ -154,13 +154,17 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
         name: first_rows(rows, limits.get(name), problem, every=name in problem.needed_in)
         for name, rows in splits.items()
     }
-    ready = {*data.file} - {"train"} if isinstance(data.file, dict) else set()
     names = {*problem.names(pd.concat([rows["label"] for rows in splits.values()])), *label_columns(data)}
     for name, rows in kept.items():
         dropped[f"over_limit_{name}"] += len(splits[name]) - len(rows)
         found = problem.names(rows["label"])
         missing = names.difference(found) if name in problem.needed_in else set()
-        if missing and name in ready and len(found) > 1 and not missing & {*problem.names(splits[name]["label"])}:
+        if (
+            missing
+            and is_ready(name, data)
+            and len(found) > 1
+            and not missing & {*problem.names(splits[name]["label"])}
+        ):
             progress.say(f"warning: split {name!r}: no row of {', '.join(sorted(missing))}; scored without")
             missing = set()
         if missing or rows.empty:
@@ -189,8 +193,12 @@ def limit(splits: dict[str, pd.DataFrame], data: Data, dropped: Counter) -> dict
 
 def more_rows(name: str, data: Data, *, limited: bool) -> dict[str, bool]:
     """The settings that give a split more rows, and whether they can."""
-    is_ready = isinstance(data.file, dict) and name in data.file
-    return {f"raise data.limit.{name}": limited, "raise data.split": name != "train" and not is_ready}
+    return {f"raise data.limit.{name}": limited, "raise data.split": name != "train" and not is_ready(name, data)}
+
+
+def is_ready(name: str, data: Data) -> bool:
+    """Whether a split for validation or test is named in `data.file`, and not cut from train."""
+    return isinstance(data.file, dict) and name in data.file and name != "train"
 
 
 def any_of(remedies: Mapping[str, Any]) -> str:
