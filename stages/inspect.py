@@ -39,7 +39,7 @@ def main() -> None:
     with files.scratch() as scratch:
         home = paths.RAW_DATA if Path(name).is_relative_to(paths.RAW_DATA) else None
         path, _ = fetched.fetch_path(name, None, scratch, home)
-        table = formats.read_all(path, format=options.format)
+        table, names = read(path, options)
     problem, text, label = roles(table, options, path)
     if options.label:
         check_labels(table[label], label, problem, path)
@@ -47,8 +47,10 @@ def main() -> None:
     print(printable(described(table).to_string(index=False)))
     for line in (*about_texts(table, text), *about_labels(table, label, problem), *odd(table, text, label, problem)):
         print(printable(line))
+    if names:
+        print("odd: the first line is a row, as one of its values comes again; data.columns names the columns")
     print("\nStart with:")
-    for line in commands(name, options, text=text, label=label, problem=problem, table=table):
+    for line in commands(name, options, text=text, label=label, problem=problem, table=table, names=names):
         print(printable(f"  {line}"))
 
 
@@ -69,6 +71,22 @@ def in_repository(file: str) -> str:
     name = file.removeprefix("path:").removeprefix("./")
     here = f"{Path.cwd()}/"
     return name.removeprefix(here)
+
+
+def read(path: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, list[str] | None]:
+    """All rows of a file; and where its first line is one of them, the names that its columns get by their place."""
+    table = formats.read_all(path, format=options.format)
+    if has_header(table) or not {options.text, options.label}.isdisjoint(table.columns):
+        return table, None
+    names = [f"column_{place + 1}" for place in range(table.shape[1])]
+    again = formats.read_all(path, format=options.format, names=names)
+    return (again, names) if list(again.columns) == names else (table, None)
+
+
+def has_header(table: pd.DataFrame) -> bool:
+    """Whether no column's name is also one of its values, except where the whole line comes again (joined files)."""
+    same = pd.DataFrame({name: table[name].map(str) == str(name) for name in table})
+    return not same[~same.all(axis=1)].any(axis=None)
 
 
 def roles(table: pd.DataFrame, options: argparse.Namespace, path: Path) -> tuple[Problem, str | None, str | None]:
@@ -177,7 +195,7 @@ def about_labels(table: pd.DataFrame, label: str | None, problem: Problem) -> It
         yield f"label: {label!r} ({problem.name}); lowest {low:g}, median {middle:g}, highest {high:g}"
         return
     counts = values.value_counts()
-    shown = ", ".join(f"{name} {rows:,}" for name, rows in counts[:MOST_CLASSES].items())
+    shown = ", ".join(f"{shortened(name, 40)} {rows:,}" for name, rows in counts[:MOST_CLASSES].items())
     more = f", and {len(counts) - MOST_CLASSES:,} more" if len(counts) > MOST_CLASSES else ""
     yield f"label: {label!r} ({problem.name}); {len(counts):,} distinct: {shown}{more}"
 
@@ -232,6 +250,7 @@ def commands(
     label: str | None,
     problem: Problem,
     table: pd.DataFrame,
+    names: list[str] | None,
 ) -> Iterator[str]:
     """What to type: the file into the repository and under Git or DVC, then the run."""
     where = fetched.local(name)
@@ -245,6 +264,7 @@ def commands(
     settings = {"data.source": f"path:{name}", "data.text": text or "COLUMN", "data.label": label or "COLUMN"}
     suited = {
         "data.problem": problem.name,
+        "data.columns": names,
         "data.format": options.format,
         "encode.template": template(text, label, problem, table),
     }

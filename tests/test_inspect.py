@@ -168,12 +168,28 @@ def test_what_is_not_clear_is_left_to_the_user(told):
     assert "-S data.label=status" in told("data/raw/tickets.csv", "--label", "status")
 
 
+def test_a_first_line_whose_values_come_again_is_a_row(told):
+    rows = TICKETS[["queue", "body text"]][:57]
+    rows.to_csv("data/raw/plain.csv", index=False, header=False)
+    text = told("data/raw/plain.csv")
+    assert text.startswith("data/raw/plain.csv: 57 rows\n")
+    assert "label: 'column_1' (single_label); 3 distinct: IT 28, billing 28, legal affairs 1\n" in text
+    assert "odd: the first line is a row, " in text
+    assert '-S data.text=column_2 -S data.label=column_1 -S \'data.columns=["column_1","column_2"]\'' in text
+    assert "label: 'IT' (single_label)" in told("data/raw/plain.csv", "--label", "IT")
+    pd.concat([rows[:30], pd.DataFrame([rows.columns], columns=rows.columns), rows[30:]]).to_csv(
+        "data/raw/joined.csv", index=False
+    )
+    assert "label: 'queue' (single_label); 4 distinct: " in told("data/raw/joined.csv")
+
+
 def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path):
     TICKETS[["queue", "body text"]].to_csv(
         "elsewhere.csv", index=False, header=["1", "the printer number 99 is broken"]
     )
     text = told(str(tmp_path / "elsewhere.csv"))
     assert "odd: '1' as a column's name; if the file has no header: data.columns=[…]" in text
+    assert 'data.columns=["' not in text
     assert "cp -rL elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
 
 

@@ -173,7 +173,7 @@ def test_a_number_that_dvc_writes_without_a_point_arrives_as_a_number(tmp_path):
         ),
         (r"  classes:$", "  classes: {a: 1, b: 1}", "data.classes: expected a different value for each class"),
         (r"  r: 8", f"  r: {10**30}", f"lora.r: expected less than 2147483648, found {10**30}"),
-        (r"  max_leak: 0.01", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
+        (r"  max_leak: 0.25", "  max_leak: 1.5", "data.max_leak: expected less than or equal to 1, found 1.5"),
         (
             r"template:$",
             'template: "{text} {text}"',

@@ -191,7 +191,7 @@ def test_the_test_set_inside_the_training_set_stops_the_run(run):
         run(leaking(rows(100, 200)["text"]), file=READY)
     message = str(caught.value)
     assert message.startswith(
-        "data.max_leak: expected at most 1.0% of the test rows among the others, found 100 of 100"
+        "data.max_leak: expected at most 25.0% of the test rows among the others, found 100 of 100"
     )
     assert "the first: row " in message
     assert "correct data.file, or raise data.max_leak to drop them from the others" in message
@@ -201,7 +201,7 @@ def test_the_test_set_inside_the_training_set_stops_the_run(run):
 @pytest.mark.parametrize("change", [str.upper, str.title, lambda text: text.replace(" ", ", ") + "!"])
 def test_paraphrases_by_case_and_punctuation_are_leaks_too(run, change):
     with pytest.raises(PipelineError, match=r"found 2 of 100, the first: row (1|2) of test and row (81|82) of train"):
-        run(leaking(rows(100, 102)["text"].map(change)), file=READY)
+        run(leaking(rows(100, 102)["text"].map(change)), file=READY, max_leak=0.01)
 
 
 def test_validation_rows_count_as_seen(run):
