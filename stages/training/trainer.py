@@ -171,27 +171,43 @@ def collate(items: list[dict], *, rows: dict[str, store.Rows]) -> dict[str, torc
 
 
 def loss_function(model: nn.Module, problem: Problem, rows: store.Rows, options: Train) -> Callable[..., torch.Tensor]:
-    """The mean loss of rows while `model` trains: of numbers smooth L1, of classes the model's own, or cross entropy
-    with weights and label smoothing.
-
-    On validation rows it has no weights or smoothing, and is the mean absolute error of numbers, so that epochs and
-    runs with other settings can be compared. Smooth L1 (Girshick 2015) grows as the square of an error does up to a
-    bound: training settles as with squared errors. The bound is the labels' median absolute deviation, 0 where most are
-    equal: the best constant stays near the median.
+    """The mean loss of rows; on validation rows without what is for training alone, so that epochs and runs with other
+    settings can be compared.
 
     Args:
-        rows: of the training; with `balance: weights`, their texts are weighted as in `row_weights`.
+        rows: of the training.
     """
-    of_texts, weights = rows.text_labels, None
-    bound = float(np.median(np.abs(of_texts - np.median(of_texts))))
-    if options.balance == "weights":
-        weights = torch.zeros(model.config.num_labels)
-        weights[of_texts] = torch.from_numpy(row_weights(of_texts)).float()
+    return loss_of_numbers(model, rows.text_labels) if problem.numeric else loss_of_classes(model, rows, options)
+
+
+def loss_of_numbers(model: nn.Module, labels: np.ndarray) -> Callable[..., torch.Tensor]:
+    """Smooth L1 while `model` trains, else the mean absolute error.
+
+    Smooth L1 (Girshick 2015) grows as the square of an error does up to a bound: training settles as with squared
+    errors. The bound is the labels' median absolute deviation, 0 where most are equal: the best constant stays near the
+    median.
+    """
+    bound = float(np.median(np.abs(labels - np.median(labels))))
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if problem.numeric:
-            numbers, beta = outputs.logits.flatten(), bound if model.training else 0.0
-            return nn.functional.smooth_l1_loss(numbers, labels.flatten(), beta=beta)
+        numbers, beta = outputs.logits.flatten(), bound if model.training else 0.0
+        return nn.functional.smooth_l1_loss(numbers, labels.flatten(), beta=beta)
+
+    return loss
+
+
+def loss_of_classes(model: nn.Module, rows: store.Rows, options: Train) -> Callable[..., torch.Tensor]:
+    """The model's own loss; while it trains, cross entropy with weights and label smoothing, if there are any.
+
+    Args:
+        rows: with `balance: weights`, their texts are weighted as in `row_weights`.
+    """
+    weights = None
+    if options.balance == "weights":
+        weights = torch.zeros(model.config.num_labels)
+        weights[rows.text_labels] = torch.from_numpy(row_weights(rows.text_labels)).float()
+
+    def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training or (weights is None and not options.label_smoothing):
             return ForSequenceClassificationLoss(labels, outputs.logits, model.config)
         weight = None if weights is None else weights.to(outputs.logits)
