@@ -83,4 +83,4 @@ def described(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_stage(main, __doc__)

@@ -300,4 +300,4 @@ def save_predictions(
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_stage(main, __doc__)

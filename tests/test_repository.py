@@ -290,3 +290,9 @@ def test_workflows_pin_their_actions_and_run_what_the_makefile_has(path):
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
     assert {target for step in steps for target in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))} <= TARGETS
+
+
+def test_every_script_reads_its_arguments_or_refuses_all():
+    for script in (ROOT / "stages").glob("[!_]*.py"):
+        if "__main__" in (code := script.read_text()):
+            assert ("errors.run_stage(main, __doc__)" in code) != ("ArgumentParser(" in code), script.name

@@ -1,5 +1,6 @@
 """Errors that a user can fix: one clear line and a non-zero exit status instead of a traceback."""
 
+import argparse
 import contextlib
 import errno
 import io
@@ -77,6 +78,14 @@ class ParamsError(PipelineError):
     """params.yaml has problems; the message lists all of them, one per line."""
 
     exit_status = 2
+
+
+def run_stage(main: Callable[[], None], about: str) -> None:
+    """`run` for a stage, which has no arguments, as its settings are in params.yaml; `--help` prints `about`."""
+    name = f"python -m stages.{Path(sys.argv[0]).stem}"
+    layout = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog=name, description=about, formatter_class=layout).parse_args()
+    run(main)
 
 
 def run(main: Callable[[], None]) -> None:

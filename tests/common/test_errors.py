@@ -81,3 +81,24 @@ errors.run(main)
         done.stdin.close()
         assert done.stderr.read() == ""
         assert done.wait() == errors.CLOSED_PIPE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "printed"),
+    [
+        ([], None, "ran\n"),
+        (["--help"], 0, "usage: python -m stages.train [-h]\n\ntrain: LoRA.\n\n    a command\n"),
+        (["train.lr=3"], 2, "unrecognized arguments: train.lr=3\n"),
+    ],
+)
+def test_a_stage_takes_no_arguments_and_help_runs_nothing(monkeypatch, capsys, arguments, status, printed):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/stages/train.py", *arguments])
+    try:
+        errors.run_stage(lambda: print("ran"), "train: LoRA.\n\n    a command")
+    except SystemExit as ended:
+        assert ended.code == status
+    else:
+        assert status is None
+    output = capsys.readouterr()
+    assert printed in output.out + output.err
+    assert ("ran\n" in output.out) == (status is None)
