@@ -35,13 +35,13 @@ report: .venv/installed  ## run the pipeline, write report.md with the changes s
 	dvc repro
 	python -m stages.report --rev '$(REV)' --gate > report.md
 
-test: .venv/installed-dev lint  ## check the style and run every test
+test: .venv/installed-dev lint  ## check the style and run the tests
 	$(PYTEST)
 
 test-long: .venv/installed-dev  ## run the tests that `make test` leaves out, further cases of what it tests
 	$(PYTEST) -m long
 
-test-cpu: .venv/installed-dev  ## run every test as on an older CPU: make test-cpu CPU=avx2 (or avx512, or default: SSE4)
+test-cpu: .venv/installed-dev  ## run the tests as on an older CPU: make test-cpu CPU=avx2 (or avx512, or default: SSE4)
 	ATEN_CPU_CAPABILITY=$(CPU) $(ISA_$(CPU)) $(PYTEST)
 
 faults: .venv/installed-dev  ## kill runs, fill disks, break inputs (hours); prints the tables of docs/reliability.md

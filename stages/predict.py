@@ -120,10 +120,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts at once (default: %(default)s)")
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes that work on a batch each; on GPUs one each"
+        "--processes", type=int, default=1, help="processes, each with batches of its own; with GPUs, one each"
     )
     parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="where they are (default: %(default)s)"
+        "--engine", choices=("local", "ray"), default="local", help="where the processes run (default: %(default)s)"
     )
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="of the Ray cluster (default: RAY_ADDRESS, or else this machine's)"

@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     adapters.add_arguments(parser)
     for name, value, unit in (("texts", 256, "texts per request"), ("characters", 20_000, "characters per text")):
         parser.add_argument(f"--max-{name}", type=int, default=value, help=f"most {unit} (default: %(default)s)")
-    parser.add_argument("--max-megabytes", type=int, default=32, help="largest file or question (default: %(default)s)")
+    parser.add_argument("--max-megabytes", type=int, default=32, help="largest request (default: %(default)s)")
     options = parser.parse_args()
     if options.adapter and options.model:
         parser.error("expected --adapter or --model, found both")

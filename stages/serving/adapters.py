@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an adapter instead of models/adapter; repeatable, for adapters of one base model",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="one that stages.export wrote, such as models/onnx"
+        "--model", type=Path, metavar="FOLDER", help="a model that stages.export wrote, such as models/onnx"
     )
 
 
