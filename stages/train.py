@@ -69,7 +69,7 @@ def train_seeds(params: Params) -> None:
     problem, training = PROBLEMS[about.problem], rows["train"]
     main_score = problem.main_score(params.evaluate.main, training.text_labels)
     read = recipe.rows_of_pass(params.train, training.labels)
-    size = {"rows": len(read), "tokens": int(training.lengths[read].sum())}
+    size = {"rows": len(read), "tokens": int(training.lengths[read].sum()), "classes": len(about.class_names)}
     weighs = problem.weighs_rare_classes(main_score)
     options = recipe.resolve(params.train, **size, method=params.peft.method, weighs=weighs)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows, read=read)

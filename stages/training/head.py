@@ -1,12 +1,16 @@
 """The classification head: its initial weights, and the scaling of its weights after training."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from peft import PeftModel
-from sklearn.linear_model import RidgeCV
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import log_loss
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -19,10 +23,17 @@ from stages.compute import shards
 from stages.problems.kinds import of_model
 
 MAX_ROWS = 3_000
-"""Maximum number of rows on which a head is fitted: more would take long, and training sees all of them."""
+"""Rows on which a head is fitted, and those of classes that they lack: more would take long, and training sees all."""
 
 RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
+
+STRENGTHS = (0.01, 0.1, 1.0)
+"""Inverse strengths C of the regularization of logistic regression, on inputs whose mean square is 1; chosen by
+`HELD_OUT`."""
+
+HELD_OUT = 5
+"""Of each class, every so many-th row tells which of `STRENGTHS` is best."""
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]
 """Weight, (outputs, inputs), and bias, (outputs,), of the head's last layer; a decoder's head has no bias."""
@@ -95,29 +106,72 @@ def put_fitted(model: PeftModel | PreTrainedModel, fit: Callable[[PeftModel | Pr
 def fitted(
     model: PeftModel | PreTrainedModel, rows: store.Rows, *, batch_size: int, precision: str, seed: int
 ) -> Weights:
-    """A linear probe (Kumar et al. 2022): the last layer of the head, fitted by ridge regression.
+    """A linear probe (Kumar et al. 2022): the last layer of the head, fitted on the states that it reads.
 
-    The targets are numbers, or ±1/2 for classes. The resulting logits are small; those of a logistic regression would
-    be overconfident on the rows that it was fitted on and leave training little to learn from them.
+    Numbers, two classes and several labels take ridge regression, of classes with the targets ±1/2: its logits are
+    small, and leave training much to learn. Of more classes they would be too small: with 77, the right one would have
+    a probability of 3 %, and training would first distort the states. These take logistic regression.
 
     Args:
-        rows: the training rows; at most `MAX_ROWS` of them, drawn with `seed`, are read.
+        rows: the training rows; `MAX_ROWS` of them, drawn with `seed`, are read.
         precision: of the matrix products, see `stages.backbone.precision`.
     """
     last = last_layer(model)
-    indices = np.random.default_rng(seed).permutation(len(rows))[:MAX_ROWS]
+    indices = drawn(rows.labels, last.out_features, seed)
     batches = [indices[batch] for batch in store.by_length(rows.lengths[indices], batch_size)]
     hook = last.register_forward_pre_hook(keep_inputs)
     read = parallel.each_batch(
         model, partial(head_inputs, rows=rows), batches, progress="train, linear probe", precision=precision
     )
     hook.remove()
-    features = np.concatenate(read).astype(np.float64)
+    features, labels = np.concatenate(read).astype(np.float64), rows.labels[np.concatenate(batches)]
     # a decoder's head has no bias: a constant then comes from the means of its inputs
-    ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=last.bias is not None)
-    ridge.fit(features, targets(rows.labels[np.concatenate(batches)], last.out_features))
-    weight = torch.from_numpy(ridge.coef_).float()
-    return weight, None if last.bias is None else torch.from_numpy(np.atleast_1d(ridge.intercept_)).float()
+    bias = last.bias is not None
+    if last.out_features == len(np.unique(labels)) > 2:
+        weight, constant = logistic(features, labels, bias=bias, seed=seed)
+    else:
+        ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=bias)
+        ridge.fit(features, targets(labels, last.out_features))
+        weight, constant = ridge.coef_, np.atleast_1d(ridge.intercept_)
+    return torch.from_numpy(weight).float(), torch.from_numpy(constant).float() if bias else None
+
+
+def drawn(labels: np.ndarray, outputs: int, seed: int) -> np.ndarray:
+    """The indices of `MAX_ROWS` rows in random order; of single labels, also of a row of each class that these lack.
+
+    Args:
+        labels: of all rows; outputs: of the model.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    kept = np.arange(min(MAX_ROWS, len(labels)))
+    if outputs > 1 and labels.ndim == 1:
+        kept = np.union1d(kept, np.unique(labels[order], return_index=True)[1])
+    return order[kept]
+
+
+def logistic(features: np.ndarray, labels: np.ndarray, *, bias: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weight, (classes, inputs), and bias, (classes,), of a logistic regression.
+
+    Args:
+        features: (rows, inputs); labels: the classes of these, (rows,), at least one row of each; bias: else it is 0.
+    """
+    scale = np.sqrt(np.square(features).mean(axis=0)).clip(min=np.finfo(np.float32).tiny)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    inputs, labels = features[order] / scale, labels[order]
+    held_out = (pd.Series(labels).groupby(labels).cumcount() % HELD_OUT == HELD_OUT - 1).to_numpy()
+
+    def probe(strength: float, rows: np.ndarray) -> LogisticRegression:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from here
+            return LogisticRegression(C=strength, fit_intercept=bias).fit(inputs[rows], labels[rows])
+
+    def loss(strength: float) -> float:
+        return log_loss(labels[held_out], probe(strength, ~held_out).predict_proba(inputs[held_out]), labels=classes)
+
+    classes = np.unique(labels)
+    best = min(STRENGTHS, key=loss) if held_out.any() else STRENGTHS[0]
+    found = probe(best, np.full(len(labels), True))
+    return found.coef_ / scale, found.intercept_
 
 
 def keep_inputs(last: nn.Linear, args: tuple[torch.Tensor]) -> None:

@@ -10,6 +10,10 @@ from stages.training.params import Train
 STEPS = 375
 """Optimizer steps of a run, two passes over 3,000 rows: few rows are seen many times, many rows at least once."""
 
+STEPS_OF_CLASS = 10
+"""Optimizer steps of a run for each class or label, where that makes more than `STEPS`: of many classes, each has few
+rows in a pass."""
+
 FEW_STEPS = 100
 """Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
 
@@ -35,15 +39,15 @@ EVALUATION_SHARE = 0.1
 """Share of a run's time that its evaluations may take; the one at the end is always done."""
 
 
-def resolve(options: Train, *, rows: int, tokens: int, method: str, weighs: bool) -> Train:
+def resolve(options: Train, *, rows: int, tokens: int, classes: int, method: str, weighs: bool) -> Train:
     """The section with a value in place of every `auto`, and `seeds` as a list.
 
     Args:
-        rows: of one pass, see `rows_of_pass`; tokens: in all of them; method: `peft.method`; weighs: whether the main
-            score weighs rare classes, see `Problem.weighs_rare_classes`.
+        rows: of one pass, see `rows_of_pass`; tokens: in all of them; classes: or labels, 1 for numbers.
+        method: `peft.method`; weighs: whether the main score weighs rare classes, see `Problem.weighs_rare_classes`.
     """
     chosen = {
-        "epochs": epochs(steps_per_epoch(options, rows), tokens),
+        "epochs": epochs(steps_per_epoch(options, rows), tokens, classes),
         "lr": LEARNING_RATES.get(method, LORA_RATE),
         "balance": "weights" if weighs else None,
     }
@@ -80,14 +84,15 @@ def steps_per_epoch(options: Train, rows: int) -> int:
     return math.ceil(rows / (options.batch_size * options.gradient_accumulation))
 
 
-def epochs(steps: int, tokens: int) -> int:
-    """Passes over the rows that make about `STEPS` steps, or fewer where that is more than `MAX_EPOCHS` or `TOKENS`,
-    but at least one, and as many as make `FEW_STEPS`.
+def epochs(steps: int, tokens: int, classes: int) -> int:
+    """Passes over the rows that make about `STEPS` steps, or `STEPS_OF_CLASS` for each class, or fewer where that is
+    more than `MAX_EPOCHS` or `TOKENS`, but at least one, and as many as make `FEW_STEPS`.
 
     Args:
         steps, tokens: of one pass.
     """
-    return max(round(min(STEPS / steps, MAX_EPOCHS, TOKENS / tokens)), math.ceil(FEW_STEPS / steps))
+    wanted = max(STEPS, STEPS_OF_CLASS * classes)
+    return max(round(min(wanted / steps, MAX_EPOCHS, TOKENS / tokens)), math.ceil(FEW_STEPS / steps))
 
 
 def too_few_steps(options: Train, rows: int) -> str | None:

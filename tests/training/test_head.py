@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import FAMILIES, LAYERS, tiny_params
 from families import ENCODER_DECODERS, MODELS, adapted, described, labels_of, unlabelled
+from scipy.special import softmax
 
 from stages import train
 from stages.backbone import precision
@@ -46,11 +47,43 @@ def fitted(base, rows, arguments=LABELS):
         if name not in ENCODER_DECODERS
     ],
 )
-def test_a_fitted_head_tells_the_classes_apart_by_small_logits(family, saved_model, rows):
+def test_a_fitted_head_tells_the_classes_apart(family, saved_model, rows):
     logits = fitted(saved_model(family), rows)
     assert (logits.argmax(axis=1) == rows.labels).mean() > 0.9
-    assert np.abs(logits).max() < 1.5
     np.testing.assert_array_equal(fitted(saved_model(family), rows), logits)
+
+
+def right(logits, labels):
+    """The mean probability of the right class."""
+    return softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_two_classes_begin_with_small_logits_and_more_with_a_fair_probability(family, saved_model, rows):
+    two = replace(rows, labels=(rows.labels > 0).astype(int))
+    logits = fitted(saved_model(family), two, labels_of(["bad", "good"]))
+    assert np.abs(logits).max() < 1
+    assert 0.6 < right(logits, two.labels) < 0.75
+    names = [f"class {label}" for label in range(15)]
+    tokens = [np.full(2 + row % 7, 5 + row % 15) for row in range(300)]
+    many = replace(unlabelled(tokens, pad_token_id=0), labels=np.arange(300) % 15)
+    assert 0.5 < right(fitted(saved_model(family), many, labels_of(names)), many.labels) < 0.999
+
+
+def test_labels_that_say_nothing_begin_near_their_shares(saved_model, rows):
+    shuffled = replace(rows, labels=np.random.default_rng(1).permutation(rows.labels))
+    logits = fitted(saved_model("bert"), shuffled)
+    assert -np.log(softmax(logits, axis=1)[np.arange(90), shuffled.labels]).mean() > 0.9
+
+
+def test_a_class_that_few_rows_have_is_fitted_too(saved_model, rows, monkeypatch):
+    monkeypatch.setattr(head, "MAX_ROWS", 20)
+    (last,) = np.random.default_rng(0).permutation(90)[-1:]
+    rows.labels[:] = np.where(np.arange(90) == last, 2, np.minimum(rows.labels, 1))
+    indices = head.drawn(rows.labels, 3, 0)
+    assert len(indices) == 21
+    assert last in indices
+    assert len(head.drawn(rows.labels.astype(np.float32), 1, 0)) == 20
 
 
 def test_a_fitted_head_tells_several_labels_by_their_signs(saved_model, rows):

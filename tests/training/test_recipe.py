@@ -10,11 +10,11 @@ from stages.params import Params
 from stages.training import recipe
 
 
-def resolved(*, rows=100, tokens=1, method="lora", weighs=False, **train):
+def resolved(*, rows=100, tokens=1, classes=2, method="lora", weighs=False, **train):
     options = Params.model_validate(
         tiny_params(train={"epochs": "auto", "lr": "auto", "balance": "auto"} | train)
     ).train
-    return recipe.resolve(options, rows=rows, tokens=tokens, method=method, weighs=weighs)
+    return recipe.resolve(options, rows=rows, tokens=tokens, classes=classes, method=method, weighs=weighs)
 
 
 @pytest.mark.parametrize("rows", [20, 47, 100, 1_000, 3_000, 20_000, 1_000_000])
@@ -36,6 +36,12 @@ def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
     assert found == short or fewest <= found < short
     assert found == short or (found + 1) * rows * length > recipe.TOKENS
     assert found * rows * length <= 1.25 * recipe.TOKENS or found in (1, fewest)
+
+
+def test_many_classes_are_read_more_often():
+    epochs = [resolved(rows=3_000, batch_size=16, classes=classes).epochs for classes in (1, 2, 37, 77, 150, 10_000)]
+    assert epochs[0] == epochs[1] == epochs[2] < epochs[3] < epochs[4] < epochs[5] == recipe.MAX_EPOCHS
+    assert epochs[3] * 3_000 / 16 / 77 == pytest.approx(recipe.STEPS_OF_CLASS, rel=0.1)
 
 
 def test_a_larger_batch_needs_more_passes_for_the_same_steps():
