@@ -145,7 +145,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture(autouse=True, scope="session")
 def no_network(index: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """pip sees `index` alone, and the hub's client nothing; tests marked `real` undo the former. What DVC
-    knows of the projects of tests stays among their files."""
+    knows of the projects of tests stays among their files. No test cuts the power, so that nothing has to wait for the
+    disk."""
+    os.fsync = lambda handle: None
     os.environ["DVC_SITE_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "dvc")
     os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}
     os.environ |= {"HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1", "TQDM_DISABLE": "1"}
@@ -333,12 +335,9 @@ def own_sources(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def restored(project: Project):
-    """The project, put back to its last commit after the test, without the test's experiments."""
-    yield project
-    project.dvc("exp", "remove", "--all-commits", "--quiet")
-    project.run("git", "reset", "--hard", "--quiet")
-    project.dvc("checkout", "--quiet", "--force")
+def copied(project: Project, tmp_path: Path) -> Project:
+    """A copy of the project with all outputs, to be changed at will."""
+    return Project(shutil.copytree(project.folder, tmp_path / "project"))
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ import torch
 import transformers
 from dvc.stage.exceptions import StageCmdFailedError
 
+os.fsync = lambda handle: None  # no test cuts the power
+
 for slow in ("datasets", "dvc_render", "evaluate", "peft", "pydantic", "scmrepo.git", "sklearn.linear_model"):
     importlib.import_module(slow)
 for slow in ("LlamaForSequenceClassification", "PreTrainedTokenizerFast", "Trainer"):

@@ -26,14 +26,14 @@ def listed(project):
     return pd.read_csv(project.folder / SUSPECTS)
 
 
-def test_planted_wrong_labels_of_every_split_are_listed_by_their_rows_in_the_source(restored):
-    planted = {split: relabel(restored, split, rows) for split, rows in (("train", 2), ("validation", 1), ("test", 1))}
-    assert "labels are suspect" in restored.call("audit").stderr
-    table = listed(restored)
+def test_planted_wrong_labels_of_every_split_are_listed_by_their_rows_in_the_source(copied):
+    planted = {split: relabel(copied, split, rows) for split, rows in (("train", 2), ("validation", 1), ("test", 1))}
+    assert "labels are suspect" in copied.call("audit").stderr
+    table = listed(copied)
     for split, rows in planted.items():
         found = table[table["split"] == split]
         assert set(rows) <= set(found["row"])
-        prepared = pd.read_parquet(restored.folder / f"data/prepared/{split}.parquet").set_index("row")
+        prepared = pd.read_parquet(copied.folder / f"data/prepared/{split}.parquet").set_index("row")
         assert found["text"].tolist() == prepared.loc[found["row"], "text"].tolist()
         names = np.array(["negative", "positive"])
         assert found["label"].tolist() == names[prepared.loc[found["row"], "label"]].tolist()
@@ -41,30 +41,30 @@ def test_planted_wrong_labels_of_every_split_are_listed_by_their_rows_in_the_sou
     assert (table["label"] != table["likely"]).all()
 
 
-def test_the_same_inputs_give_the_same_bytes(restored):
-    relabel(restored, "train", 5)
-    restored.call("audit")
-    before = (restored.folder / SUSPECTS).read_bytes()
-    restored.call("audit")
-    assert (restored.folder / SUSPECTS).read_bytes() == before
+def test_the_same_inputs_give_the_same_bytes(copied):
+    relabel(copied, "train", 5)
+    copied.call("audit")
+    before = (copied.folder / SUSPECTS).read_bytes()
+    copied.call("audit")
+    assert (copied.folder / SUSPECTS).read_bytes() == before
 
 
-def test_the_probes_are_regularized_as_the_rival_is(restored):
-    relabel(restored, "train", 5)
-    restored.call("audit")
-    before = listed(restored)
-    path = restored.folder / "metrics/baseline.json"
+def test_the_probes_are_regularized_as_the_rival_is(copied):
+    relabel(copied, "train", 5)
+    copied.call("audit")
+    before = listed(copied)
+    path = copied.folder / "metrics/baseline.json"
     metrics = json.loads(path.read_text())
     metrics["linear_probe"]["regularization"] *= 1e-4
     path.write_text(json.dumps(metrics))
-    restored.call("audit")
-    assert not before.equals(listed(restored))
+    copied.call("audit")
+    assert not before.equals(listed(copied))
 
 
-def test_features_of_other_rows_are_refused(restored):
-    path = restored.folder / "data/features/validation.parquet"
+def test_features_of_other_rows_are_refused(copied):
+    path = copied.folder / "data/features/validation.parquet"
     pd.read_parquet(path)[::-1].to_parquet(path)
-    done = restored.call("audit", check=False)
+    done = copied.call("audit", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: data/features/validation.parquet: expected the rows of data/prepared, found ")
     assert len(done.stderr.splitlines()) == 1

@@ -81,12 +81,30 @@ def left():
     return list(Path(".cache/checkpoints").iterdir())
 
 
+OPTIONS = {
+    "plain": {},
+    "windows": {"windows": True},
+    "token types": {"types": True},
+    "stored in 16 bits": {"dtype": "bfloat16"},
+    "computed in 16 bits": {"precision": "bfloat16"},
+    "several files": {"bound": 4_000},
+}
+KILLS = {"first": [(1, 2)], "twice": [(4, 0), (5, 3)], "next split": [(12, 4)]}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"windows": True}, {"types": True}, {"dtype": "bfloat16"}, {"precision": "bfloat16"}, {"bound": 4_000}],
-    ids=["plain", "windows", "token types", "stored in 16 bits", "computed in 16 bits", "several files"],
+    ("options", "kills"),
+    [
+        pytest.param(
+            OPTIONS[option],
+            KILLS[kill],
+            id=f"{option}-{kill}",
+            marks=[pytest.mark.long] * (option != "plain" and kill != "twice"),
+        )
+        for option in OPTIONS
+        for kill in KILLS
+    ],
 )
-@pytest.mark.parametrize("kills", [[(1, 2)], [(4, 0), (5, 3)], [(12, 4)]], ids=["first", "twice", "next split"])
 def test_an_interrupted_encoding_ends_as_one_that_was_not(options, kills, base, monkeypatch, capsys):
     expected, every = encoded(monkeypatch, **options)
     done = 0

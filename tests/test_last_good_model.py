@@ -46,15 +46,15 @@ IN_FETCH = remove("models/adapter", "models/base", "metrics")
     ],
     ids=["in training", "before evaluate", "in evaluate", "in fetch", "another base"],
 )
-def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkeypatch, capsys, change, reason):
-    monkeypatch.chdir(restored.folder)
-    before = restored.files("models/adapter") | restored.files("models/base")
+def test_until_another_model_is_evaluated_the_last_one_is_taken(copied, monkeypatch, capsys, change, reason):
+    monkeypatch.chdir(copied.folder)
+    before = copied.files("models/adapter") | copied.files("models/base")
     with evaluated.model() as model:
         assert model == evaluated.Model()
         tuned = evaluated.scores(model)
-    change(restored.folder)
+    change(copied.folder)
     with evaluated.model() as model:
-        after = restored.files(model.adapter) | restored.files(model.base)
+        after = copied.files(model.adapter) | copied.files(model.base)
         assert model.abstention.read_text() == "{}\n"
         assert json.loads((model.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
             model.base
@@ -78,22 +78,22 @@ def test_until_another_model_is_evaluated_the_last_one_is_taken(restored, monkey
     ],
     ids=["no lock", "a conflict", "no evaluation", "an empty cache"],
 )
-def test_without_an_evaluated_model_in_the_cache_the_workspaces_is_taken(restored, monkeypatch, change):
-    monkeypatch.chdir(restored.folder)
-    change(restored.folder)
+def test_without_an_evaluated_model_in_the_cache_the_workspaces_is_taken(copied, monkeypatch, change):
+    monkeypatch.chdir(copied.folder)
+    change(copied.folder)
     try:
         with evaluated.model() as model:
             assert model == evaluated.Model()
             assert "accuracy" in evaluated.scores(model)
     finally:
-        (restored.folder / ".dvc/config.local").unlink(missing_ok=True)
+        (copied.folder / ".dvc/config.local").unlink(missing_ok=True)
 
 
-def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(restored, monkeypatch):
-    monkeypatch.chdir(restored.folder)
-    lock = (restored.folder / "dvc.lock").read_text()
+def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    lock = (copied.folder / "dvc.lock").read_text()
     md5 = evaluated.Evaluated.load().hashes[paths.BASELINE_PREDICTIONS]
-    (restored.folder / "dvc.lock").write_text(lock.replace(md5, "0" * 32, 1))  # of `baseline`, which comes first
+    (copied.folder / "dvc.lock").write_text(lock.replace(md5, "0" * 32, 1))  # of `baseline`, which comes first
     reason = r"baseline\.json: expected that of the last evaluated model, found another"
     with evaluated.model() as model:
         with pytest.raises(PipelineError, match=reason):
@@ -110,27 +110,27 @@ def test_the_rivals_of_other_data_are_not_taken_for_those_of_the_model(restored,
     ],
     ids=["trained again", "another evaluation", "evaluated before scores named their run"],
 )
-def test_the_scores_of_another_model_are_refused_where_dvc_has_no_evaluated_one(restored, monkeypatch, change):
-    monkeypatch.chdir(restored.folder)
-    remove("dvc.lock")(restored.folder)
-    change(restored.folder)
+def test_the_scores_of_another_model_are_refused_where_dvc_has_no_evaluated_one(copied, monkeypatch, change):
+    monkeypatch.chdir(copied.folder)
+    remove("dvc.lock")(copied.folder)
+    change(copied.folder)
     told = "evaluate.json: expected the scores of the model in models/adapter, found those of another one; make them"
     with evaluated.model() as model, pytest.raises(PipelineError, match=told):
         evaluated.scores(model)
-    assert told in restored.call("export", "--output", "merged", check=False).stderr
-    assert not (restored.folder / "merged").exists()
+    assert told in copied.call("export", "--output", "merged", check=False).stderr
+    assert not (copied.folder / "merged").exists()
 
 
-def test_a_command_judges_one_state_of_dvc_lock(restored, monkeypatch):
-    monkeypatch.chdir(restored.folder)
+def test_a_command_judges_one_state_of_dvc_lock(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
     with evaluated.model() as model:
         before = evaluated.scores(model)
-        remove("dvc.lock", "metrics/evaluate.json")(restored.folder)
+        remove("dvc.lock", "metrics/evaluate.json")(copied.folder)
         assert evaluated.scores(model) == before
 
 
-def test_an_export_is_tested_on_the_rows_of_the_evaluation(restored, monkeypatch):
-    monkeypatch.chdir(restored.folder)
+def test_an_export_is_tested_on_the_rows_of_the_evaluation(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
     path, train = paths.PREPARED / "test.parquet", equivalence.rows("train")
     with evaluated.model() as model:
         before = equivalence.rows("test", model)
@@ -139,15 +139,15 @@ def test_an_export_is_tested_on_the_rows_of_the_evaluation(restored, monkeypatch
         assert equivalence.rows("test", model).equals(before)
 
 
-def test_while_a_new_base_model_is_fetched_commands_answer_and_export_as_before(restored):
+def test_while_a_new_base_model_is_fetched_commands_answer_and_export_as_before(copied):
     def made():
-        said = restored.call("predict", "--compare", "A warm, funny and wise film.", "Dull.").stdout
-        restored.call("export", "--output", "merged")
-        restored.call("export", "--adapter", "--output", "published")
-        return said, restored.files("merged"), restored.files("published")
+        said = copied.call("predict", "--compare", "A warm, funny and wise film.", "Dull.").stdout
+        copied.call("export", "--output", "merged")
+        copied.call("export", "--adapter", "--output", "published")
+        return said, copied.files("merged"), copied.files("published")
 
     before = made()
-    IN_FETCH(restored.folder)
+    IN_FETCH(copied.folder)
     assert made() == before
-    shutil.rmtree(restored.folder / "merged")
-    shutil.rmtree(restored.folder / "published")
+    shutil.rmtree(copied.folder / "merged")
+    shutil.rmtree(copied.folder / "published")

@@ -435,4 +435,5 @@ def test_suspect_labels_are_listed_by_row_with_the_sets_of_labels(inside):
     columns = ["row", "split", "text", "label", "likely", "quality", "label_probability", "likely_probability"]
     assert list(listed) == columns
     assert listed["quality"].is_monotonic_increasing
+    assert len(listed)
     assert (listed["label"] != listed["likely"]).all()

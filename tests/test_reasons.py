@@ -140,5 +140,6 @@ def test_a_run_without_errors_asks_the_model_nothing(monkeypatch):
 def test_the_words_of_a_finished_run_stand_beside_its_wrong_answers_alone(finished):
     table = pd.read_csv(finished / "data/predictions/test.csv", keep_default_na=False)
     wrong, explained = table["label"] != table["tuned"], table["words"] != ""
+    assert explained.any()
     assert not (explained & ~wrong).any()
     assert explained.sum() <= min(evaluate.EXPLAINED, wrong.sum())

@@ -187,12 +187,6 @@ def test_the_gate_fails_the_command_and_not_the_report(made_up, monkeypatch):
         report.main()
 
 
-@pytest.fixture
-def copied(project, tmp_path) -> Project:
-    """The tiny project with all outputs, to be changed at will."""
-    return Project(shutil.copytree(project.folder, tmp_path / "project"))
-
-
 def test_with_shuffled_training_labels_there_is_no_evidence_and_the_gate_fails(copied):
     labels, table = (copied.folder / path for path in ("data/encoded/train/labels.npy", "data/prepared/train.parquet"))
     shuffled = np.random.default_rng(0).permutation(np.load(labels))

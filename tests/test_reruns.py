@@ -38,8 +38,8 @@ def test_a_second_repro_runs_nothing(project):
         ),
     ],
 )
-def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, change, stages):
-    done = restored.dvc("exp", "run", "-S", change)
+def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(copied, change, stages):
+    done = copied.dvc("exp", "run", "-S", change)
     assert sorted(reran(done.stdout)) == sorted(stages)
 
 
@@ -53,63 +53,63 @@ def test_a_changed_parameter_reruns_what_it_affects_and_nothing_else(restored, c
         ("stages/training/trainer.py", ["train"]),
     ],
 )
-def test_a_changed_module_reruns_the_stages_that_reach_it_and_what_they_make_stays_equal(restored, file, stages):
-    path = restored.folder / file
+def test_a_changed_module_reruns_the_stages_that_reach_it_and_what_they_make_stays_equal(copied, file, stages):
+    path = copied.folder / file
     path.write_text(path.read_text() + "\n# Changed.\n")
-    assert reran(restored.dvc("repro").stdout) == stages
+    assert reran(copied.dvc("repro").stdout) == stages
 
 
-def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(restored):
-    path = restored.folder / "stages/reporting/verdict.py"
+def test_a_changed_word_of_the_report_is_shown_and_reruns_the_report_alone(copied):
+    path = copied.folder / "stages/reporting/verdict.py"
     words = path.read_text()
     assert words.count(" minus ") == 1
     path.write_text(words.replace(" minus ", " less "))
-    assert reran(restored.dvc("repro").stdout) == ["report"]
-    assert "tuned less the strongest rival" in (restored.folder / "metrics/report.md").read_text()
+    assert reran(copied.dvc("repro").stdout) == ["report"]
+    assert "tuned less the strongest rival" in (copied.folder / "metrics/report.md").read_text()
 
 
-def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(restored):
-    adapter = restored.files("models/adapter")
-    done = restored.dvc("exp", "run", "-S", "data.limit.test=20")
+def test_a_smaller_test_split_encodes_its_rows_alone_and_does_not_retrain(copied):
+    adapter = copied.files("models/adapter")
+    done = copied.dvc("exp", "run", "-S", "data.limit.test=20")
     assert reran(done.stdout) == ["prepare", "encode", "baseline", "audit", "evaluate", "report"]
     computed = dict(re.findall(r"(\w+) (\d+) of \d+", done.stderr.split("rows computed")[1].splitlines()[0]))
     assert computed["train"] == computed["validation"] == "0"
     assert int(computed["test"]) < 20
-    assert restored.files("models/adapter") == adapter
-    assert len((restored.folder / "data/predictions/test.csv").read_text().splitlines()) == 21
+    assert copied.files("models/adapter") == adapter
+    assert len((copied.folder / "data/predictions/test.csv").read_text().splitlines()) == 21
 
 
-def test_a_new_preset_reruns_prepare_alone(restored):
-    preset = restored.folder / "presets/tickets.yaml"
+def test_a_new_preset_reruns_prepare_alone(copied):
+    preset = copied.folder / "presets/tickets.yaml"
     preset.write_text("data: {source: path:data/raw/tickets.csv}\n")
-    assert reran(restored.dvc("repro").stdout) == ["prepare"]
+    assert reran(copied.dvc("repro").stdout) == ["prepare"]
     preset.unlink()
 
 
-def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(restored):
-    done = restored.dvc("exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
+def test_a_changed_rank_reruns_train_and_evaluate_only_and_the_diff_of_two_commits_shows_it(copied):
+    done = copied.dvc("exp", "run", "-S", "lora.r=1", "-S", "train.lr=1e-05")
     assert reran(done.stdout) == ["train", "evaluate", "report"]
-    restored.commit("Lower the rank")
-    assert reran(restored.dvc("repro").stdout) == []
-    diff = json.loads(restored.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)
+    copied.commit("Lower the rank")
+    assert reran(copied.dvc("repro").stdout) == []
+    diff = json.loads(copied.run("dvc", "metrics", "diff", "HEAD~1", "--all", "--json").stdout)
     assert set(diff) == {"metrics/headline.json", "metrics/validation.json"}
     assert len(diff["metrics/headline.json"]) == 12
     tuned = diff["metrics/headline.json"]["tuned.accuracy"]
     assert tuned["new"] - tuned["old"] == pytest.approx(tuned["diff"])
     assert tuned["new"] < tuned["old"]
     assert {"new", "old"} <= set(diff["metrics/headline.json"]["before_tuning.accuracy"])
-    restored.run("git", "reset", "--hard", "--quiet", "HEAD~1")
+    copied.run("git", "reset", "--hard", "--quiet", "HEAD~1")
 
 
-def test_after_a_failed_training_the_last_good_model_answers_and_a_command_brings_it_back_with_its_metrics(restored):
-    before = {folder: restored.files(folder) for folder in ("models", "metrics")}
-    answer = restored.call("predict", "Dull.").stdout
-    failed = restored.dvc("exp", "run", "-S", "lora.target_modules=[query]", "-S", "data.limit.test=20", check=False)
+def test_after_a_failed_training_the_last_good_model_answers_and_a_command_brings_it_back_with_its_metrics(copied):
+    before = {folder: copied.files(folder) for folder in ("models", "metrics")}
+    answer = copied.call("predict", "Dull.").stdout
+    failed = copied.dvc("exp", "run", "-S", "lora.target_modules=[query]", "-S", "data.limit.test=20", check=False)
     assert failed.returncode
-    assert not (restored.folder / "models/adapter").exists()
-    assert restored.call("predict", "Dull.").stdout == answer
-    restored.run("git", "checkout", "params.yaml")
-    ran = restored.dvc("repro").stdout
+    assert not (copied.folder / "models/adapter").exists()
+    assert copied.call("predict", "Dull.").stdout == answer
+    copied.run("git", "checkout", "params.yaml")
+    ran = copied.dvc("repro").stdout
     assert "Running stage" not in ran
-    assert {folder: restored.files(folder) for folder in before} == before
-    assert not restored.run("git", "status", "--porcelain").stdout
+    assert {folder: copied.files(folder) for folder in before} == before
+    assert not copied.run("git", "status", "--porcelain").stdout

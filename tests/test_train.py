@@ -60,7 +60,7 @@ def weights(model):
     return get_peft_model_state_dict(model)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_training_learns_and_equal_runs_end_in_equal_weights(precision, rows, saved_model, tmp_path):
     runs = [fitted(rows, saved_model("llama"), tmp_path / str(run), precision, epochs=5, lr=1e-2) for run in range(2)]
     (one, scores), (other, same_scores) = runs

@@ -34,6 +34,9 @@ CASES = [
 ]
 """What differs by family: GPT-2's transposed projections, BERT's deeper head, where virtual tokens stand."""
 
+LOADED = [("gpt2", "prompt"), ("gpt2", "full"), ("bert", "ln_tuning"), ("bert", "prompt"), ("bert", "full")]
+"""Those that tests/adapters/test_load.py trains and loads, too."""
+
 
 @pytest.fixture
 def encoded(saved_model, tmp_path, monkeypatch):
@@ -65,7 +68,9 @@ def add(params: Params, base: Path, *, depth: int) -> torch.nn.Module:
     )
 
 
-@pytest.mark.parametrize(("family", "method"), CASES)
+@pytest.mark.parametrize(
+    ("family", "method"), [pytest.param(*case, marks=pytest.mark.long) if case in LOADED else case for case in CASES]
+)
 def test_a_method_learns_and_every_way_of_running_what_it_saved_agrees(family, method, encoded, monkeypatch):
     test = encoded(family)["test"]
     tiny_run.write_params(method)

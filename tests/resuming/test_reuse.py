@@ -342,12 +342,12 @@ def test_of_an_encoding_that_dvc_removed_only_what_is_of_use_is_copied(tmp_path,
         assert (found, copied()) == (None, [])
 
 
-def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(restored, monkeypatch):
+def test_an_encoding_that_dvc_removed_before_the_run_is_found_in_its_cache(copied, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    every = json.loads((restored.folder / "metrics/data.json").read_text())["rows"]
-    done = restored.dvc("exp", "run", "-S", f"data.limit.test={every['test'] - 3}", "encode")
+    every = json.loads((copied.folder / "metrics/data.json").read_text())["rows"]
+    done = copied.dvc("exp", "run", "-S", f"data.limit.test={every['test'] - 3}", "encode")
     counts = rows_computed(done.stderr)
     computed, left = counts.pop("test")
     assert counts == {name: (0, every[name]) for name in ("train", "validation")}
     assert computed < left == every["test"] - 3
-    assert (restored.folder / "data/encoded" / reuse.PREFIX).exists()
+    assert (copied.folder / "data/encoded" / reuse.PREFIX).exists()
