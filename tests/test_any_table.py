@@ -71,6 +71,7 @@ def folder(tmp_path_factory, saved_model):
     """A folder with a model, in which the stages run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("tables"))
+        paths.RAW_DATA.mkdir(parents=True)
         shutil.copytree(saved_model("bert"), paths.BASE_MODEL)
         (paths.BASE_MODEL / "source.json").write_text('{"source": "path:base", "revision": null, "license": "MIT"}')
         yield
@@ -78,8 +79,8 @@ def folder(tmp_path_factory, saved_model):
 
 def run(stages, table, name):
     """Whether the stages run on a table in a file of this name; if not, the reason is one line."""
-    FORMATS[name](table, name)
-    own = {"source": f"path:{name}", "revision": None, "file": None, "format": None, "columns": None}
+    FORMATS[name](table, paths.RAW_DATA / name)
+    own = {"source": f"path:{paths.RAW_DATA / name}", "revision": None, "file": None, "format": None, "columns": None}
     own |= {"text": "text", "label": "label", "classes": None, "max_leak": 1}
     changes = {"encode": {"template": "{text}"}, "evaluate": {"resamples": 100}, "train": {"epochs": 1}}
     YAML().dump(tiny_params(data=own, **changes), paths.PARAMS)
@@ -95,8 +96,7 @@ def run(stages, table, name):
 
 @given(tables(), st.sampled_from(sorted(FORMATS)))
 def test_prepare_keeps_the_text_and_label_of_each_row_or_says_one_line(folder, table, name):
-    if not run([prepare], table, name):
-        return
+    assume(run([prepare], table, name))
     found = json.loads(paths.DATA_METRICS.read_text())
     kept = {split: Dataset.from_parquet(str(paths.PREPARED / f"{split}.parquet")) for split in paths.SPLITS}
     assert sum(map(len, kept.values())) + sum(found["dropped"].values()) == found["rows"]["source"] == len(table)
