@@ -28,6 +28,9 @@ MAX_ROWS = 3_000
 RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
 
+FEW_CLASSES = 10
+"""Classes up to which a head is fitted by ridge regression."""
+
 STRENGTHS = (0.01, 0.1, 1.0)
 """Inverse strengths C of the regularization of logistic regression, on inputs whose mean square is 1; chosen by
 `HELD_OUT`."""
@@ -108,9 +111,10 @@ def fitted(
 ) -> Weights:
     """A linear probe (Kumar et al. 2022): the last layer of the head, fitted on the states that it reads.
 
-    Numbers, two classes and several labels take ridge regression, of classes with the targets ±1/2: its logits are
-    small, and leave training much to learn. Of more classes they would be too small: with 77, the right one would have
-    a probability of 3 %, and training would first distort the states. These take logistic regression.
+    By ridge regression, of classes with the targets ±1/2: the logits are small, and leave training much to learn;
+    those of a logistic regression are confident on the rows that it was fitted on. Of more than `FEW_CLASSES` they
+    would be too small: with 77, the right one would have a probability of 3 %, and training would first distort the
+    states. These take logistic regression.
 
     Args:
         rows: the training rows; `MAX_ROWS` of them, drawn with `seed`, are read.
@@ -127,7 +131,7 @@ def fitted(
     features, labels = np.concatenate(read).astype(np.float64), rows.labels[np.concatenate(batches)]
     # a decoder's head has no bias: a constant then comes from the means of its inputs
     bias = last.bias is not None
-    if last.out_features == len(np.unique(labels)) > 2:
+    if last.out_features == len(np.unique(labels)) > FEW_CLASSES:
         weight, constant = logistic(features, labels, bias=bias, seed=seed)
     else:
         ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=bias)

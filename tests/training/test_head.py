@@ -47,9 +47,10 @@ def fitted(base, rows, arguments=LABELS):
         if name not in ENCODER_DECODERS
     ],
 )
-def test_a_fitted_head_tells_the_classes_apart(family, saved_model, rows):
+def test_a_fitted_head_tells_the_classes_apart_by_small_logits(family, saved_model, rows):
     logits = fitted(saved_model(family), rows)
     assert (logits.argmax(axis=1) == rows.labels).mean() > 0.9
+    assert np.abs(logits).max() < 1.5
     np.testing.assert_array_equal(fitted(saved_model(family), rows), logits)
 
 
@@ -59,11 +60,7 @@ def right(logits, labels):
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
-def test_two_classes_begin_with_small_logits_and_more_with_a_fair_probability(family, saved_model, rows):
-    two = replace(rows, labels=(rows.labels > 0).astype(int))
-    logits = fitted(saved_model(family), two, labels_of(["bad", "good"]))
-    assert np.abs(logits).max() < 1
-    assert 0.6 < right(logits, two.labels) < 0.75
+def test_of_many_classes_the_right_one_begins_with_a_fair_probability(family, saved_model):
     names = [f"class {label}" for label in range(15)]
     tokens = [np.full(2 + row % 7, 5 + row % 15) for row in range(300)]
     many = replace(unlabelled(tokens, pad_token_id=0), labels=np.arange(300) % 15)
@@ -71,9 +68,9 @@ def test_two_classes_begin_with_small_logits_and_more_with_a_fair_probability(fa
 
 
 def test_labels_that_say_nothing_begin_near_their_shares(saved_model, rows):
-    shuffled = replace(rows, labels=np.random.default_rng(1).permutation(rows.labels))
-    logits = fitted(saved_model("bert"), shuffled)
-    assert -np.log(softmax(logits, axis=1)[np.arange(90), shuffled.labels]).mean() > 0.9
+    shuffled = replace(rows, labels=np.random.default_rng(1).permutation(np.arange(90) % 15))
+    logits = fitted(saved_model("bert"), shuffled, labels_of([f"class {label}" for label in range(15)]))
+    assert -np.log(softmax(logits, axis=1)[np.arange(90), shuffled.labels]).mean() > 2
 
 
 def test_a_class_that_few_rows_have_is_fitted_too(saved_model, rows, monkeypatch):
