@@ -145,15 +145,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture(autouse=True, scope="session")
 def no_network(index: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """pip sees `index` alone, and the hub's client nothing; tests marked `real` undo the former. What DVC
-    knows of the projects of tests stays among their files. No test cuts the power, so that nothing has to wait for the
-    disk."""
-    os.fsync = lambda handle: None
+    knows of the projects of tests stays among their files."""
     os.environ["DVC_SITE_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "dvc")
     os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": os.devnull}
     os.environ |= {"HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1", "TQDM_DISABLE": "1"}
     os.environ["OMP_NUM_THREADS"] = "1"  # tiny models are faster so
     torch.set_num_threads(1)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written is not brought to the disk at once: no test cuts the power."""
+    with mock.patch.object(os, "fsync", lambda handle: None):
+        yield
 
 
 @pytest.fixture

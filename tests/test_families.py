@@ -40,8 +40,10 @@ LANGUAGE_MODELS = [
     name for name, family in MODELS.items() if family.model.__name__.endswith(("LMHeadModel", "CausalLM"))
 ]
 
-ALIKE = ("mt5", "umt5", "mbart", "mvp", "plbart", "qwen2", "phi3", "gemma", "gemma2", "xlm-roberta", "electra", "mpnet")
-ALIKE += ("gpt2, no language-model head", "llama, no language-model head")
+ALIKE = (
+    *("mt5", "umt5", "mbart", "mvp", "plbart", "qwen2", "phi3", "gemma", "gemma2", "xlm-roberta", "electra", "mpnet"),
+    *("gpt2, no language-model head", "llama, no language-model head"),
+)
 """Built as T5, BART, Qwen3, Mistral, Gemma 3, RoBERTa and BERT are; and decoders that were saved as MiniLM is."""
 
 

@@ -35,7 +35,7 @@ CASES = [
 """What differs by family: GPT-2's transposed projections, BERT's deeper head, where virtual tokens stand."""
 
 LOADED = [("gpt2", "prompt"), ("gpt2", "full"), ("bert", "ln_tuning"), ("bert", "prompt"), ("bert", "full")]
-"""Those that tests/adapters/test_load.py trains and loads, too."""
+"""Those that tests/adapters/test_load.py saves and loads, too; that they learn, the long tests show."""
 
 
 @pytest.fixture
