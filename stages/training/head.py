@@ -5,12 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 from peft import PeftModel
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import log_loss
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -29,14 +28,11 @@ RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
 
 FEW_CLASSES = 10
-"""Classes up to which a head is fitted by ridge regression."""
+"""Classes or labels up to which a head is fitted by ridge regression."""
 
-STRENGTHS = (0.01, 0.1, 1.0)
-"""Inverse strengths C of the regularization of logistic regression, on inputs whose mean square is 1; chosen by
-`HELD_OUT`."""
-
-HELD_OUT = 5
-"""Of each class, every so many-th row tells which of `STRENGTHS` is best."""
+STRENGTH = 0.01
+"""Inverse strength C of the regularization of logistic regression, on inputs whose mean square is 1: so strong that the
+head fits its rows loosely, and leaves training much to learn."""
 
 Weights = tuple[torch.Tensor, torch.Tensor | None]
 """Weight, (outputs, inputs), and bias, (outputs,), of the head's last layer; a decoder's head has no bias."""
@@ -111,10 +107,10 @@ def fitted(
 ) -> Weights:
     """A linear probe (Kumar et al. 2022): the last layer of the head, fitted on the states that it reads.
 
-    By ridge regression, of classes with the targets ±1/2: the logits are small, and leave training much to learn;
-    those of a logistic regression are confident on the rows that it was fitted on. Of more than `FEW_CLASSES` they
-    would be too small: with 77, the right one would have a probability of 3 %, and training would first distort the
-    states. These take logistic regression.
+    By ridge regression, of classes with the targets ±1/2: the logits are small, and leave training much to learn. Of
+    more than `FEW_CLASSES`, or labels, they would be too small: with 77 classes, the right one would have a probability
+    of 3 %, and training would first distort the states. These take a logistic regression that fits loosely; one that
+    fits best is confident on the rows that it was fitted on.
 
     Args:
         rows: the training rows; `MAX_ROWS` of them, drawn with `seed`, are read.
@@ -131,8 +127,8 @@ def fitted(
     features, labels = np.concatenate(read).astype(np.float64), rows.labels[np.concatenate(batches)]
     # a decoder's head has no bias: a constant then comes from the means of its inputs
     bias = last.bias is not None
-    if last.out_features == len(np.unique(labels)) > FEW_CLASSES:
-        weight, constant = logistic(features, labels, bias=bias, seed=seed)
+    if last.out_features > FEW_CLASSES:
+        weight, constant = logistic(features, labels, outputs=last.out_features, bias=bias)
     else:
         ridge = RidgeCV(RIDGE_PENALTIES * np.square(features).mean(), fit_intercept=bias)
         ridge.fit(features, targets(labels, last.out_features))
@@ -153,29 +149,27 @@ def drawn(labels: np.ndarray, outputs: int, seed: int) -> np.ndarray:
     return order[kept]
 
 
-def logistic(features: np.ndarray, labels: np.ndarray, *, bias: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The weight, (classes, inputs), and bias, (classes,), of a logistic regression.
+def logistic(features: np.ndarray, labels: np.ndarray, *, outputs: int, bias: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The weight, (outputs, inputs), and bias, (outputs,), of a logistic regression, or of one for each of several
+    labels.
 
     Args:
-        features: (rows, inputs); labels: the classes of these, (rows,), at least one row of each; bias: else it is 0.
+        features: (rows, inputs); labels: classes, (rows,), or 0 and 1 for each label, (rows, outputs); outputs: how
+            many classes or labels there are; bias: else it is 0.
     """
-    scale = np.sqrt(np.square(features).mean(axis=0)).clip(min=np.finfo(np.float32).tiny)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    inputs, labels = features[order] / scale, labels[order]
-    held_out = (pd.Series(labels).groupby(labels).cumcount() % HELD_OUT == HELD_OUT - 1).to_numpy()
-
-    def probe(strength: float, rows: np.ndarray) -> LogisticRegression:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from here
-            return LogisticRegression(C=strength, fit_intercept=bias).fit(inputs[rows], labels[rows])
-
-    def loss(strength: float) -> float:
-        return log_loss(labels[held_out], probe(strength, ~held_out).predict_proba(inputs[held_out]), labels=classes)
-
-    classes = np.unique(labels)
-    best = min(STRENGTHS, key=loss) if held_out.any() else STRENGTHS[0]
-    found = probe(best, np.full(len(labels), True))
-    return found.coef_ / scale, found.intercept_
+    several, scale = labels.ndim == 2, np.sqrt(np.square(features).mean(axis=0)).clip(min=np.finfo(np.float32).tiny)
+    # of each class, or with and without each label, there is a row of zeros, as these rows may have none
+    of_each = np.repeat([[0], [1]], outputs, axis=1) if several else np.arange(outputs)
+    inputs, zeros = features / scale, np.zeros((len(of_each), features.shape[1]))
+    regression = LogisticRegression(C=STRENGTH, fit_intercept=bias)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from here
+        found = (OneVsRestClassifier(regression) if several else regression).fit(
+            np.concatenate([inputs, zeros]), np.concatenate([labels, of_each])
+        )
+    parts = found.estimators_ if several else [found]
+    weight, constant = (np.concatenate([getattr(part, name) for part in parts]) for name in ("coef_", "intercept_"))
+    return weight / scale, constant
 
 
 def keep_inputs(last: nn.Linear, args: tuple[torch.Tensor]) -> None:
