@@ -7,7 +7,7 @@ commit. Writes benchmarks/results/abstention.json after each, which keeps the ot
 the same conditions, and in the end RESULTS.md.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -23,7 +23,11 @@ CHANGES = MODELS["all-MiniLM-L6-v2"] | {"data.split.calibration": 0.15}
 
 
 def main() -> None:
-    target = float(sys.argv[1]) if sys.argv[1:] else TARGET
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.abstention")
+    parser.add_argument(
+        "target", nargs="?", type=float, default=TARGET, help="evaluate.target_accuracy (default: %(default)s)"
+    )
+    target = parser.parse_args().target
     splits = results.still_valid("abstention", target=target).get("splits", {})
     with tempfile.TemporaryDirectory() as scratch:
         clone = Clone(Path(scratch, "project"))

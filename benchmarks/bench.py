@@ -9,6 +9,7 @@ benchmarks/time_accuracy.png. A part that fails leaves its earlier result, and t
 hour on 2 cores.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -43,7 +44,9 @@ STAGES = ("fetch", "prepare", "encode", "baseline", "audit", "train", "evaluate"
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(PARTS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all of them)")
+    chosen = parser.parse_args().parts or list(PARTS)
     if unknown := set(chosen) - set(PARTS):
         raise PipelineError(f"expected parts among {', '.join(PARTS)}, found {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory() as scratch:

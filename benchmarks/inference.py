@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, pipeline
 
 from stages.backbone.device import device
 from stages.classifier.labels import load_labels
-from stages.common import paths
+from stages.common import errors, paths
 from stages.serving import evaluated
 from stages.serving.answers import Classifier
 
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run_script(main, __doc__)

@@ -91,4 +91,4 @@ WAYS = {
 }
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_script(main, __doc__)

@@ -8,6 +8,7 @@ some training labels at random and judges all labels as `audit` does, with the r
 chooses; validation and test labels stay as they are. Prints one line of JSON.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -36,12 +37,14 @@ FIRST = 50
 
 
 def main() -> None:
-    data = Data.load()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.labels")
+    parser.add_argument("--tuned", action="store_true", help="also train the tuned model, three times")
+    options, data = parser.parse_args(), Data.load()
     values = {"rows": len(data.labels), "first": FIRST, "draws": DRAWS, "clean": data.probe(data.labels)[1]}
     values["shares"] = {
         share: pd.DataFrame([measure(data, share, draw) for draw in range(DRAWS)]).mean().to_dict() for share in SHARES
     }
-    if "--tuned" in sys.argv:
+    if options.tuned:
         values["tuned"] = measure_tuned(data, SHARES[-1])
     print(json.dumps(values))
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow.parquet as pq
 
-from stages.common import paths
+from stages.common import errors, paths
 from stages.serving import evaluated, reasons
 from stages.serving.answers import Classifier
 
@@ -48,4 +48,4 @@ def deletion_area(classifier: Classifier, text: str, order: Sequence[reasons.Spa
 
 
 if __name__ == "__main__":
-    main()
+    errors.run_script(main, __doc__)

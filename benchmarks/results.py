@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import gpu_results, pictures, standings
-from stages.common import files
+from stages.common import errors, files
 from stages.params import Params
 from stages.reporting.markdown import paragraphs, table
 
@@ -341,4 +341,4 @@ def memory_line(peak: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    report()
+    errors.run_script(report, __doc__)

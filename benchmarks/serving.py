@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 
 from benchmarks.screenshot import server
-from stages.common import paths
+from stages.common import errors, paths
 from stages.serving import evaluated
 from stages.serving.answers import Classifier
 from stages.web import models
@@ -115,4 +115,4 @@ def same(answer: dict | None, row: dict) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run_script(main, __doc__)

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from stages import encode, train
 from stages.backbone import frozen_linear, parallel, precision, store
 from stages.backbone.device import device
-from stages.common import paths
+from stages.common import errors, paths
 from stages.params import Params
 from stages.training import fused
 
@@ -126,4 +126,4 @@ def timed(call: Callable, *arguments: object) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    errors.run_script(main, __doc__)

@@ -6,6 +6,7 @@ Sends 1,000 lines through `predict`, then LINES (1,000,000 by default, which tak
 a process of its own, from standard input to standard output. Prints a Markdown table.
 """
 
+import argparse
 import os
 import random
 import subprocess
@@ -35,7 +36,9 @@ LENGTHS = (4, 20)
 
 
 def main() -> None:
-    counts = (FEW, int(sys.argv[1]) if sys.argv[1:] else MANY)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming")
+    parser.add_argument("lines", nargs="?", type=int, default=MANY, help="of the long run (default: %(default)s)")
+    counts = (FEW, parser.parse_args().lines)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_model(folder)

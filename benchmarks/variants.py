@@ -96,4 +96,4 @@ class Runs:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run_script(main, __doc__)

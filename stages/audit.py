@@ -83,4 +83,4 @@ def described(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

@@ -337,4 +337,4 @@ def measure(task: Task, predictions: Any) -> dict[str, float | dict]:
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

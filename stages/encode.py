@@ -347,4 +347,4 @@ def note_batch(indices: np.ndarray, *, states: UnfinishedStates, known: reuse.Kn
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

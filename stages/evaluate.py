@@ -300,4 +300,4 @@ def save_predictions(
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

@@ -264,4 +264,4 @@ def provenance(model: Model, found: fetched.Fetched, folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

@@ -158,4 +158,4 @@ def counts(
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

@@ -296,4 +296,4 @@ def ordered(config: dict) -> dict:
 
 
 if __name__ == "__main__":
-    errors.run_stage(main, __doc__)
+    errors.run_script(main, __doc__)

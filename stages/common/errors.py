@@ -80,10 +80,11 @@ class ParamsError(PipelineError):
     exit_status = 2
 
 
-def run_stage(main: Callable[[], None], about: str) -> None:
-    """`run` for a stage, which has no arguments, as its settings are in params.yaml; `--help` prints `about`."""
-    name = f"python -m stages.{Path(sys.argv[0]).stem}"
-    layout = argparse.RawDescriptionHelpFormatter
+def run_script(main: Callable[[], None], about: str) -> None:
+    """`run` for a script without arguments, such as a stage, whose settings are in params.yaml; `--help` prints
+    `about`."""
+    script, layout = Path(sys.argv[0]), argparse.RawDescriptionHelpFormatter
+    name = f"python -m {script.parent.name}.{script.stem}"
     argparse.ArgumentParser(prog=name, description=about, formatter_class=layout).parse_args()
     run(main)
 

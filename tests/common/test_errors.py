@@ -91,10 +91,10 @@ errors.run(main)
         (["train.lr=3"], 2, "unrecognized arguments: train.lr=3\n"),
     ],
 )
-def test_a_stage_takes_no_arguments_and_help_runs_nothing(monkeypatch, capsys, arguments, status, printed):
+def test_a_script_without_arguments_refuses_any_and_help_runs_nothing(monkeypatch, capsys, arguments, status, printed):
     monkeypatch.setattr(sys, "argv", ["/somewhere/stages/train.py", *arguments])
     try:
-        errors.run_stage(lambda: print("ran"), "train: LoRA.\n\n    a command")
+        errors.run_script(lambda: print("ran"), "train: LoRA.\n\n    a command")
     except SystemExit as ended:
         assert ended.code == status
     else:
