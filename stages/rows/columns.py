@@ -7,6 +7,7 @@ several labels, lists; for numbers, numbers that are not those of the rows. Wher
 is chosen.
 """
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, List
 
 from stages.common import texts
@@ -41,6 +43,9 @@ DATE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
 MOST_COLUMNS = 1_000
 """Columns of a table over all of which each row is spread, however few values it has."""
+
+BYTES_OF_ROW = 32
+"""The least memory that a row takes."""
 
 
 def choose(table: pd.DataFrame, data: Data, path: Path) -> dict[str, str]:
@@ -191,6 +196,23 @@ def keys_of(objects: Iterable[dict[str, Any]]) -> list[str]:
     return list(found)
 
 
+def read_object(line: str, number: int) -> dict[str, Any]:
+    """The JSON object in a line.
+
+    Raises:
+        ValueError: the line holds something else.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{error} of the text in line {number}") from None
+    except RecursionError:
+        raise ValueError(f"values nested too deeply in line {number}; unnest them") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
+    return found
+
+
 def check_width(columns: Sized) -> None:
     """Check that a table has few enough columns.
 
@@ -251,6 +273,12 @@ def values_of(table: pa.Table) -> dict[str, list]:
         else:
             columns[name] = [numbers and class_of(numbers, feature.feature) for numbers in columns[name]]
     return columns
+
+
+def unfolded(footer: pq.FileMetaData) -> int:
+    """The bytes to which a Parquet file unfolds by its footer; a repeated value is stored once, but takes memory."""
+    groups = (footer.row_group(index) for index in range(footer.num_row_groups))
+    return max(footer.num_rows * BYTES_OF_ROW, sum(group.total_byte_size for group in groups))
 
 
 def of_classes(schema: pa.Schema) -> dict[str, ClassLabel | List]:

@@ -6,7 +6,6 @@ that few values are Python objects at a time.
 
 import codecs
 import csv
-import json
 import math
 import re
 import warnings
@@ -23,13 +22,27 @@ import pyarrow.parquet as pq
 
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
-from stages.rows.columns import as_texts, check_values, in_one_piece, is_row, keys_of, listed, trimmed, values_of
+from stages.rows.columns import (
+    as_texts,
+    check_values,
+    in_one_piece,
+    is_row,
+    keys_of,
+    listed,
+    read_object,
+    trimmed,
+    unfolded,
+    values_of,
+)
 
 ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 """The format of a file, by its extension."""
 
-BYTES_OF_ROW = 32
-"""The least memory that a row takes."""
+CONVERSIONS = {
+    ".json": "; write one JSON object per line into a .jsonl file, as jq -c '.[]' does with an array of objects",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the sheet as .csv"),
+}
+"""How files of some other formats become one that is read, by their extension."""
 
 AT_ONCE = 10_000
 """Rows of a part of a table."""
@@ -151,14 +164,15 @@ def parts(path: Path, wanted: list[str] | None, format: str | None, names: list[
 
 
 def format_of(path: Path, name: str | None = None, remedy: str = ", or data.format to name it") -> str:
-    """The format of a file by its extension; `name` and `remedy` are for the error.
+    """The format of a file by its extension; `name` and `remedy` are for the error, see also `CONVERSIONS`.
 
     Raises:
         PipelineError: it has none that is known.
     """
-    if content.format_ending(path) not in ENDINGS:
-        raise PipelineError(f"{name or path.name}: expected a file ending in {', '.join(ENDINGS)}{remedy}")
-    return ENDINGS[content.format_ending(path)]
+    if (ending := content.format_ending(path)) not in ENDINGS:
+        how = CONVERSIONS.get(ending, remedy)
+        raise PipelineError(f"{name or path.name}: expected a file ending in {', '.join(ENDINGS)}{how}")
+    return ENDINGS[ending]
 
 
 @contextmanager
@@ -293,23 +307,6 @@ def read_jsonl(path: Path, wanted: list[str] | None, names: list[str] | None) ->
         yield pd.DataFrame()
 
 
-def read_object(line: str, number: int) -> dict[str, Any]:
-    """The JSON object in a line.
-
-    Raises:
-        ValueError: the line holds something else.
-    """
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{error} of the text in line {number}") from None
-    except RecursionError:
-        raise ValueError(f"values nested too deeply in line {number}; unnest them") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{texts.shortened(line, 80)} in line {number}, which is not a JSON object")
-    return found
-
-
 def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) -> Iterator[pd.DataFrame]:
     """The wanted columns of a Parquet file."""
     packed = content.is_compressed(path)  # Parquet is read from its end
@@ -327,12 +324,6 @@ def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) 
         yield pd.DataFrame(values_of(pa.Table.from_batches([batch])), dtype=object)
     if not file.metadata.num_rows:
         yield pd.DataFrame(columns=names)
-
-
-def unfolded(footer: pq.FileMetaData) -> int:
-    """The bytes to which a Parquet file unfolds by its footer; a repeated value is stored once, but takes memory."""
-    groups = (footer.row_group(index) for index in range(footer.num_row_groups))
-    return max(footer.num_rows * BYTES_OF_ROW, sum(group.total_byte_size for group in groups))
 
 
 DIALECTS = {

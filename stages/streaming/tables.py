@@ -23,7 +23,7 @@ from datasets import ClassLabel
 from stages.common import content, files, texts
 from stages.common.errors import PipelineError
 from stages.rows import formats
-from stages.rows.columns import VALUE_TYPES, check_width, keys_of, of_classes, values_of
+from stages.rows.columns import VALUE_TYPES, check_width, keys_of, of_classes, read_object, unfolded, values_of
 from stages.streaming.text import Record, Text, ended, is_foreign, rows
 
 CONVERT = ", compressed or not; convert or rename it"
@@ -264,7 +264,7 @@ class Objects:
                 yield Record(number, line, None, FOREIGN_BYTES)
             elif line.strip():
                 try:
-                    yield Record(number, line, formats.read_object(ended(line), number))
+                    yield Record(number, line, read_object(ended(line), number))
                 except ValueError as error:
                     yield Record(number, line, None, str(error))
 
@@ -312,7 +312,7 @@ class Columnar:
                 given.writelines(content.chunks(self.path))
             size = given.seek(0, os.SEEK_END)
             file = pq.ParquetFile(given, buffer_size=content.CHUNK)
-            content.check_unfolding(formats.unfolded(file.metadata), size)
+            content.check_unfolding(unfolded(file.metadata), size)
             yield file
 
     def records(self) -> Iterator[Record]:

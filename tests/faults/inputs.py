@@ -419,13 +419,19 @@ TABLES = [
         "no such ending",
         "x.xlsx",
         b"PK\x03\x04",
-        r"x\.xlsx: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet, or",
+        r"x\.xlsx: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet; save the sheet as \.csv",
     ),
     table(
         "an old workbook",
         "x.xls",
         b"\xd0\xcf\x11\xe0",
-        r"x\.xls: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet, or",
+        r"x\.xls: expected a file ending in \.tsv, \.txt, \.csv, \.jsonl, \.parquet; save the sheet as \.csv",
+    ),
+    table(
+        "an array of objects",
+        "x.json",
+        b'[{"text": "a"}]',
+        r"x\.json: expected a file ending in .*; write one JSON object per line into a \.jsonl file, as jq -c",
     ),
     table(
         "no such format in the file",

@@ -253,7 +253,7 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
             r"in column 'review' \(data.text\), found dict in row",
         ),
         ("a.parquet", "review, stars", {}, r"a.parquet: expected parquet, found: .*Parquet magic bytes not found"),
-        ("a.xlsx", "x", {}, r"a.xlsx: expected a file ending in .tsv, .txt, .csv, .jsonl, .parquet, or data.format"),
+        ("a.xlsx", "x", {}, r"a.xlsx: expected a file ending in .tsv, .*, .parquet; save the sheet as .csv$"),
         ("a.csv", "x", {"format": "folders"}, r"a.csv: expected a folder of .txt files for each class, found none"),
         ("b/a.txt", "x", {"format": "folders"}, r"b: expected a folder of .txt files for each class, found none"),
         (
