@@ -17,8 +17,9 @@ rows in a pass."""
 FEW_STEPS = 100
 """Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
 
-MAX_EPOCHS = 20
-"""Passes over the rows, at most, unless it takes more to make `FEW_STEPS`."""
+MAX_EPOCHS = 8
+"""Passes over the rows, at most, unless it takes more to make `FEW_STEPS`: few rows are learnt by heart in more, and
+have few validation rows to tell."""
 
 TOKENS = 1_500_000
 """Tokens of a run, at most, to the nearest whole pass, unless one pass or `FEW_STEPS` take more: 100 steps on 16 rows

@@ -27,6 +27,11 @@ def test_few_rows_are_seen_many_times_and_many_rows_once(rows):
     assert recipe.too_few_steps(resolved(rows=rows, batch_size=16), rows) is None
 
 
+@pytest.mark.parametrize("rows", [200, 300, 600])
+def test_a_few_hundred_rows_are_not_seen_so_often_that_they_are_learnt_by_heart(rows):
+    assert 5 <= resolved(rows=rows, batch_size=16).epochs <= 10
+
+
 @pytest.mark.parametrize("rows", [20, 98, 1_000, 3_000])
 @pytest.mark.parametrize("length", [30, 300, 1_000])
 def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
@@ -39,7 +44,7 @@ def test_long_texts_are_seen_less_often_but_not_in_too_few_steps(rows, length):
 
 
 def test_many_classes_are_read_more_often():
-    epochs = [resolved(rows=3_000, batch_size=16, classes=classes).epochs for classes in (1, 2, 37, 77, 150, 10_000)]
+    epochs = [resolved(rows=3_000, batch_size=16, classes=classes).epochs for classes in (1, 2, 37, 77, 115, 10_000)]
     assert epochs[0] == epochs[1] == epochs[2] < epochs[3] < epochs[4] < epochs[5] == recipe.MAX_EPOCHS
     assert epochs[3] * 3_000 / 16 / 77 == pytest.approx(recipe.STEPS_OF_CLASS, rel=0.1)
 
