@@ -219,6 +219,20 @@ def test_another_depth_or_precision_takes_nothing_over(base, computed, monkeypat
     assert_equal(found, from_nothing(first(), Path("other"), monkeypatch, **change))
 
 
+@pytest.mark.parametrize("longest", [(9, 6), (6, 9)], ids=["shorter", "longer"])
+@pytest.mark.parametrize("family", SIZES)
+def test_with_another_maximum_length_the_states_are_those_of_an_encoding_from_nothing(
+    base, family, computed, monkeypatch, longest
+):
+    rows = {name: texts(seed=seed, count=60, lengths=(4, 10)) for seed, name in enumerate(paths.SPLITS)}
+    before, after = ({name: [row[:most] for row in some] for name, some in rows.items()} for most in longest)
+    encoded(before, max_length=longest[0])
+    expected = from_nothing(after, Path("other"), monkeypatch, max_length=longest[1])
+    computed.clear()
+    assert_equal(encoded(after, max_length=longest[1]), expected)
+    assert sum(computed) < 180
+
+
 def test_another_base_model_takes_nothing_over(base, computed, tmp_path, monkeypatch):
     encoded(first())
     computed.clear()
