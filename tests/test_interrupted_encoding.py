@@ -73,6 +73,7 @@ def encoded(
             store.save_tokens(folder / name, [chunk])
         with encode.place_of_states(folder, about, params) as place:
             encode.encode_states(model, folder, about, params, place)
+        about.save(folder)
     return {name: stored(paths.ENCODED / name) for name in COUNTS}, sum(computed)
 
 
