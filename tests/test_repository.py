@@ -294,8 +294,8 @@ def test_workflows_pin_their_actions_and_run_what_the_makefile_has(path):
 
 def test_every_script_reads_its_arguments_or_refuses_all():
     scripts = [*ROOT.glob("stages/[!_]*.py"), *ROOT.glob("benchmarks/*.py")]
-    read = {script.name: code for script in scripts if "__main__" in (code := script.read_text())}
+    read = {f"{script.relative_to(ROOT)}": code for script in scripts if "__main__" in (code := script.read_text())}
     for name, code in read.items():
         assert ("errors.run_script(" in code) != ("ArgumentParser(" in code), name
         assert "sys.argv" not in code, name
-    assert {"train.py", "predict.py", "gauntlet.py", "variants.py"} <= set(read)
+    assert {"stages/train.py", "stages/predict.py", "benchmarks/gauntlet.py", "benchmarks/variants.py"} <= set(read)
