@@ -22,7 +22,7 @@ from stages.compute import shards
 from stages.problems.kinds import of_model
 
 MAX_ROWS = 3_000
-"""Rows on which a head is fitted, and those of classes that they lack: more would take long, and training sees all."""
+"""Rows on which a head is fitted, at most: more would take long, and training sees all."""
 
 RIDGE_PENALTIES = np.logspace(0, 6, 13)
 """Penalties of ridge regression, as multiples of the mean square of its inputs; chosen by leave-one-out."""
@@ -117,7 +117,7 @@ def fitted(
         precision: of the matrix products, see `stages.backbone.precision`.
     """
     last = last_layer(model)
-    indices = drawn(rows.labels, last.out_features, seed)
+    indices = np.random.default_rng(seed).permutation(len(rows))[:MAX_ROWS]
     batches = [indices[batch] for batch in store.by_length(rows.lengths[indices], batch_size)]
     hook = last.register_forward_pre_hook(keep_inputs)
     read = parallel.each_batch(
@@ -134,19 +134,6 @@ def fitted(
         ridge.fit(features, targets(labels, last.out_features))
         weight, constant = ridge.coef_, np.atleast_1d(ridge.intercept_)
     return torch.from_numpy(weight).float(), torch.from_numpy(constant).float() if bias else None
-
-
-def drawn(labels: np.ndarray, outputs: int, seed: int) -> np.ndarray:
-    """The indices of `MAX_ROWS` rows in random order; of single labels, also of a row of each class that these lack.
-
-    Args:
-        labels: of all rows; outputs: of the model.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    kept = np.arange(min(MAX_ROWS, len(labels)))
-    if outputs > 1 and labels.ndim == 1:
-        kept = np.union1d(kept, np.unique(labels[order], return_index=True)[1])
-    return order[kept]
 
 
 def logistic(features: np.ndarray, labels: np.ndarray, *, outputs: int, bias: bool) -> tuple[np.ndarray, np.ndarray]:

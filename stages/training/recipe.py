@@ -18,8 +18,8 @@ FEW_STEPS = 100
 """Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
 
 MAX_EPOCHS = 8
-"""Passes over the rows, at most, unless it takes more to make `FEW_STEPS`: few rows are learnt by heart in more, and
-have few validation rows to tell."""
+"""Passes over the rows, at most, unless `FEW_STEPS` take more: in many passes few rows are learnt by heart, which their
+few validation rows hardly show."""
 
 TOKENS = 1_500_000
 """Tokens of a run, at most, to the nearest whole pass, unless one pass or `FEW_STEPS` take more: 100 steps on 16 rows
@@ -35,6 +35,9 @@ LORA_RATE = 1e-3
 
 MAX_EVALUATIONS = 8
 """Evaluations of the validation rows in a run, at most."""
+
+ROWS_OF_EVALUATION = 5
+"""Validation rows for each evaluation, at least: of many weights that few rows compare, the best is so by chance."""
 
 EVALUATION_SHARE = 0.1
 """Share of a run's time that its evaluations may take; the one at the end is always done."""
@@ -117,8 +120,8 @@ def evaluations(epochs: int, *, rows: int, validation_rows: int) -> int:
 
     A row takes a third of the time that it takes in training, as there is no backward pass.
     """
-    affordable = EVALUATION_SHARE * 3 * rows * epochs / validation_rows
-    return min(max(round(affordable), 1), MAX_EVALUATIONS)
+    affordable = round(EVALUATION_SHARE * 3 * rows * epochs / validation_rows)
+    return max(min(affordable, MAX_EVALUATIONS, validation_rows // ROWS_OF_EVALUATION), 1)
 
 
 def described(metrics: dict[str, Any]) -> str:
