@@ -287,11 +287,12 @@ def test_a_gate_takes_gains_in_any_unit(tmp_path):
     assert Params.load(tmp_path / "params.yaml").gate.min_gain == 5
 
 
-def test_suspect_numbers_are_listed_without_probabilities(inside):
+def test_suspect_numbers_are_listed_without_probabilities(ran, inside):
     listed = pd.read_csv(paths.SUSPECTS)
     assert list(listed) == ["row", "split", "text", "label", "likely", "quality"]
     assert listed["quality"].is_monotonic_increasing
-    assert 0 < listed["quality"].max() < np.exp(-3.5)
+    assert listed["quality"].between(0, np.exp(-3.5), inclusive="neither").all()
+    assert len(listed) or ran.name.startswith("bert")  # by the encoder's probe no number is far enough off
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
