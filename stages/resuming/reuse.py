@@ -103,7 +103,7 @@ class KnownStates:
     def __init__(self, folder: Path | None, about: store.About, *, precision: str, batch_size: int) -> None:
         self.places: dict[bytes, tuple[States, int]] = {}
         self.dtype = np.dtype(STORED_AS[about.dtype])
-        # read with what it says of itself: its texts may have been longer
+        # read by its own description, as its texts may have been longer
         self.splits = store.load_splits(folder, store.About.load(folder), precision) if folder else {}
         self.precision, self.batch_size = precision, batch_size
         for rows in self.splits.values():

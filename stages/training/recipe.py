@@ -18,8 +18,8 @@ FEW_STEPS = 100
 """Optimizer steps of a run below which a warning is printed: the adapter hardly moves from its start."""
 
 MAX_EPOCHS = 8
-"""Passes over the rows, at most, unless `FEW_STEPS` take more: in many passes few rows are learnt by heart, which their
-few validation rows hardly show."""
+"""Passes over the rows, at most, unless `FEW_STEPS` take more: in many passes a model learns few rows by heart, and
+their few validation rows hardly show it."""
 
 TOKENS = 1_500_000
 """Tokens of a run, at most, to the nearest whole pass, unless one pass or `FEW_STEPS` take more: 100 steps on 16 rows
@@ -37,7 +37,7 @@ MAX_EVALUATIONS = 8
 """Evaluations of the validation rows in a run, at most."""
 
 ROWS_OF_EVALUATION = 5
-"""Validation rows for each evaluation, at least: of many weights that few rows compare, the best is so by chance."""
+"""Validation rows for each evaluation, at least: where few rows compare many weights, the best is chosen by chance."""
 
 EVALUATION_SHARE = 0.1
 """Share of a run's time that its evaluations may take; the one at the end is always done."""

@@ -98,7 +98,7 @@ def test_labels_that_say_nothing_begin_near_their_shares(saved_model, rows):
 
 
 @pytest.mark.parametrize("names", [CLASSES, FIFTEEN])
-def test_a_class_that_no_drawn_row_has_may_start_too(names, saved_model, rows, monkeypatch):
+def test_a_head_is_fitted_even_where_the_drawn_rows_lack_a_class(names, saved_model, rows, monkeypatch):
     monkeypatch.setattr(head, "MAX_ROWS", 20)
     (last,) = np.random.default_rng(0).permutation(90)[-1:]
     rows.labels[:] = np.where(np.arange(90) == last, 2, np.minimum(rows.labels, 1))

@@ -91,7 +91,7 @@ def test_what_is_set_by_hand_stays():
     assert (chosen.epochs, chosen.lr, chosen.balance) == (7, 0.5, None)
 
 
-def test_validation_rows_are_scored_the_more_often_the_cheaper_and_the_more_they_are():
+def test_evaluations_are_frequent_where_they_are_cheap_and_have_enough_rows():
     assert recipe.evaluations(2, rows=3_000, validation_rows=500) == 4
     assert recipe.evaluations(1, rows=100, validation_rows=500) == 1
     assert recipe.evaluations(20, rows=400, validation_rows=40) == recipe.MAX_EVALUATIONS
