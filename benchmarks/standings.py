@@ -176,14 +176,15 @@ def conclusions(settings: list[dict]) -> list[str]:
         return []
     mains, seconds = ([gain(one, key(one)) for one in settings] for key in (main_of, second_of))
     enough = [sum(round(points, 3) >= -TOLERANCE for points in gains) for gains in (mains, seconds)]
-    won = sum(2 * significant(one) > len(one["seeds"]) for one in settings)
+    won, lost = (sum(2 * significant(one, sign) > len(one["seeds"]) for one in settings) for sign in (1, -1))
     every, starts = len(settings), [below_start(one) for one in settings]
     return [
         f"at least as good as the strongest rival minus {TOLERANCE} points: {enough[0]} of {every} pairs of task and "
         f"model by the main score, {enough[1]} of {every} by macro-F1 (numbers: Pearson)",
         f"mean gain over the strongest rival: {mean(mains):+.1f} points of the main score, {mean(seconds):+.1f} of "
         "macro-F1 (Pearson)",
-        f"significantly better than every rival, with most of its seeds: {won} of {every} pairs",
+        f"significantly better than every rival, with most of its seeds: {won} of {every} pairs; significantly worse "
+        f"than the strongest: {lost} of {every}",
         f"below its start by more than the start's interval: {sum(below for below, _ in starts)} of "
         f"{sum(compared for _, compared in starts)} trainings that start as one of the rivals does",
     ]
@@ -273,9 +274,10 @@ def gain(setting: dict, key: str) -> float:
     return tuned(setting, key) - strongest(setting, key)[1]
 
 
-def significant(setting: dict) -> int:
-    """The number of seeds with a significant gain over the strongest rival in the main score."""
-    return sum(seed["gain"][0] > 0 and seed["p_value"] < SIGNIFICANT for seed in setting["seeds"].values())
+def significant(setting: dict, sign: int = 1) -> int:
+    """The number of seeds with a significant gain over the strongest rival in the main score; or loss, if `sign` is
+    -1."""
+    return sum(sign * seed["gain"][0] > 0 and seed["p_value"] < SIGNIFICANT for seed in setting["seeds"].values())
 
 
 def below_start(setting: dict) -> tuple[int, int]:

@@ -394,9 +394,10 @@ def test_gains_are_over_the_rival_that_is_best_in_each_score(values):
     assert standings.gain_interval(other) == (pytest.approx(4), pytest.approx(6))
 
 
-def test_only_gains_count_as_significant_and_only_scores_below_the_interval_as_below_the_start(values):
+def test_gains_and_losses_count_as_significant_and_only_scores_below_the_interval_as_below_the_start(values):
     one, other = values["settings"]
     assert [standings.significant(one), standings.significant(other)] == [1, 1]
+    assert [standings.significant(one, -1), standings.significant(other, -1)] == [1, 0]
     assert [standings.below_start(one), standings.below_start(other)] == [(1, 3), (0, 1)]
     one["seeds"]["0"]["start"] = "mean_probe"
     assert standings.below_start(one)[1] == 2
@@ -406,11 +407,14 @@ def test_the_conclusions_count_settings(values):
     page = standings.gauntlet(values)
     assert "minus 0.5 points: 2 of 2 pairs of task and model by the main score, 1 of 2 by macro-F1" in page
     assert "mean gain over the strongest rival: +3.0 points of the main score, -0.7 of macro-F1" in page
-    assert "with most of its seeds: 1 of 2 pairs" in page
+    assert "with most of its seeds: 1 of 2 pairs; significantly worse than the strongest: 0 of 2" in page
     assert "more than the start's interval: 1 of 4 trainings that start as one of the rivals does" in page
     assert "a gain is claimed in 1 of 1 sets of rows" in page
     assert "| classes | small | accuracy: linear_probe | 1,000 | 80.0 | 81.0 | +1.0 | -0.4 | 1 of 3 | 1 of 3 |" in page
     assert "| numbers | small | tuned | 0.900 (0.880 to 0.920) | 59.0 (57.0 to 61.0) |" in page
+    values["settings"][0]["seeds"]["1"]["gain"] = [-0.02, -0.04, -0.001]
+    values["settings"][0]["seeds"]["1"]["p_value"] = 0.04
+    assert "significantly worse than the strongest: 1 of 2" in standings.gauntlet(values)
 
 
 def test_the_picture_has_a_row_for_each_task(values):
