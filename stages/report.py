@@ -36,6 +36,7 @@ from stages.reporting.verdict import (
     gate_line,
     leak_warning,
     main_score_line,
+    shift_warning,
     slices_line,
     strongest_rival,
     unmet_conditions,
@@ -100,6 +101,7 @@ def sections(
         data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
     """
     problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
+    validated = run.metrics["validation"][main.key]
     suspects = files.load(paths.SUSPECTS, history.read_answers)
     lengths = files.load(paths.EVALUATE_PLOTS / "length.csv", pd.read_csv)
     parts = {
@@ -110,6 +112,7 @@ def sections(
             tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
             calibration_line(tuned),
             abstention_line(tuned),
+            shift_warning(validated, tuned, main, rows=data["rows"]),
             leak_warning(baseline, tuned, main),
         ),
         "Errors": (tables.errors(answers),),

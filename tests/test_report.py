@@ -137,6 +137,17 @@ def test_each_problem_has_its_own_words(problem, said, made_up):
     assert ("by class" in text) == (problem == "single_label")
 
 
+def test_test_rows_of_another_kind_are_a_warning(made_up):
+    folder = made_up("single_label")
+    report.main()
+    assert "Warning: accuracy is" not in paths.REPORT.read_text()
+    evaluated = outputs.tuned("single_label") | {"accuracy": 0.3}
+    evaluated["interval"]["accuracy"] = {"low": 0.25, "high": 0.35}
+    (folder / paths.EVALUATE_METRICS).write_text(json.dumps(evaluated))
+    report.main()
+    assert "Warning: accuracy is 75.0% on the 4 validation rows but 30.0% on the 4 test" in paths.REPORT.read_text()
+
+
 @pytest.mark.parametrize("problem", outputs.SECTIONS)
 def test_with_several_seeds_report_card_and_gate_follow_the_test_over_seeds(problem, made_up):
     folder = made_up(problem)

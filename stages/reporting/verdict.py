@@ -1,4 +1,4 @@
-"""What the test rows prove: verdict, change since a revision, gate, calibration, abstention, a warning of leaks."""
+"""What the test rows prove: verdict, change since a revision, gate, calibration, abstention, warnings."""
 
 from collections.abc import Iterator
 
@@ -21,6 +21,10 @@ VERDICTS = {1: "Tuning was worth it", 0: "No evidence of a gain", -1: "Tuning ma
 
 CHANGES = {1: "better", 0: "no evidence of a difference", -1: "worse"}
 """By what is proven of the gain over the model of another revision."""
+
+FAR_APART = 4
+"""Standard errors by which the validation and the test score differ only if their rows are of different kinds: more
+than chance gives, and the choice of weights and settings by the validation rows."""
 
 ONE_SEED = (
     "One seed: with another the gain may differ. `dvc exp run -S 'train.seeds=[42,1,2]'` trains with three seeds and "
@@ -305,6 +309,25 @@ def promise_is_broken(found: dict) -> bool:
         found: `abstention` of metrics/evaluate.json, or nothing.
     """
     return "accuracy" in found and found["high"] < found["target"]
+
+
+def shift_warning(validated: float, tuned: dict, main: MainScore, *, rows: dict[str, int]) -> str:
+    """A warning where the test rows seem to be of another kind than the validation rows, as the main score is far worse
+    on them; else nothing.
+
+    Args:
+        validated: the main score on the validation rows; tuned: metrics/evaluate.json; rows: of each split.
+    """
+    metric, ends = METRICS[main.key], tuned["interval"][main.key]
+    # a 95 % interval is about four standard errors wide; that of the validation rows would be wider, as they are fewer
+    error = (ends["high"] - ends["low"]) / 4 * np.sqrt(1 + rows["test"] / rows["validation"])
+    if main.sign * (validated - tuned[main.key]) <= FAR_APART * error:
+        return ""
+    return (
+        f"Warning: {metric.name} is {metric.score(validated)} on the {rows['validation']:,} validation rows but "
+        f"{metric.score(tuned[main.key])} on the {rows['test']:,} test rows, which chance does not explain: the test "
+        "rows are of another kind than those learned from, such as another source, time or way of labelling."
+    )
 
 
 def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:

@@ -271,6 +271,29 @@ def test_the_gates_line_lists_every_miss():
 
 
 @pytest.mark.parametrize(
+    ("validated", "rows", "warned"),
+    [
+        (0.99, {"validation": 500, "test": 500}, True),
+        (0.98, {"validation": 500, "test": 500}, False),
+        (0.99, {"validation": 50, "test": 500}, False),  # few rows may be right by chance
+        (0.50, {"validation": 500, "test": 500}, False),  # better on the test rows
+    ],
+)
+def test_a_score_far_below_that_of_the_validation_rows_is_a_warning(validated, rows, warned):
+    found = tuned() | {"interval": {"accuracy": {"low": 0.83, "high": 0.91}}}  # a standard error of 2 points
+    warning = verdict.shift_warning(validated, found, SINGLE, rows=rows)
+    assert bool(warning) == warned
+    told = "Warning: accuracy is 99.0% on the 500 validation rows but 87.0% on the 500 test rows, which chance does not"
+    assert warning.startswith(told) or not warned
+
+
+@pytest.mark.parametrize(("validated", "warned"), [(1.2, True), (1.3, False), (9.0, False)])
+def test_an_error_far_above_that_of_the_validation_rows_is_one_too(validated, warned):
+    warning = verdict.shift_warning(validated, TUNED, NUMBER, rows={"validation": 500, "test": 500})
+    assert bool(warning) == warned
+
+
+@pytest.mark.parametrize(
     ("low", "gain", "p_value", "warned"),
     [
         (0.6, 0.01, 0.2, True),
