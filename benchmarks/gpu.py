@@ -283,7 +283,7 @@ def train_rates(found: dict, name: str, params: Params) -> None:
     model, _, _ = train.build(params, about, rows["train"], seed=0)
     model.to(device()).train()
     work = work_per_token(partial(step, model), rows["train"], "bfloat16")
-    fused.fuse(model, example={key: part.to(device()) for key, part in rows["train"].batch([0]).items()})
+    fused.fuse(model, example=rows["train"].batch([0]))
     batches = rows["train"].by_length(params.train.batch_size)
     chosen = batches[len(batches) // 2]
     batch = {key: part.to(device()) for key, part in rows["train"].batch(chosen).items()}

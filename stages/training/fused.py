@@ -68,8 +68,9 @@ def grouped_by_input(model: nn.Module, layers: list[Linear], example: dict[str, 
             groups.append((args[0], [layer]))
 
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    there = next(model.parameters()).device  # the accelerator's, once a start has been fitted
     with torch.no_grad():
-        model(**example)
+        model(**{name: values.to(there) for name, values in example.items()})
     for hook in hooks:
         hook.remove()
     return [group for _, group in groups]

@@ -60,6 +60,13 @@ def test_fused_layers_give_pefts_logits_and_gradients(family, saved_model):
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-12)
 
 
+def test_the_example_goes_to_the_device_that_the_model_is_on(saved_model, monkeypatch):
+    model, devices = tuned(saved_model("gpt2")).to("meta"), []
+    monkeypatch.setattr(model, "forward", lambda **given: devices.extend(part.device.type for part in given.values()))
+    fused.fuse(model, BATCH)
+    assert devices == ["meta"] * len(BATCH)
+
+
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs MKL")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_layers_that_multiply_by_onednn_give_them_too(family, saved_model, monkeypatch):
