@@ -11,7 +11,7 @@ models/seeds; metrics/train.json; the scores on the validation rows also to metr
 
 import importlib.metadata
 import shutil
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from stages.adapters import card, methods
 from stages.adapters.run import Run
 from stages.backbone import base, precision, prefix, store
+from stages.backbone.device import device
 from stages.classifier.labels import label_arguments
 from stages.classifier.model import load_base
 from stages.classifier.saved_head import last_layer
@@ -73,14 +74,18 @@ def train_seeds(params: Params) -> None:
     weighs = problem.weighs_rare_classes(main_score)
     options = recipe.resolve(params.train, **size, method=params.peft.method, weighs=weighs)
     task = Task(params=params, options=options, main_score=main_score, about=about, rows=rows, read=read)
-    settings = recorded(params) | {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy}
-    kept = places.place("train", settings=settings, inputs=inputs(), days=params.checkpoints.days)
-    with ranks.by_first(kept) as place:
+    with ranks.by_first(place_of_checkpoints(params)) as place:
         metrics = {seed: trained(task, seed=seed, home=place / f"seed-{seed}") for seed in options.seeds}
         best = best_seed(metrics, options, main_score)
         if ranks.is_first():
             publish(place, options.seeds, best)
             save_metrics(metrics, best)
+
+
+def place_of_checkpoints(params: Params) -> AbstractContextManager[Path]:
+    """The place of what an interrupted run of the same training has kept; see `places.place`."""
+    of_run = {"ranks": ranks.ranks()[1], "strategy": params.compute.strategy, "device": device().type}
+    return places.place("train", settings=recorded(params) | of_run, inputs=inputs(), days=params.checkpoints.days)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ import errno
 import fcntl
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stages import train
 from stages.common import files, paths
@@ -142,6 +144,17 @@ def test_what_no_run_has_written_to_for_days_is_removed():
     assert old.exists()
     interrupted(days=1)
     assert not old.exists()
+
+
+def test_a_gpus_checkpoints_are_not_those_of_a_training_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(train, "inputs", list)
+    params = Params.load(Path(__file__).parents[2] / "params.yaml")
+    found = set()
+    for kind in ("cpu", "cpu", "cuda"):
+        monkeypatch.setattr(train, "device", partial(torch.device, kind))
+        with train.place_of_checkpoints(params) as folder:
+            found.add(folder)
+    assert len(found) == 2
 
 
 def test_a_seed_that_was_trained_is_not_trained_again(tmp_path, monkeypatch, capsys):
