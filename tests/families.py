@@ -36,7 +36,9 @@ from transformers import (
     GemmaForCausalLM,
     GPT2LMHeadModel,
     GPT2Model,
+    GPTNeoForCausalLM,
     GPTNeoXForCausalLM,
+    GptOssForCausalLM,
     JambaForCausalLM,
     LlamaForCausalLM,
     LlamaModel,
@@ -511,8 +513,19 @@ MODELS = {
     "gemma2": Family(Gemma2ForCausalLM, spaced_tokenizer, DECODER | {"head_dim": 8} | TWO_KINDS),
     "gemma3": Family(Gemma3ForCausalLM, spaced_tokenizer, DECODER | {"head_dim": 8} | TWO_KINDS),
     "gpt_neox (Pythia)": Family(GPTNeoXForCausalLM, byte_level_tokenizer, SIZES | {"max_position_embeddings": 128}),
+    "gpt_neo": Family(
+        GPTNeoForCausalLM,
+        byte_level_tokenizer,
+        {"hidden_size": 32, "num_layers": LAYERS, "num_heads": 4, "max_position_embeddings": 128, "window_size": 8}
+        | {"attention_types": [[["global", "local"], LAYERS // 2]]},
+    ),
     "bloom": Family(BloomForCausalLM, byte_level_tokenizer, {"hidden_size": 32, "n_layer": LAYERS, "n_head": 4}),
     "mixtral": Family(MixtralForCausalLM, spaced_tokenizer, DECODER | {"num_local_experts": 4}),
+    "gpt_oss": Family(
+        GptOssForCausalLM,
+        byte_level_tokenizer,
+        DECODER | TWO_KINDS | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
     "jamba (state space and attention)": Family(
         JambaForCausalLM,
         byte_level_tokenizer,

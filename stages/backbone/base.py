@@ -29,6 +29,9 @@ their head reads the last position, or they attend to all tokens in short batche
 STARTED_BY_LAST_TOKEN = ("mbart", "plbart")
 """Encoder-decoders whose decoder begins with the text's last token, its language's."""
 
+OF_EACH_LAYER = ("layer_types", "mlp_layer_types", "attention_layers")
+"""Lists in a configuration that have an entry for each layer."""
+
 
 def quiet_transformers() -> None:
     """Silence transformers' warnings and progress bars: a fresh head has no saved weights, as intended.
@@ -111,9 +114,10 @@ def keep_lowest_layers(base: Path, layers: int | None) -> dict[str, Any]:
             f"model.layers: expected at most the model's {config.num_hidden_layers} layers, or null for all of them, "
             f"found {layers}"
         )
-    computed = isinstance(getattr(type(config), "layer_types", None), property)  # from the number of layers (Jamba)
-    kinds = None if computed else getattr(config, "layer_types", None)
-    return {"num_hidden_layers": layers} | kept | ({"layer_types": kinds[:layers]} if kinds else {})
+    # what is computed from the number of layers (Jamba) cannot be set
+    given = [name for name in OF_EACH_LAYER if not isinstance(getattr(type(config), name, None), property)]
+    kinds = {name: values[:layers] for name in given if (values := getattr(config, name, None))}
+    return {"num_hidden_layers": layers} | kept | kinds
 
 
 def why_unsupported(config: PreTrainedConfig) -> str | None:

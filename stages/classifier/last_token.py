@@ -1,6 +1,7 @@
 """The head of a causal classifier reads one token of each row, so the last block need not finish the others."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,12 +37,13 @@ def mlp_at_last_token_only(model: PreTrainedModel) -> None:
         feed_forward.shape = args[0].shape
         return args[0] if feed_forward.read is None else args[0][feed_forward.read].unsqueeze(1)
 
-    def put_back(feed_forward: nn.Module, args: tuple[torch.Tensor], computed: torch.Tensor) -> torch.Tensor:
+    def put_back(feed_forward: nn.Module, args: tuple[torch.Tensor], computed: torch.Tensor | tuple) -> Any:
         if feed_forward.read is None:
             return computed
-        result = computed.new_zeros(feed_forward.shape)
-        result[feed_forward.read] = computed.squeeze(1)
-        return result
+        states, *others = computed if isinstance(computed, tuple) else (computed,)  # GPT-OSS: its router's scores too
+        result = states.new_zeros(feed_forward.shape)
+        result[feed_forward.read] = states.squeeze(1)
+        return (result, *others) if others else result
 
     model.register_forward_pre_hook(find, with_kwargs=True)
     feed_forward.register_forward_pre_hook(pick)
