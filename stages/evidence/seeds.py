@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from stages.evidence import permutation
 from stages.evidence.significance import BOUNDS, of_strongest
-from stages.problems.main_score import MainScore
+from stages.problems.main_score import MainScore, RowMean
 
 
 def over_seeds(
@@ -24,7 +25,8 @@ def over_seeds(
     Returns:
         `mean` and `std` (standard deviation over the seeds) of the main score; those of the gain, `gain` and
         `gain_std`; its interval and p-value, see `gain_over_seeds` and `of_strongest`; and `by_seed`, score and gain of
-        each seed.
+        each seed. Of a score that is no mean over rows, the p-value is at least the median of those that the seeds have
+        in the permutation test over rows: a few rows may decide it, and then its variance says little.
     """
     values = np.array([main.value(labels, predictions) for predictions in tuned.values()])
     of_rows = np.stack([main.of_each(labels, predictions) for predictions in tuned.values()])
@@ -32,6 +34,9 @@ def over_seeds(
     for name, rival in rivals.items():
         found = main.sign * (values.mean() - main.value(labels, rival))
         tested[name] = gain_over_seeds(main.sign * (of_rows - main.of_each(labels, rival)), found)
+        if not isinstance(main, RowMean):
+            alone = [permutation.p_value(main, labels=labels, one=answers, other=rival) for answers in tuned.values()]
+            tested[name]["p_value"] = max(tested[name]["p_value"], float(np.median(alone)))
     over_strongest = of_strongest(tested)
     gains = main.sign * (values - values.mean()) + over_strongest["gain"]
     return {

@@ -131,3 +131,18 @@ def test_the_interval_lies_around_the_gain_where_the_score_is_no_mean_over_rows(
     assert found["gain_low"] + found["gain_high"] == pytest.approx(2 * found["gain"])
     values = [macro_f1.value(labels, one) for one in models]
     assert found["gain"] == pytest.approx(np.mean(values[:3]) - values[3])
+
+
+def test_two_rows_that_decide_macro_f1_prove_no_gain_however_alike_the_seeds_are():
+    labels = np.array([0] * 198 + [1] * 2)
+
+    def answers(*, right: bool, wrong: int) -> np.ndarray:
+        found = np.where(labels, int(right), 0)
+        found[:wrong] = 1
+        return np.eye(2)[found]
+
+    tuned = {seed: answers(right=True, wrong=wrong) for seed, wrong in ((42, 1), (1, 1), (2, 0))}
+    rivals = {"probe": answers(right=False, wrong=1)}
+    found = seeds.over_seeds(SINGLE.main_scores["f1_macro"], labels=labels, tuned=tuned, rivals=rivals)
+    assert found["gain"] > 0.2
+    assert found["p_value"] > 0.2
