@@ -92,8 +92,10 @@ class ScoredMultiLabel(MultiLabel, ScoredProblem):
         from cleanlab.multilabel_classification import filter, get_label_quality_scores
 
         judged = learnt & (np.ptp(labels, axis=0) > 0)
-        given, of_judged = [np.flatnonzero(row).tolist() for row in labels[:, judged]], outputs[:, judged]
-        some = judged.any()
+        some, has, of_judged = judged.any(), labels[:, judged], outputs[:, judged]
+        if judged.sum() == 1:  # cleanlab takes two labels or more: of a single one, the other is to lack it
+            has, of_judged = np.hstack([has, 1 - has]), np.hstack([of_judged, 1 - of_judged])
+        given = [np.flatnonzero(row).tolist() for row in has]
         return {
             "quality": get_label_quality_scores(given, of_judged) if some else np.ones(len(labels)),
             "label_probability": self.confidence(Decisions(probabilities=outputs, given=labels > 0))["probability"],

@@ -178,6 +178,16 @@ def test_a_label_that_all_rows_have_or_none_is_not_judged(everywhere):
     assert not quality["suspect"].any()
 
 
+def test_where_a_single_label_can_be_judged_it_is():
+    labels = (np.arange(80)[:, None] % 2 == [0]).astype(np.float32)
+    features = drawn(labels[:, 0].astype(int))
+    labels[7] = 1 - labels[7]
+    known = np.hstack([labels, np.zeros((80, 1), dtype=np.float32)])
+    table, _ = judged(MULTI, NAMES, features, known)
+    assert first(table, 1) == [7]
+    assert table["suspect"].sum() < 5
+
+
 def test_numbers_that_are_predicted_exactly_are_not_suspect():
     numbers = np.arange(10, dtype=np.float32)
     quality = REGRESSION.label_quality(numbers, numbers.astype(np.float64), np.array([True]))
