@@ -101,7 +101,6 @@ def sections(
         data, encode, baseline, tuned: metrics/{data,encode,baseline,evaluate}.json.
     """
     problem, main, choice = run.problem, run.main, run.params["evaluate"]["main"]
-    validated = run.metrics["validation"][main.key]
     suspects = files.load(paths.SUSPECTS, history.read_answers)
     lengths = files.load(paths.EVALUATE_PLOTS / "length.csv", pd.read_csv)
     parts = {
@@ -112,7 +111,7 @@ def sections(
             tables.by_seed(tuned["seeds"], kept=run.seed, main=main) if "seeds" in tuned else ONE_SEED,
             calibration_line(tuned),
             abstention_line(tuned),
-            shift_warning(validated, tuned, main, rows=data["rows"]),
+            shift_warning(run.metrics["validation"], tuned, problem, main, rows=data["rows"]),
             leak_warning(baseline, tuned, main),
         ),
         "Errors": (tables.errors(answers),),

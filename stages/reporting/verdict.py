@@ -8,7 +8,7 @@ from stages.common.paths import TEST_PREDICTIONS
 from stages.common.rivals import BAG_OF_WORDS, STRONGEST_RIVAL, TUNED, bag, constant
 from stages.common.texts import literal
 from stages.evidence.change import Change
-from stages.problems.main_score import AUTO, MainScore
+from stages.problems.main_score import AUTO, MainScore, RowMean
 from stages.problems.problem import Problem
 from stages.reporting.params import Gate
 from stages.reporting.wording import METRICS
@@ -23,8 +23,7 @@ CHANGES = {1: "better", 0: "no evidence of a difference", -1: "worse"}
 """By what is proven of the gain over the model of another revision."""
 
 FAR_APART = 4
-"""Standard errors by which the validation and the test score differ only if their rows are of different kinds: more
-than chance gives, and the choice of weights and settings by the validation rows."""
+"""Standard errors between validation and test score beyond what chance, and choices by the validation rows, give."""
 
 ONE_SEED = (
     "One seed: with another the gain may differ. `dvc exp run -S 'train.seeds=[42,1,2]'` trains with three seeds and "
@@ -229,11 +228,9 @@ def slices_line(tuned: dict, main: MainScore) -> str:
         for other, scores in slices.items()
         if main.sign * (scores["rest"] - scores[main.key]) > 0 and scores["p_value"] < SIGNIFICANT
     ]
-    others = (
-        f"Proven to be worse than the other rows: {'; '.join(proven)}"
-        if proven
-        else ("No slice is proven to be worse than the other rows")
-    )
+    others = f"Proven to be worse than the other rows: {'; '.join(proven)}"
+    if not proven:
+        others = "No slice is proven to be worse than the other rows"
     return (
         f"Worst slice: {name}, {metric.name} {metric.score(worst[main.key])} on {worst['rows']:,} test rows, "
         f"{metric.score(worst['rest'])} on the others, p = {worst['p_value']:.2g}. {others} (p-values corrected for "
@@ -311,22 +308,24 @@ def promise_is_broken(found: dict) -> bool:
     return "accuracy" in found and found["high"] < found["target"]
 
 
-def shift_warning(validated: float, tuned: dict, main: MainScore, *, rows: dict[str, int]) -> str:
+def shift_warning(validated: dict, tuned: dict, problem: Problem, main: MainScore, *, rows: dict[str, int]) -> str:
     """A warning where the test rows seem to be of another kind than the validation rows, as the main score is far worse
-    on them; else nothing.
+    on them; else nothing. A main score that few rows may decide, as it is no mean over them, gives way to the log loss.
 
     Args:
-        validated: the main score on the validation rows; tuned: metrics/evaluate.json; rows: of each split.
+        validated: the scores on the validation rows; tuned: metrics/evaluate.json; rows: of each split.
     """
-    metric, ends = METRICS[main.key], tuned["interval"][main.key]
+    main = main if isinstance(main, RowMean) else problem.main_scores["log_loss"]
+    before, after, ends = (scores[main.key] for scores in (validated, tuned, tuned["interval"]))
     # a 95 % interval is about four standard errors wide; that of the validation rows would be wider, as they are fewer
     error = (ends["high"] - ends["low"]) / 4 * np.sqrt(1 + rows["test"] / rows["validation"])
-    if main.sign * (validated - tuned[main.key]) <= FAR_APART * error:
+    if main.sign * (before - after) <= FAR_APART * error:
         return ""
+    name, score = METRICS[main.key].name, METRICS[main.key].score
     return (
-        f"Warning: {metric.name} is {metric.score(validated)} on the {rows['validation']:,} validation rows but "
-        f"{metric.score(tuned[main.key])} on the {rows['test']:,} test rows, which chance does not explain: the test "
-        "rows are of another kind than those learned from, such as another source, time or way of labelling."
+        f"Warning: {name} is {score(before)} on the {rows['validation']:,} validation rows but {score(after)} on the "
+        f"{rows['test']:,} test rows, which chance does not explain: the test rows are of another kind than those "
+        "learned from, such as another source, time or way of labelling."
     )
 
 
@@ -340,7 +339,8 @@ def leak_warning(baseline: dict, tuned: dict, main: MainScore) -> str:
     rival = bag(baseline)
     found, of_constant = baseline[rival], baseline[constant(baseline)][main.key]
     worst = found["interval"][main.key]["low" if main.sign > 0 else "high"]
-    beaten = proven(tuned["gain"][rival], tuned["p_value"][rival]) > 0
+    gain, _, _, p_value = evidence(tuned)  # over all seeds, and then over every rival
+    beaten = proven(tuned["gain"][rival], tuned["p_value"][rival]) > 0 or proven(gain, p_value) > 0
     if beaten or main.sign * worst <= main.sign * of_constant:
         return ""
     counted = "words" if rival == BAG_OF_WORDS else "strings of characters"

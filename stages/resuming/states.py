@@ -79,5 +79,5 @@ def found_done(folder: Path, rows: store.Rows) -> set[int]:
     try:
         store.open_states(folder, rows)  # of a file that was cut, "r+" would fill up the rest with zeros
         return set(json.loads((folder / DONE).read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # an empty file
         return set()

@@ -281,7 +281,7 @@ def test_the_gates_line_lists_every_miss():
 )
 def test_a_score_far_below_that_of_the_validation_rows_is_a_warning(validated, rows, warned):
     found = tuned() | {"interval": {"accuracy": {"low": 0.83, "high": 0.91}}}  # a standard error of 2 points
-    warning = verdict.shift_warning(validated, found, SINGLE, rows=rows)
+    warning = verdict.shift_warning({"accuracy": validated}, found, PROBLEMS["single_label"], SINGLE, rows=rows)
     assert bool(warning) == warned
     told = "Warning: accuracy is 99.0% on the 500 validation rows but 87.0% on the 500 test rows, which chance does not"
     assert warning.startswith(told) or not warned
@@ -289,8 +289,28 @@ def test_a_score_far_below_that_of_the_validation_rows_is_a_warning(validated, r
 
 @pytest.mark.parametrize(("validated", "warned"), [(1.2, True), (1.3, False), (9.0, False)])
 def test_an_error_far_above_that_of_the_validation_rows_is_one_too(validated, warned):
-    warning = verdict.shift_warning(validated, TUNED, NUMBER, rows={"validation": 500, "test": 500})
+    rows = {"validation": 500, "test": 500}
+    warning = verdict.shift_warning({"mae": validated}, TUNED, PROBLEMS["regression"], NUMBER, rows=rows)
     assert bool(warning) == warned
+
+
+@pytest.mark.parametrize(("log_loss", "warned"), [(0.1, True), (0.25, False)])
+def test_of_macro_f1_which_few_rows_may_decide_the_log_loss_takes_the_place(log_loss, warned):
+    problem, rows = PROBLEMS["multi_label"], {"validation": 500, "test": 500}
+    found = outputs.tuned("multi_label") | {"interval": {"log_loss": {"low": 0.17, "high": 0.23}}}
+    validated = {"f1_macro": 0.99, "log_loss": log_loss}
+    warning = verdict.shift_warning(validated, found, problem, problem.main_scores["f1_macro"], rows=rows)
+    assert bool(warning) == warned
+    assert warning.startswith("Warning: log loss is 0.1 on the 500 validation rows but 0.2 on the 500") or not warned
+
+
+def test_a_bag_of_words_that_all_seeds_together_beat_is_no_warning():
+    baseline, found = outputs.baseline("single_label"), outputs.tuned_with_seeds("single_label", p_value=0.2)
+    baseline["bag_of_words"]["interval"]["accuracy"] = {"low": 0.6, "high": 0.8}
+    found["p_value"] = dict.fromkeys(found["p_value"], 0.2)
+    assert verdict.leak_warning(baseline, found, SINGLE)
+    found["seeds"]["p_value"] = 0.01
+    assert not verdict.leak_warning(baseline, found, SINGLE)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +325,8 @@ def test_an_error_far_above_that_of_the_validation_rows_is_one_too(validated, wa
 def test_a_bag_of_words_that_keeps_up_is_a_warning_where_it_tells_the_classes_apart(low, gain, p_value, warned):
     baseline, found = outputs.baseline("single_label"), tuned()
     baseline["bag_of_words"]["interval"]["accuracy"] = {"low": low, "high": 0.8}
-    found["gain"]["bag_of_words"], found["p_value"]["bag_of_words"] = gain, p_value
+    for rival in ("bag_of_words", "strongest_rival"):
+        found["gain"][rival], found["p_value"][rival] = gain, p_value
     warning = verdict.leak_warning(baseline, found, SINGLE)
     assert bool(warning) == warned
     assert warning.startswith("Warning: bag_of_words, which only counts words, scores 70.0%, and the") or not warned
@@ -315,7 +336,8 @@ def test_a_bag_of_words_that_keeps_up_is_a_warning_where_it_tells_the_classes_ap
 def test_a_bag_of_words_with_a_lower_error_than_the_median_is_one_too(high, warned):
     baseline, found = outputs.baseline("regression"), outputs.tuned("regression")
     baseline["bag_of_words"]["interval"]["mae"] = {"low": 2.0, "high": high}
-    found["gain"]["bag_of_words"], found["p_value"]["bag_of_words"] = 0.1, 0.3
+    for rival in ("bag_of_words", "strongest_rival"):
+        found["gain"][rival], found["p_value"][rival] = 0.1, 0.3
     assert bool(verdict.leak_warning(baseline, found, NUMBER)) == warned
 
 
