@@ -21,6 +21,7 @@ nothing leaves this machine. HF_TOKEN has to be a token that may write to it.
 """
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def parse_arguments() -> argparse.Namespace:
     for name, needed in {"int8": "onnx", "tolerance": "onnx", "public": "push", "dry_run": "push"}.items():
         if getattr(options, name) not in (None, False) and not getattr(options, needed):
             parser.error(f"--{name.replace('_', '-')}: expected --{needed} with it")
+    if options.tolerance is not None and not 0 <= options.tolerance < math.inf:
+        parser.error(f"--tolerance: expected a number from 0 on, found {options.tolerance}")
     if options.push is not None:
         push.check(options.push)
     if options.onnx:

@@ -100,7 +100,7 @@ class Check:
         """What is not close enough; empty: nothing."""
         if self.precision == "float32":
             found = f"one to differ by {self.largest_difference:.2g}, more than {self.tolerance:.2g}"
-            return found if self.largest_difference > self.tolerance else ""
+            return "" if self.largest_difference <= self.tolerance else found  # one that is no number is refused, too
         most = self.tolerance * (1 if main.share else abs(self.adapter))
         if -self.gain > most:
             return f"its {main.name} worse by {-self.gain:.2g}, more than {most:.2g}"

@@ -5,6 +5,7 @@ The answers of each kind of problem, pairs and windows are compared in the tests
 
 import importlib.util
 import json
+import math
 import shutil
 import sys
 
@@ -98,6 +99,14 @@ def test_in_int8_a_significant_trifle_is_refused_unless_the_score_is_an_error(pr
     gain = {"gain": -1e-4, "gain_low": -2e-4, "gain_high": -5e-5, "p_value": 1e-9}
     check = Check(rows=100, precision="int8", tolerance=0.005, main=key, **found, **gain)
     assert bool(check.why_refused(PROBLEMS[problem].main_scores[key])) == refused
+
+
+@pytest.mark.parametrize(("difference", "refused"), [(1e-6, False), (0.1, True), (math.nan, True)])
+def test_in_float32_a_difference_above_the_tolerance_is_refused_and_one_that_is_no_number(difference, refused):
+    found = {"score": 0.5, "low": 0.4, "high": 0.6, "adapter": 0.5, "largest_difference": difference}
+    gain = {"same_answers": 1.0, "gain": 0.0, "gain_low": 0.0, "gain_high": 0.0, "p_value": 1.0}
+    check = Check(rows=100, precision="float32", tolerance=1e-4, main="accuracy", **found, **gain)
+    assert bool(check.why_refused(PROBLEMS["single_label"].main_scores["accuracy"])) == refused
 
 
 def test_in_int8_a_worse_score_is_refused(inside, monkeypatch):
@@ -210,6 +219,13 @@ def test_options_of_onnx_need_it(option, inside, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(monkeypatch, export, *option)
     assert f"{option[0]}: expected --onnx with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1"])
+def test_a_tolerance_that_no_difference_can_be_held_against_is_refused(tolerance, inside, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, export, "--onnx", "--tolerance", tolerance)
+    assert f"--tolerance: expected a number from 0 on, found {float(tolerance)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
