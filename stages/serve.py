@@ -69,13 +69,13 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("texts", "characters", "megabytes"):
         if (value := getattr(options, f"max_{name}")) < 1:
             parser.error(f"--max-{name}: expected 1 or more, found {value}")
-    if options.max_texts > CAPACITY:
-        parser.error(f"--max-texts: expected at most {CAPACITY}, which may wait at once, found {options.max_texts}")
+    if options.max_texts > (most := CAPACITY // 2):
+        parser.error(f"--max-texts: expected at most {most}, which may wait for two models, found {options.max_texts}")
     return options
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at an address, before anything is loaded; it listens when the server runs.
+    """A socket that listens at an address, before anything is loaded: who comes early waits.
 
     Raises:
         PipelineError: the address is another program's or none of this machine's.
@@ -85,6 +85,7 @@ def bound(host: str, port: int) -> socket.socket:
         place = socket.socket(family, kind)
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(address)
+        place.listen()
         return place
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", error)

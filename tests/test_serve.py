@@ -267,7 +267,7 @@ def test_an_exported_adapter_whose_base_is_on_a_hub_answers_with_the_one_that_is
         (["--adapter", "models/adapter"], None),
         (["--adapter", "a=models/adapter", "--adapter", "a=models/adapter"], None),
         (["--max-texts", "0"], None),
-        (["--max-texts", "4097"], None),
+        (["--max-texts", "2049"], None),
         (["--port", "{taken}"], "expected a free address, found: Address already in use; name one"),
         (["--port", "70000"], None),
         (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 0: expected a free address, found"),
@@ -291,6 +291,12 @@ def test_what_cannot_be_served_is_refused_in_one_line(inside, monkeypatch, argum
             called(monkeypatch, *(argument.format(**names) for argument in arguments))
     if message:
         assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_address_that_another_server_is_still_loading_for_is_not_free():
+    taken = pytest.raises(errors.PipelineError, match="found: Address already in use")
+    with serve.bound("127.0.0.1", 0) as first, taken:
+        serve.bound(*first.getsockname())
 
 
 def test_without_the_optional_packages_a_line_says_what_to_install(monkeypatch):

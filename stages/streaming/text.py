@@ -130,12 +130,15 @@ def rows(lines: Iterable[str], dialect: dict[str, Any]) -> Iterator[tuple[int, s
     None for the fields: it has a quote that is not closed within `content.LONGEST_LINE`; the next row begins with the
     next line.
     """
-    lines, again, taken, number, over = iter(lines), deque(), [], 1, False
+    lines, again, taken, number, over, size = iter(lines), deque(), [], 1, False, 0
 
     def feed() -> Iterator[str]:
-        nonlocal over
+        nonlocal over, size
         while (line := again.popleft() if again else next(lines, None)) is not None:
+            size = size + len(line) if taken else len(line)
             taken.append(line)
+            if size > content.LONGEST_LINE:
+                raise csv.Error("a quote that is not closed")
             yield line
         over = True
 

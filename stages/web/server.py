@@ -15,17 +15,16 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean, nearest, printable
@@ -36,7 +35,7 @@ from stages.streaming.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
 from stages.web.guard import Guard, Limits, Measures, shown
 from stages.web.models import Served, as_json
-from stages.web.uploads import TYPES, Upload, safe
+from stages.web.uploads import TYPES, Answers, Upload, received, safe
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -44,6 +43,15 @@ DEFAULT_LIMITS = Limits()
 
 FILES = 8
 """Files that are taken at once; each lies in the temporary folder until it is answered."""
+
+
+class FirstFault(FailFast):
+    """Of a list, the first fault is told: to find millions would take long."""
+
+    __hash__ = object.__hash__  # so that it can stand in a union
+
+
+Pair = Annotated[list[str], FirstFault()]
 
 
 class Question(BaseModel):
@@ -55,11 +63,20 @@ class Question(BaseModel):
         json_schema_extra={"examples": [{"texts": ["A warm, funny and wise film.", "Dull."], "compare": True}]},
     )
 
-    text: str | list[str] | None = Field(None, description="one text, or a pair of texts")
-    texts: list[str | list[str]] | None = Field(None, description="a list of texts, or of pairs of texts")
+    text: str | Pair | None = Field(None, description="one text, or a pair of texts")
+    texts: Annotated[list[str | Pair], FirstFault()] | None = Field(
+        None, description="a list of texts, or of pairs of texts"
+    )
     compare: bool = Field(False, description="true for the untouched model's answers besides, or false")
     explain: bool = Field(False, description="true for the words that mattered, or false")
     model: str | None = Field(None, description="the name of a model, where several are served")
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_one_unknown_key(cls, given: Any) -> Any:
+        """Of a body with unknown keys, the first of these alone."""
+        unknown = [key for key in given if key not in cls.model_fields][:1] if isinstance(given, dict) else []
+        return {key: given[key] for key in unknown} or given
 
 
 def create(models: Mapping[str, Served], *, limits: Limits = DEFAULT_LIMITS, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -140,7 +157,7 @@ class Service:
         with ExitStack() as held:
             path = held.enter_context(self.place()) / safe(name)
             with path.open("wb") as stored:
-                async for part in request.stream():
+                async for part in received(request):
                     stored.write(part)
             check = partial(Upload.opened, path, chosen.columns, named=text, characters=self.limits.characters)
             upload = await asyncio.to_thread(check)
@@ -165,18 +182,6 @@ class Service:
             self.places.release()
 
 
-class Answers(StreamingResponse):
-    """The answers to a file, which is held until they are sent or the client has left."""
-
-    def __init__(self, answers: AsyncIterator[bytes], held: ExitStack, **options: Any) -> None:
-        super().__init__(answers, **options)
-        self.held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.held:
-            await super().__call__(scope, receive, send)
-
-
 async def answered(batcher: Batcher, classifier: Classifier, inputs: Inputs) -> list[dict[str, Any]]:
     """The answers to inputs, see `as_json`."""
     return as_json(classifier, await asyncio.wrap_future(batcher.submit(classifier.answers, inputs)))
@@ -197,7 +202,7 @@ async def answered_file(
             found = await asyncio.wrap_future(await patient(batcher, classifier, upload.inputs(piece)))
             table = joined(table, found.reset_index(drop=True).add_prefix(prefix))
         count(len(piece))
-        yield WRITERS[upload.ending](table, header=header)
+        yield WRITERS[upload.ending](table.rename(columns=upload.tables.header), header=header)
         header = False
 
 

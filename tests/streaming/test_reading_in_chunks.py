@@ -22,7 +22,7 @@ from stages.rows import formats
 from stages.streaming import tables
 from stages.streaming.columns import check_each
 from stages.streaming.tables import Tables
-from stages.streaming.text import Lines, LinesOfFile
+from stages.streaming.text import Lines, LinesOfFile, rows
 
 COMPRESSED = {
     "": bytes,
@@ -361,3 +361,12 @@ def test_what_a_stream_has_so_far_is_not_kept_waiting():
         os.close(here)
         assert next(chunks).table["text"].tolist() == ["three"]
         assert list(chunks) == []
+
+
+def test_the_end_of_a_quote_is_not_looked_for_in_the_whole_file(monkeypatch):
+    monkeypatch.setattr(content, "LONGEST_LINE", 100)
+    read, lines = [], ['a","\n'] * 1000
+    given = (read.append(line) or line for line in lines)
+    found = rows(given, formats.DIALECTS["csv"])
+    assert [next(found) for _ in range(3)] == [(number, 'a","\n', None) for number in (1, 2, 3)]
+    assert len(read) < 30

@@ -1,5 +1,6 @@
 """The API: answers to one text and to many, what is refused and how, and what the server tells of itself."""
 
+import asyncio
 import gc
 import gzip
 import io
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 
@@ -18,11 +20,14 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from made_models import CLASSES, MARKUP, SURE, logits, made, running
+from pydantic import ValidationError
 from reporting import outputs
+from starlette.requests import ClientDisconnect
 
+from stages.common.errors import PipelineError
 from stages.reporting.wording import METRICS
 from stages.serving import evaluated, reasons
-from stages.web import server
+from stages.web import server, uploads
 from stages.web.batching import Batcher
 from stages.web.models import as_json
 from stages.web.models import test_score as score_on_test_rows
@@ -125,6 +130,17 @@ def test_a_wrong_question_is_refused_in_one_line_that_says_what_was_expected(our
     assert found.status_code == status
     assert list(found.json()) == ["detail"] and detail in found.json()["detail"]
     assert "\n" not in found.json()["detail"] and len(found.json()["detail"]) < 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"texts": [1] * 1000}, {"texts": [[1] * 1000]}, {"text": [1] * 1000}, dict.fromkeys(map(str, range(1000)))],
+    ids=["texts", "pair in texts", "pair", "unknown keys"],
+)
+def test_of_a_body_with_many_faults_few_are_looked_at(body):
+    with pytest.raises(ValidationError) as found:
+        server.Question.model_validate(body)
+    assert found.value.error_count() <= 2
 
 
 def test_the_largest_question_is_answered_however_its_characters_are_written(ours):
@@ -308,9 +324,22 @@ def test_a_file_comes_back_with_the_answers_in_further_columns(ours):
     )
 
 
+def test_columns_of_a_file_that_comes_back_are_called_as_they_were(ours):
+    found = sent(ours, ",text,id,id\n0,A film.,1,2\n")
+    assert found.text.startswith(",text,id,id,label,probability")
+
+
+def test_the_first_bad_row_of_a_file_is_refused_before_others_are_gathered(monkeypatch, tmp_path):
+    (tmp_path / "rows.csv").write_text('text,b\nx,y\n"a,b\n')
+    monkeypatch.setattr(uploads.tables, "sample", lambda table: pytest.fail("gathered rows"))
+    with pytest.raises(PipelineError, match="found in line 3: a quote that is not closed; correct it"):
+        uploads.Upload.opened(tmp_path / "rows.csv", {"text": "text"}, named=None, characters=50)
+
+
 @pytest.mark.parametrize(
     ("content", "query", "status", "detail"),
     [
+        ("text,text\nx,y\n", {}, 400, "rows.csv: expected csv, found: several columns 'text'; rename all but one"),
         ("a,b\n1,2\n", {}, 400, "rows.csv: expected the column 'text' of the training, or else one column of texts"),
         ("a,b\n1,2\n", {"text": "c"}, 400, "rows.csv: expected a column 'c' (text), found a, b; name one of these"),
         ("text,b\nx,2\ny\n", {}, 400, "rows.csv: expected rows that can be read, found in line 3: 1 fields, 2 in"),
@@ -373,6 +402,35 @@ def test_while_as_many_files_are_answered_as_are_taken_at_once_another_is_refuse
         assert first.result().status_code == 200
         refused = [sent(opened, "a,b\n1,2\n").status_code for _ in range(2)]
         assert [*refused, sent(opened, "text\nA film.\n").status_code] == [400, 400, 200]
+
+
+def test_a_client_that_sends_nothing_for_long_gives_up_its_place(monkeypatch):
+    monkeypatch.setattr(uploads, "IDLE", 0.2)
+    monkeypatch.setattr(server, "FILES", 1)
+    app = server.create({"default": made()})
+    with running(app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as opened:
+        with socket.create_connection(("127.0.0.1", port)) as idle:
+            idle.sendall(b"POST /file?name=rows.csv HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\ntext")
+            assert idle.recv(100).startswith(b"HTTP/1.1 400")
+        assert sent(opened, "text\nA film.\n").status_code == 200
+
+
+def test_a_client_that_takes_nothing_for_long_gives_up_its_place(monkeypatch):
+    monkeypatch.setattr(uploads, "IDLE", 0.05)
+    released = []
+
+    async def answers():
+        yield b"text\n"
+
+    async def never(*message):
+        await asyncio.Event().wait()
+
+    held = ExitStack()
+    held.callback(released.append, True)
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(uploads.Answers(answers(), held)(scope, never, never))
+    assert released == [True]
 
 
 def test_a_client_that_leaves_leaves_nothing_behind_and_ends_no_one_elses_answers(monkeypatch, tmp_path, caplog):
