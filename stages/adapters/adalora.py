@@ -77,17 +77,17 @@ class RankAllocation(TrainerCallback):
         """Set the number of training steps in PEFT's configuration.
 
         Raises:
-            PipelineError: there are too few steps for the `tinit` and `tfinal` of `peft.options`.
+            PipelineError: there are too few steps for the default `tinit` and `tfinal`, or those of `peft.options`.
         """
         self.model = model
         config, steps = model.active_peft_config, state.max_steps
         config.total_step = steps
         config.tinit = steps // 10 if config.tinit == NOT_GIVEN else config.tinit
         config.tfinal = steps // 2 if config.tfinal == NOT_GIVEN else config.tfinal
-        if config.tinit + config.tfinal >= steps:
+        if max(config.tinit, 1) + config.tfinal >= steps:  # at first PEFT has not seen yet what ranks are worth
             raise PipelineError(
-                f"peft.options: expected tinit + tfinal below the run's {steps} steps, "
-                f"found {config.tinit} + {config.tfinal}"
+                f"peft.options: expected tinit (1 or more) + tfinal below the run's {steps} steps, "
+                f"found {config.tinit} + {config.tfinal}; change them, or raise train.epochs"
             )
 
     def on_optimizer_step(

@@ -84,7 +84,7 @@ def adapted_modules(model: PreTrainedModel, method: str, lora: Lora, depth: int)
     """Which modules `method` adapts, as fields of its configuration.
 
     Raises:
-        PipelineError: a name in `lora.target_modules` matches no projection of a block.
+        PipelineError: a name in `lora.target_modules` matches no projection of a block, or PEFT cannot initialize one.
     """
     if method == "head":
         return {"target_modules": NO_TARGET_MODULES}
@@ -104,6 +104,11 @@ def adapted_modules(model: PreTrainedModel, method: str, lora: Lora, depth: int)
         settings = {"target_modules": targets, "layers_to_transform": layers}
     if "fan_in_fan_out" in {field.name for field in fields(CONFIGS[method])}:
         settings["fan_in_fan_out"] = any(isinstance(part, Conv1D) for part in model.modules())
+        if settings["fan_in_fan_out"] and "init" in PEFT_FIELD_OF.get(method, {}) and lora.init == "olora":
+            raise PipelineError(
+                f"lora.init: olora: expected a model of linear layers, found {model.config.model_type}, whose "
+                "convolutions (Conv1D) PEFT starts wrongly; set lora.init: pissa"
+            )
     return settings
 
 

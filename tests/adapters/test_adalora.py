@@ -12,7 +12,7 @@ from families import adapted, labels_of, unlabelled
 from peft import AutoPeftModelForSequenceClassification
 
 from stages.adapters import methods
-from stages.adapters.adalora import RankAllocation
+from stages.adapters.adalora import NOT_GIVEN, RankAllocation
 from stages.classifier.model import load_base
 from stages.common import paths
 from stages.common.errors import PipelineError
@@ -94,8 +94,12 @@ def test_the_rank_is_full_in_the_first_tenth_and_final_in_the_last_half_unless_o
 
 
 def test_a_run_with_too_few_steps_for_the_options_is_refused():
-    with pytest.raises(PipelineError, match=r"tinit \+ tfinal below the run's 12 steps, found 4 \+ 8"):
+    with pytest.raises(PipelineError, match=r"tinit \(1 or more\) \+ tfinal below the run's 12 steps, found 4 \+ 8"):
         begin(SimpleNamespace(total_step=None, tinit=4, tfinal=8), 12)
+    for steps in (1, 2):
+        with pytest.raises(PipelineError, match=f"run's {steps} steps, .*; change them, or raise train.epochs"):
+            begin(SimpleNamespace(total_step=None, tinit=NOT_GIVEN, tfinal=NOT_GIVEN), steps)
+    begin(SimpleNamespace(total_step=None, tinit=NOT_GIVEN, tfinal=NOT_GIVEN), 3)
 
 
 def begin(config: SimpleNamespace, steps: int) -> None:

@@ -232,6 +232,12 @@ def test_a_method_that_cannot_adapt_gpt2s_projections_says_so(method, saved_mode
     refused(f"peft.method: {method}: PEFT rejects these settings: Target module", params, saved_model("gpt2"))
 
 
+def test_olora_is_refused_where_peft_starts_it_wrongly(saved_model):
+    params = Params.model_validate(tiny_params(lora={"init": "olora"}))
+    refused("lora.init: olora: expected a model of linear layers, found gpt2, whose", params, saved_model("gpt2"))
+    assert add(params, saved_model("llama"), depth=2)
+
+
 @pytest.mark.parametrize(("family", "takes"), [("gpt2", 128), ("roberta", 129)])
 @pytest.mark.parametrize("method", methods.PROMPTS)
 def test_virtual_tokens_leave_room_for_the_longest_text_and_no_longer_one_is_allowed(
