@@ -145,6 +145,7 @@ def cut(file):
     "damage",
     [
         lambda folder: cut(folder / files_of_states.file_name(0)),
+        lambda folder: (folder / files_of_states.file_name(0)).write_bytes(b""),
         lambda folder: (folder / files_of_states.file_name(0)).unlink(),
         lambda folder: (folder / files_of_states.file_name(1)).unlink(),
         lambda folder: cut(folder / states.DONE),
