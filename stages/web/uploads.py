@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,6 @@ from stages.streaming.tables import Tables
 
 TYPES = {".csv": "text/csv", ".tsv": "text/tab-separated-values", ".jsonl": "application/jsonl"}
 """What a file of answers is for HTTP, by its extension."""
-
 
 IDLE = 60.0
 """Seconds in which a client has to send, or to take, the next part of a file."""
@@ -129,5 +128,5 @@ class Answers(StreamingResponse):
             async with asyncio.timeout(IDLE):
                 await send(message)
 
-        with self.held:
+        with self.held, suppress(ClientDisconnect):
             await super().__call__(scope, receive, timely)
