@@ -18,6 +18,7 @@ from reporting.rendered import FOUND_BY_GITHUB, HOSTILE, TAGS, Rendered
 
 from stages import report
 from stages.common import paths
+from stages.common.errors import PipelineError
 from stages.common.texts import printable
 
 HEAVY = ("torch", "sklearn", "scipy", "datasets", "transformers", "peft")
@@ -273,6 +274,15 @@ def test_a_revision_without_metrics_gives_all_as_new_and_one_that_does_not_exist
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "nowhere" in done.stderr
+
+
+def test_a_remote_whose_plugin_is_missing_is_one_line(monkeypatch):
+    def missing(**options):
+        raise ImportError("s3 is supported, but requires 'dvc-s3' to be installed")
+
+    monkeypatch.setattr("dvc.api.DVCFileSystem", missing)
+    with pytest.raises(PipelineError, match=r"^--rev main: s3 is supported, but requires 'dvc-s3' to be installed$"):
+        report.history.files_at("main")
 
 
 def test_a_comment_fits_however_many_classes_there_are(made_up, monkeypatch):

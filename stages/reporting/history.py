@@ -71,7 +71,7 @@ def files_at(rev: str) -> "DVCFileSystem":
     """The files of a revision, with those that DVC keeps in its cache or in a remote.
 
     Raises:
-        PipelineError: there is no such revision, or DVC cannot read it.
+        PipelineError: there is no such revision, or DVC cannot read it, as where its remote needs another package.
     """
     from dvc.api import DVCFileSystem  # here: without a revision the report needs no DVC, which takes half a second
     from dvc.exceptions import DvcException
@@ -80,7 +80,7 @@ def files_at(rev: str) -> "DVCFileSystem":
         files = DVCFileSystem(rev=rev)
         files.ls("")  # looks the revision up
         return files
-    except DvcException as error:
+    except (DvcException, ImportError) as error:
         raise PipelineError(f"--rev {rev}: {' '.join(str(error).split())}") from None
 
 

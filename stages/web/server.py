@@ -35,7 +35,7 @@ from stages.streaming.outputs import WRITERS
 from stages.web.batching import Batcher, FullError
 from stages.web.guard import Guard, Limits, Measures, shown
 from stages.web.models import Served, as_json
-from stages.web.uploads import TYPES, Answers, Upload, received, safe
+from stages.web.uploads import IDLE, TYPES, Answers, Upload, received, safe
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -313,9 +313,9 @@ async def full(request: Request, error: FullError) -> JSONResponse:
     return JSONResponse({"detail": "too many texts or files wait; ask again in a moment"}, 503, {"Retry-After": "1"})
 
 
-async def gone(request: Request, error: ClientDisconnect) -> Response:
-    """End a request whose client has left before its body was whole; no one reads the answer."""
-    return Response(status_code=400)
+async def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+    """End a request whose client has left, or has sent nothing for long, before its body was whole."""
+    return JSONResponse({"detail": f"expected the rest of the body within {IDLE:g} seconds, found nothing more"}, 400)
 
 
 async def failed(request: Request, error: Exception) -> JSONResponse:
