@@ -9,6 +9,7 @@ as `prepare` chooses them (stages/rows/columns.py).
 """
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,6 +33,9 @@ FEW_ROWS = 20
 MOST_CLASSES = 20
 """Classes that are listed."""
 
+SAFE_GLOB = re.compile(r"[\w.*?-]+")
+"""A glob in one folder that a shell reads as this program does."""
+
 
 def main() -> None:
     options = arguments()
@@ -48,7 +52,7 @@ def main() -> None:
     for line in (*about_texts(table, text), *about_labels(table, label, problem), *odd(table, text, label, problem)):
         print(printable(line))
     if names:
-        print("odd: the first line is a row, as one of its values comes again; data.columns names the columns")
+        print("odd: the first line may be a row, as one of its values comes again; data.columns names the columns")
     print("\nStart with:")
     for line in commands(name, options, text=text, label=label, problem=problem, table=table, names=names):
         print(printable(f"  {line}"))
@@ -84,7 +88,10 @@ def read(path: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, list[st
 
 
 def has_header(table: pd.DataFrame) -> bool:
-    """Whether no column's name is also one of its values, except where the whole line comes again (joined files)."""
+    """Whether a column is named text or label; or no column's name is also one of its values, except where the whole
+    line comes again (joined files)."""
+    if any(columns.named(role, list(table)) for role in ("text", "label")):
+        return True
     same = pd.DataFrame({name: table[name].map(str) == str(name) for name in table})
     return not same[~same.all(axis=1)].any(axis=None)
 
@@ -99,7 +106,7 @@ def roles(table: pd.DataFrame, options: argparse.Namespace, path: Path) -> tuple
         if (given := getattr(options, role)) is not None and given not in table:
             near = texts.nearest(given, list(table.columns))
             raise errors.PipelineError(
-                f"{path.name}: expected one of its columns for --{role}, {formats.listed(list(table.columns))}, found "
+                f"{path.name}: expected one of its columns for --{role}, {columns.listed(list(table.columns))}, found "
                 f"{given!r}" + (f"; did you mean {near!r}?" if near else "")
             )
     text = options.text or single(columns.texts_in(table, {options.label}))
@@ -255,11 +262,10 @@ def commands(
     """What to type: the file into the repository and under Git or DVC, then the run."""
     where = fetched.local(name)
     if not where.is_relative_to(paths.RAW_DATA):
-        here, there = (shlex.quote(str(path)) for path in (where, paths.RAW_DATA / where.name))
-        tool = tracked.tool(files.members(where) if where.is_dir() else [where])
-        yield f"cp -rL {here} {paths.RAW_DATA}/ && {tool} add {there}"
-        name = f"{paths.RAW_DATA}/{where.name}{name.removeprefix(str(where))}"
-    elif tracking := tracked.command(where):
+        there, matched = paths.RAW_DATA / where.resolve().name, fetched.outer(name)
+        yield copying(where, matched, there)
+        name = str(there) + (name.removeprefix(str(where)) if where == matched else f"/{matched.relative_to(where)}")
+    elif tracking := tracked.command(fetched.outer(name)):
         yield tracking
     settings = {"data.source": f"path:{name}", "data.text": text or "COLUMN", "data.label": label or "COLUMN"}
     suited = {
@@ -272,6 +278,19 @@ def commands(
         if key not in settings and suited.get(key) != before:
             settings[key] = suited.get(key)
     yield " ".join(["dvc exp run", *(override(key, value) for key, value in settings.items())])
+
+
+def copying(where: Path, matched: Path, there: Path) -> str:
+    """The command that copies a file or a folder, or what a glob matches in it, and tracks the copy."""
+    here, target = shlex.quote(str(where)), shlex.quote(str(there))
+    if where == matched:
+        tool = tracked.tool(files.members(where) if where.is_dir() else [where])
+        return f"cp -rL {here} {there.parent}/ && {tool} add {target}"
+    pattern = str(matched.relative_to(where))
+    tool = tracked.tool(path for path in where.glob(pattern) if path.is_file())
+    if SAFE_GLOB.fullmatch(pattern):
+        return f"mkdir -p {target} && cp -L {here}/{pattern} {target}/ && {tool} add {target}"
+    return f"mkdir -p {target}  # copy the files there, each in its folder, then: {tool} add {target}"
 
 
 def of_dataset(path: Path) -> dict[str, Any]:

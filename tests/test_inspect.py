@@ -125,6 +125,45 @@ def test_a_file_from_elsewhere_is_copied_by_a_command_that_a_shell_takes(told, m
     assert shlex.split(copy) == ["cp", "-rL", file, "data/raw/", "&&", tool, "add", "data/raw/tickets 2026.csv"]
 
 
+@pytest.mark.parametrize(("large", "tool"), [(10**9, "git"), (10, "dvc")])
+def test_of_a_glob_only_what_it_matches_is_copied_and_tracked(told, tmp_path, monkeypatch, large, tool):
+    monkeypatch.setattr(tracked, "LARGE", large)
+    Path("My data/below").mkdir(parents=True)
+    for name in ("a.csv", "b.csv", "below/c.csv"):
+        TICKETS.to_csv(f"My data/{name}", index=False)
+    Path("My data/private.txt").write_text("no table")
+    *_, copy, run = told("My data/*.csv").splitlines()
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / tool).write_text('#!/bin/sh\necho "$@" > tracked\n')
+    (tmp_path / tool).chmod(0o755)
+    subprocess.run(copy, shell=True, check=True)
+    assert sorted(path.name for path in Path("data/raw/My data").iterdir()) == ["a.csv", "b.csv"]
+    assert Path("tracked").read_text() == "add data/raw/My data\n"
+    assert shlex.split(run)[4] == 'data.source="path:data/raw/My data/*.csv"'
+    *_, copy, run = told("My data/**/*.csv").splitlines()
+    assert copy.startswith("  mkdir -p 'data/raw/My data'  # copy the files there, each in its folder, then: ")
+    assert shlex.split(run)[4] == 'data.source="path:data/raw/My data/**/*.csv"'
+
+
+def test_of_a_glob_in_this_folder_the_copy_gets_the_name_of_the_folder(told, tmp_path):
+    TICKETS.to_csv("here.csv", index=False)
+    *_, copy, run = told("h*.csv").splitlines()
+    name = f"data/raw/{tmp_path.name}"
+    assert copy == f"  mkdir -p {name} && cp -L ./h*.csv {name}/ && git add {name}"
+    assert shlex.split(run)[4] == f"data.source=path:{name}/h*.csv"
+
+
+@pytest.mark.parametrize(
+    ("large", "command"), [(10**9, "git add 'data/raw/*s.csv'"), (10, "dvc add --glob 'data/raw/*s.csv'")]
+)
+def test_of_a_glob_in_the_repository_only_what_it_matches_is_tracked(told, monkeypatch, large, command):
+    monkeypatch.setattr(tracked, "LARGE", large)
+    assert told("data/raw/*s.csv").splitlines()[-2] == f"  {command}"
+    subprocess.run(["git", "add", "data/raw/tickets.csv"], check=True)
+    Path("data/raw/other.csv").write_text("a\n")
+    assert "add" not in told("data/raw/*s.csv").splitlines()[-2]
+
+
 @pytest.mark.parametrize("file", ["../link/tickets.csv", "../link/*.csv", "../link", "{absolute}/link/tickets.csv"])
 def test_a_file_from_elsewhere_may_be_in_a_linked_folder(told, tmp_path, monkeypatch, file):
     (tmp_path / "link").symlink_to(tmp_path / "data/raw")
@@ -174,13 +213,23 @@ def test_a_first_line_whose_values_come_again_is_a_row(told):
     text = told("data/raw/plain.csv")
     assert text.startswith("data/raw/plain.csv: 57 rows\n")
     assert "label: 'column_1' (single_label); 3 distinct: IT 28, billing 28, legal affairs 1\n" in text
-    assert "odd: the first line is a row, " in text
+    assert "odd: the first line may be a row, " in text
     assert '-S data.text=column_2 -S data.label=column_1 -S \'data.columns=["column_1","column_2"]\'' in text
     assert "label: 'IT' (single_label)" in told("data/raw/plain.csv", "--label", "IT")
     pd.concat([rows[:30], pd.DataFrame([rows.columns], columns=rows.columns), rows[30:]]).to_csv(
         "data/raw/joined.csv", index=False
     )
     assert "label: 'queue' (single_label); 4 distinct: " in told("data/raw/joined.csv")
+
+
+def test_a_header_that_names_the_text_or_the_label_is_none_of_the_rows(told):
+    for names in ({"body text": "Text", "queue": "type"}, {"body text": "body", "queue": "label"}):
+        rows = TICKETS[[*names]][:57].rename(columns=names)
+        rows.loc[0, names["queue"]] = names["queue"]
+        rows.to_csv("data/raw/plain.csv", index=False)
+        text = told("data/raw/plain.csv")
+        assert text.startswith("data/raw/plain.csv: 57 rows\n")
+        assert "the first line may be a row" not in text
 
 
 def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path):

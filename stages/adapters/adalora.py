@@ -81,10 +81,14 @@ class RankAllocation(TrainerCallback):
         """
         self.model = model
         config, steps = model.active_peft_config, state.max_steps
+        given = {config.tinit, config.tfinal} != {NOT_GIVEN}
         config.total_step = steps
         config.tinit = steps // 10 if config.tinit == NOT_GIVEN else config.tinit
         config.tfinal = steps // 2 if config.tfinal == NOT_GIVEN else config.tfinal
         if max(config.tinit, 1) + config.tfinal >= steps:  # at first PEFT has not seen yet what ranks are worth
+            if not given:
+                line = f"train.epochs: expected 3 training steps or more for AdaLoRA, found {steps}"
+                raise PipelineError(f"{line}; raise train.epochs, or lower train.batch_size")
             raise PipelineError(
                 f"peft.options: expected tinit (1 or more) + tfinal below the run's {steps} steps, "
                 f"found {config.tinit} + {config.tfinal}; change them, or raise train.epochs"

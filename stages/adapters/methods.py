@@ -106,8 +106,8 @@ def adapted_modules(model: PreTrainedModel, method: str, lora: Lora, depth: int)
         settings["fan_in_fan_out"] = any(isinstance(part, Conv1D) for part in model.modules())
         if settings["fan_in_fan_out"] and "init" in PEFT_FIELD_OF.get(method, {}) and lora.init == "olora":
             raise PipelineError(
-                f"lora.init: olora: expected a model of linear layers, found {model.config.model_type}, whose "
-                "convolutions (Conv1D) PEFT starts wrongly; set lora.init: pissa"
+                "lora.init: olora: expected a model whose projections are Linear layers, found Conv1D layers in "
+                f"{model.config.model_type}, whose outputs OLoRA in PEFT would change; set lora.init: pissa"
             )
     return settings
 

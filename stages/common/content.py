@@ -293,15 +293,16 @@ def utf_16_without_mark(content: bytes) -> str | None:
 def with_delimiter(path: Path, text: str, dialect: dict[str, Any]) -> dict[str, Any]:
     """The dialect, with another delimiter if the first line has a single field by its own, and the first rows agree on
     two fields or more by the other, which is then named on standard error."""
-    first = "".join(itertools.islice(io.StringIO(text, newline=""), 2 * FIRST_LINES))
+    first = "".join(itertools.islice(itertools.dropwhile(str.isspace, io.StringIO(text, newline="")), 2 * FIRST_LINES))
     if len(next(first_rows(first, dialect), [])) != 1:
         return dialect
     others = {name: {"sep": delimiter, "quoting": csv.QUOTE_MINIMAL} for name, delimiter in DELIMITERS.items()}
     found = {}
     for name, other in others.items():
-        rows = [row for row in first_rows(first, other) if any(map(str.strip, row))]
-        if len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
-            found[name] = len(rows[0])
+        widths = [len(row) for row in first_rows(first, other) if any(map(str.strip, row))]
+        compared = widths[:-1] if len(widths) > 2 else widths  # the text may end within its last row
+        if len(compared) > 1 and len({*compared}) == 1 and compared[0] > 1:
+            found[name] = compared[0]
     if not found:
         return dialect
     best = max(found, key=found.__getitem__)

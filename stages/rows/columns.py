@@ -223,6 +223,23 @@ def check_width(columns: Sized) -> None:
         raise ValueError(f"more than {MOST_COLUMNS:,} columns; remove those that are not needed")
 
 
+def check_present(path: Path, table: pd.DataFrame, roles: Mapping[str, str]) -> None:
+    """Check that a table of the file has the columns, each of which has a role, like {"review": "text"}.
+
+    Raises:
+        PipelineError: it lacks one.
+    """
+    names = list(table.columns)
+    for column, role in roles.items():
+        if column not in names:
+            near = texts.nearest(column, names)
+            hint = f"did you mean {near!r}? Correct" if near else "correct"
+            raise PipelineError(
+                f"{path.name}: expected a column {column!r} (data.{role}), found {listed(names)}; {hint} data.{role}, "
+                "or add the column"
+            )
+
+
 def check_values(path: Path, table: pd.DataFrame, roles: Mapping[str, str], lists: tuple[str, ...] = ()) -> None:
     """Check that the columns hold values that texts and labels may be.
 

@@ -20,15 +20,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.common import content, files, texts
+from stages.common import content, files
 from stages.common.errors import PipelineError
 from stages.rows.columns import (
     as_texts,
+    check_present,
     check_values,
     in_one_piece,
     is_row,
     keys_of,
-    listed,
     read_object,
     trimmed,
     unfolded,
@@ -41,6 +41,7 @@ ENDINGS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".par
 CONVERSIONS = {
     ".json": "; write one JSON object per line into a .jsonl file, as jq -c '.[]' does with an array of objects",
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the sheet as .csv"),
+    **dict.fromkeys((".zip", ".tar", ".tgz"), "; unpack it (data.source may name a file inside: x.zip//rows.csv)"),
 }
 """How files of some other formats become one that is read, by their extension."""
 
@@ -71,11 +72,10 @@ def read(
         PipelineError: a file is not of the format, in no known encoding or without rows, or a wanted column is missing
             or holds values of another type.
     """
-    if format == "folders" or (format is None and text_files(path)):
+    if format == "folders" or text_files(path, format):
         for role, nothing in (("text_pair", "null"), ("slices", "[]")):
             if role in wanted:
-                line = f"expected data.{role}: {nothing} with a folder of .txt files, one text each"
-                raise PipelineError(f"{path.name}: {line}")
+                raise PipelineError(f"{path.name}: expected data.{role}: {nothing} with a folder of .txt files")
         return read_folders(path)[list(wanted)]
     found = (part for file in files_of(path, format) for part in read_file(file, wanted, format, names, lists))
     return pd.concat(found, ignore_index=True).apply(in_one_piece)
@@ -92,7 +92,7 @@ def read_all(
     Raises:
         PipelineError: a file is not of the format, or in no known encoding; or there are no rows.
     """
-    if format == "folders" or (format is None and text_files(path)):
+    if format == "folders" or text_files(path, format):
         return read_folders(path)
     kept, rows, step = [], 0, 1
     for part in (part for file in files_of(path, format) for part in parts(file, None, format, names)):
@@ -135,14 +135,7 @@ def read_file(
     roles = {column: role for role, some in columns.items() for column in some}
     rows = 0
     for table in parts(path, list(roles), format, names):
-        for column, role in roles.items():
-            if column not in table.columns:
-                near = texts.nearest(column, list(table.columns))
-                hint = f"did you mean {near!r}? Correct" if near else "correct"
-                raise PipelineError(
-                    f"{path.name}: expected a column {column!r} (data.{role}), found {listed(list(table.columns))}; "
-                    f"{hint} data.{role}, or add the column"
-                )
+        check_present(path, table, roles)
         table.index = range(rows, rows + len(table))
         check_values(path, table, roles, lists)
         columns = {
@@ -189,13 +182,25 @@ def reading(path: Path, format: str) -> Iterator[None]:
             f"{path.name}: expected {error.encoding.upper()} text, found byte {error.object[error.start]:#04x} at "
             f"{error.start}; convert the file to UTF-8"
         ) from None
-    except (OSError, ValueError, csv.Error, pd.errors.ParserWarning) as error:
+    except (OSError, ValueError, OverflowError, csv.Error, pd.errors.ParserWarning) as error:
         raise PipelineError(f"{path.name}: expected {format}, found: {' '.join(str(error).split())}") from None
 
 
-def text_files(path: Path) -> list[Path]:
-    """The .txt files of a folder's subfolders, in sorted order; hidden ones are left out."""
-    return sorted(file for file in path.glob("[!.]*/[!.]*.*") if content.format_ending(file) == ".txt")
+def text_files(path: Path, format: str | None) -> list[Path]:
+    """The .txt files of a folder's subfolders, in sorted order, without hidden ones; none if another format is named.
+
+    Raises:
+        PipelineError: no format is named, and there are tables beside the subfolders.
+    """
+    found = sorted(file for file in path.glob("[!.]*/[!.]*.*") if content.format_ending(file) == ".txt")
+    if format not in (None, "folders"):
+        return []
+    endings = {*ENDINGS} - {".txt"}
+    tables = [file.name for file in sorted(path.glob("[!.]*.*")) if content.format_ending(file) in endings]
+    if found and tables and not format:
+        line = f"expected tables or CLASS/*.txt, found both, {tables[0]} and {found[0].parent.name}/{found[0].name}"
+        raise PipelineError(f"{path.name}: {line}; name the table in data.source, or say data.format: folders")
+    return found
 
 
 def read_folders(path: Path) -> pd.DataFrame:
@@ -204,8 +209,11 @@ def read_folders(path: Path) -> pd.DataFrame:
     One file in another encoding is no reason to refuse thousands: its invalid bytes become U+FFFD, and a message says
     so.
     """
-    if not (found := text_files(path)):
+    if not (found := text_files(path, "folders")):
         raise PipelineError(f"{path.name}: expected a folder of .txt files for each class, found none")
+    if others := sorted({*files.members(path)} - {*found}):
+        line = f"{len(others)} file(s) other than CLASS/*.txt are left out; the first: {others[0].relative_to(path)}"
+        content.say_once(path, f"{path.name}: {line}")
     rows, odd = [], {}
     for file in found:
         inside = file.relative_to(path)
@@ -247,8 +255,9 @@ def read_lines(path: Path, wanted: list[str] | None, names: list[str] | None, **
     given = pd.read_csv(rows(), skip_blank_lines=False, chunksize=AT_ONCE, **options)
     least = 0
     while (table := next_part(given, rows, dialect, headless)) is not None:
-        absent = [column for column in wanted or [] if column in table and table[column].eq("").any()]
-        least = max([least, *(list(table).index(column) + 1 for column in absent)])
+        held = enumerate(trimmed(list(table.columns), wanted or []))
+        sought = [place for place, name in held if name in (wanted or [])]
+        least = max([least, *(place + 1 for place in sought if table.iloc[:, place].eq("").any())])
         yield table.astype(object).where(table.notna(), None)
     if least and (short := content.short_row(rows(), dialect, headless, least)):
         raise ValueError(short)

@@ -66,10 +66,15 @@ def fetch(
 def local(name: str) -> Path:
     """The file or folder of a `path:` source: its name up to a wildcard, or a member of an archive. What the whole name
     leads to has neither."""
-    outer, _ = split_member(name, is_file)
-    if files.kind(Path(outer)):
-        return Path(outer)
-    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(outer).parts))
+    path = outer(name)
+    if files.kind(path):
+        return path
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+
+
+def outer(name: str) -> Path:
+    """The file, folder or glob of a `path:` source, without a member of an archive."""
+    return Path(split_member(name, is_file)[0])
 
 
 def is_file(name: str) -> bool:
@@ -83,8 +88,8 @@ def fetch_path(name: str, file: str | None, into: Path, home: Path | None) -> tu
     Args:
         home: the folder in which DVC detects its changes; None: it does not have to.
     """
-    (outer, member), fixed = split_member(name, is_file), local(name)
-    wanted = [str(Path(outer).relative_to(fixed))] if fixed != Path(outer) else []
+    (whole, member), fixed = split_member(name, is_file), local(name)
+    wanted = [str(Path(whole).relative_to(fixed))] if fixed != Path(whole) else []
     within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed
     if home and (not path.is_relative_to(home) or ".." in path.parts):

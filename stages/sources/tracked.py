@@ -12,14 +12,15 @@ LARGE = 10_000_000
 
 
 def advice(path: Path) -> str | None:
-    """Why and how to track a file or folder; None: as for `command`."""
+    """Why and how to track what a path or a glob names; None: as for `command`."""
     if (tracking := command(path)) is None:
         return None
     return f"data.source: neither Git nor DVC tracks {path}, so runs in a copy (--queue, --temp) lack it: {tracking}"
 
 
 def command(path: Path) -> str | None:
-    """The command that tracks a file or folder; None: it is tracked, or there is no Git repository, or no Git."""
+    """The command that tracks a file, a folder or the files of a glob; None: all are tracked, or there is no Git
+    repository, or no Git."""
     if not shutil.which("git"):
         return None
     listed = subprocess.run(["git", "ls-files", "-z", "--others", "--", path], capture_output=True)
@@ -27,7 +28,8 @@ def command(path: Path) -> str | None:
     lost = [other for other in others if not any(is_added(one) for one in (other, *other.parents))]
     if listed.returncode or not lost:
         return None
-    return f"{tool(lost)} add {shlex.quote(str(path))}"
+    add = {"git": "git add", "dvc": "dvc add" if path.exists() else "dvc add --glob"}[tool(lost)]
+    return f"{add} {shlex.quote(str(path))}"
 
 
 def tool(files: Iterable[Path]) -> str:

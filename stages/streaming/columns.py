@@ -7,7 +7,7 @@ import pandas as pd
 from stages.common import content, errors, files
 from stages.common.texts import nearest
 from stages.rows import formats
-from stages.rows.columns import check_distinct, plain
+from stages.rows.columns import check_distinct, listed, plain
 from stages.streaming import tables
 from stages.streaming.tables import Table
 from stages.streaming.text import Lines, LinesOfFile
@@ -55,7 +55,7 @@ def text_columns(
         return roles
     if not named and len(roles) == 1 and len(only := [name for name in table if of_texts(table[name])]) == 1:
         return {"text": only[0]}
-    found = formats.listed(list(table.columns))
+    found = listed(list(table.columns))
     if named:
         near = nearest(named, list(table.columns))
         raise errors.PipelineError(
@@ -79,7 +79,7 @@ def check_each(given: tables.Tables) -> None:
         if absent := [column for column in given.texts if column not in table.columns]:
             raise errors.PipelineError(
                 f"{given.name(table)}: expected the column {absent[0]!r}, as in {given.name(first)}, found "
-                f"{formats.listed(table.columns)}; rename the columns, or leave the file out"
+                f"{listed(table.columns)}; rename the columns, or leave the file out"
             )
         with formats.reading(table.path, table.format):
             check_distinct([table.header.get(name, name) for name in table.columns], given.texts)

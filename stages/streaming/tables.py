@@ -206,7 +206,7 @@ class Delimited:
         self.text = Text(path)
         self.dialect = content.with_delimiter(path, self.text.beginning, formats.DIALECTS[format])
         lines = io.StringIO(self.text.beginning, newline="\n")
-        _, first, fields = next((row for row in rows(lines, self.dialect) if row[2] != []), (1, "", []))
+        _, first, fields = next((row for row in rows(lines, self.dialect) if row[1].strip()), (1, "", []))
         check_width(fields or [])
         options = self.dialect | {"index_col": False, "lineterminator": "\n"}
         names = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
@@ -222,7 +222,7 @@ class Delimited:
             self.text = Text(self.path) if self.size is not None else self.text
             for line, text, fields in rows(self.text.lines(), self.dialect):
                 if width is None:
-                    width = len(fields or []) or None  # of the header, before which there may be blank lines
+                    width = len(fields or []) or None if text.strip() else None  # blank lines may be before the header
                 elif fields != [] or width == 1:  # spreadsheets leave blank lines at the end
                     yield self.record(line, text, fields, width)
 

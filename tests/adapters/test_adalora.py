@@ -93,11 +93,11 @@ def test_the_rank_is_full_in_the_first_tenth_and_final_in_the_last_half_unless_o
     assert (config.total_step, config.tinit, config.tfinal) == (steps, tinit, tfinal)
 
 
-def test_a_run_with_too_few_steps_for_the_options_is_refused():
+def test_a_run_with_too_few_steps_is_refused():
     with pytest.raises(PipelineError, match=r"tinit \(1 or more\) \+ tfinal below the run's 12 steps, found 4 \+ 8"):
         begin(SimpleNamespace(total_step=None, tinit=4, tfinal=8), 12)
     for steps in (1, 2):
-        with pytest.raises(PipelineError, match=f"run's {steps} steps, .*; change them, or raise train.epochs"):
+        with pytest.raises(PipelineError, match=f"^train.epochs: .* 3 training steps or more .*, found {steps}; raise"):
             begin(SimpleNamespace(total_step=None, tinit=NOT_GIVEN, tfinal=NOT_GIVEN), steps)
     begin(SimpleNamespace(total_step=None, tinit=NOT_GIVEN, tfinal=NOT_GIVEN), 3)
 

@@ -22,6 +22,17 @@ WANTED = {"text": "review", "label": "stars"}
 ROWS = {"review": ['A "fine", warm film', "Dull"], "stars": ["5", "1"]}
 
 
+def written(table):
+    """A Parquet file's bytes."""
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file)
+    return file.getvalue().to_pybytes()
+
+
+FAR_DATE = written(pa.table({"date": pa.array([10**7], pa.date32())}))
+"""A table with a date after the year 9999, which Python has not."""
+
+
 def write(folder, name, content):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,6 +207,21 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "news: 1 file(s) are not UTF-8, read as cp1252 (Western European); the first: sport/001.txt" in said
     assert "news: 1 file(s) hold bytes that are not UTF-8, replaced by \ufffd; the first: sport/003.txt.gz" in said
+    assert "news: 1 file(s) other than CLASS/*.txt are left out; the first: README.txt\n" in said
+    write(tmp_path, "news/sport/2026/004.txt", "Deeper.")
+    assert len(formats.read_all(tmp_path / "news")) == 4
+    assert "news: 2 file(s) other than CLASS/*.txt are left out; the first: README.txt\n" in capsys.readouterr().err
+
+
+def test_a_folder_with_tables_and_texts_is_either_only_if_told(tmp_path):
+    table = write(tmp_path, "mine/rows.csv", "review,stars\nFine,5\n")
+    write(tmp_path, "mine/sport/001.txt", "A goal.")
+    with pytest.raises(
+        PipelineError, match=r"^mine: .* found both, rows.csv and sport/001.txt; name the table in data"
+    ):
+        formats.read(tmp_path / "mine", wanted=WANTED)
+    assert formats.read(tmp_path / "mine", wanted=WANTED, format="folders")["text"].tolist() == ["A goal."]
+    assert formats.read(table, wanted=WANTED)["text"].tolist() == ["Fine"]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +279,9 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
             r"in column 'review' \(data.text\), found dict in row",
         ),
         ("a.parquet", "review, stars", {}, r"a.parquet: expected parquet, found: .*Parquet magic bytes not found"),
+        ("a.parquet", FAR_DATE, {"wanted": {"label": "date"}}, r"a.parquet: expected parquet, found: .* out of range"),
         ("a.xlsx", "x", {}, r"a.xlsx: expected a file ending in .tsv, .*, .parquet; save the sheet as .csv$"),
+        *((f"a.{name}", "x", {}, f"a.{name}: .*, .parquet; unpack it") for name in ("zip", "tar", "tar.gz", "tgz")),
         ("a.csv", "x", {"format": "folders"}, r"a.csv: expected a folder of .txt files for each class, found none"),
         ("b/a.txt", "x", {"format": "folders"}, r"b: expected a folder of .txt files for each class, found none"),
         (
@@ -312,6 +340,24 @@ def test_another_delimiter_than_the_endings_is_found_and_named(tmp_path, capsys,
     assert table.to_dict("list") == {"text": rows["review"], "label": rows["stars"]}
     own = word == ("comma" if name.endswith("csv") else "tab")
     assert capsys.readouterr().err.count(f"fields are separated by the {word}") == (not own)
+
+
+@pytest.mark.parametrize("lines", [4, 30, 98])
+def test_the_delimiter_is_found_where_texts_have_many_lines(tmp_path, lines):
+    texts = [lines * "one line\n" + str(number) for number in range(40)]
+    content = "review;stars\n" + "".join(f'"{text}";{number}\n' for number, text in enumerate(texts))
+    path = write(tmp_path, "rows.csv", f"\n{content}")
+    assert formats.read(path, wanted=WANTED)["text"].tolist() == texts
+    assert [one.values for one in tables.Delimited(path, "csv").records()] == [
+        [text, str(number)] for number, text in enumerate(texts)
+    ]
+
+
+def test_spaces_in_the_header_hide_no_short_row(tmp_path):
+    for header in ("stars,review", "stars, review ", " stars,review"):
+        path = write(tmp_path, "rows.csv", f"{header}\n5,Fine\nThe text begins on\n1,Dull\n")
+        with pytest.raises(PipelineError, match="1 fields in row 2, expected 2 or more"):
+            formats.read(path, wanted=WANTED)
 
 
 def test_a_long_text_switches_no_check_off(tmp_path):
