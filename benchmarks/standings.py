@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from stages.common import rivals
 from stages.common.rivals import STRONGEST_RIVAL, TUNED
+from stages.problems.main_score import SIGNIFICANT
 from stages.reporting.markdown import paragraphs, table
-from stages.reporting.verdict import SIGNIFICANT, evidence
+from stages.reporting.verdict import evidence
 
 CLASS_SCORES = {"accuracy": "accuracy", "f1_macro": "macro-F1", "log_loss": "log loss"}
 NUMBER_SCORES = {"mae": "MAE", "pearson": "Pearson"}

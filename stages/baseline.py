@@ -330,10 +330,13 @@ def save_predictions(problem: ScoredProblem, rows: store.Rows, predictions: dict
 
 
 def measure(task: Task, predictions: Any) -> dict[str, float | dict]:
-    """A rival's scores on the test rows, and the confidence interval of the main score."""
-    labels, main = task.labels["test"], task.main_score
-    interval = {main.key: intervals.interval(main, labels=labels, predictions=predictions)}
-    return score(task.problem, labels, predictions) | {"interval": interval}
+    """A rival's scores on the test rows, with the confidence interval of the main score and of the area under the ROC
+    curve, which is 0.5 for whatever knows nothing."""
+    labels, main, problem = task.labels["test"], task.main_score, task.problem
+    found = intervals.of_main_scores(problem, labels=labels, predictions=predictions)
+    kept = {key: ends for key, ends in found.items() if key == "roc_auc"}
+    kept[main.key] = intervals.interval(main, labels=labels, predictions=predictions)
+    return score(problem, labels, predictions) | {"interval": kept}
 
 
 if __name__ == "__main__":

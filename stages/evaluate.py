@@ -230,7 +230,7 @@ def measure(
         for name, rival in predictions.items()
         if name != TUNED
     }
-    gains[STRONGEST_RIVAL] = significance.of_strongest(gains)
+    gains[STRONGEST_RIVAL] = significance.of_strongest(main, gains)
     parts = {
         "classes": problem.class_scores(labels, tuned, class_names),
         "interval": intervals.intervals(problem, labels=labels, predictions=tuned, resamples=options.resamples),

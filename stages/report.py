@@ -37,7 +37,6 @@ from stages.reporting.verdict import (
     leak_warning,
     main_score_line,
     shift_warning,
-    slices_line,
     strongest_rival,
     unmet_conditions,
     verdict,
@@ -117,7 +116,7 @@ def sections(
         "Errors": (tables.errors(answers),),
         f"By {problem.noun}, slice and length": (
             tables.by_class(tuned["classes"], data["test"], problem) if "classes" in tuned else "",
-            slices_line(tuned, main),
+            tables.slices_line(tuned, main),
             tables.by_slice(tuned, main, strongest_rival(baseline, main)),
             tables.by_length(lengths, main),
         ),

@@ -106,9 +106,10 @@ def test_the_charts_and_the_warning_name_the_bag_that_there_is():
     assert plots.drawn({rivals.BAG_OF_CHARACTERS: 0, rivals.UNTRAINED: 0})[0] == rivals.BAG_OF_CHARACTERS
     assert plots.drawn({rivals.BAG_OF_WORDS: 0, rivals.UNTRAINED: 0})[0] == rivals.BAG_OF_WORDS
     scores = {"accuracy": 0.75, "interval": {"accuracy": {"low": 0.7, "high": 0.8}}}
+    constant = {"accuracy": 0.5, "interval": {"accuracy": {"low": 0.45, "high": 0.55}}}
     over = dict.fromkeys((rivals.BAG_OF_CHARACTERS, rivals.STRONGEST_RIVAL), 0.01)
     tuned = dict.fromkeys(("gain", "gain_low", "gain_high"), over) | {"p_value": dict.fromkeys(over, 0.5)}
-    baseline = {rivals.BAG_OF_CHARACTERS: scores, rivals.MAJORITY: {"accuracy": 0.5}}
+    baseline = {rivals.BAG_OF_CHARACTERS: scores, rivals.MAJORITY: constant}
     warning = verdict.leak_warning(baseline, tuned, SINGLE.main_scores["accuracy"])
     assert warning.startswith("Warning: bag_of_characters, which only counts strings of characters, scores 75.0%, and")
     assert warning.endswith("single strings of characters decide this task, or they reveal the label.")

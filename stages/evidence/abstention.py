@@ -33,6 +33,10 @@ NOTHING, EVERYTHING = 1.0, 0.0
 """The thresholds above which no probability is, and every answer's."""
 
 
+HIGHEST = 0.99999
+"""The highest threshold in metrics, whose numbers have five digits: a higher one would be rounded to `NOTHING`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Abstention:
     """When to answer; the fields are the keys of the file."""
@@ -109,7 +113,7 @@ class Abstention:
         values = {
             "target": self.target,
             "rows": self.rows,
-            "threshold": self.threshold,
+            "threshold": min(self.threshold, HIGHEST) if self.threshold < NOTHING else NOTHING,
             "answered": float(answered.mean()),
         }
         if answered.any():

@@ -64,13 +64,12 @@ def interval(score: MainScore, *, labels: np.ndarray, predictions: Any, level: f
     if score.sign < 0:
         factor = np.exp(reach * np.sqrt(variance) / value) if value else 1.0
         return {"low": float(value / factor), "high": float(value * factor)}
-    lowest = 0 if score.share else -1  # a score that is no share but has two bounds is a correlation
-    share, spread = (value - lowest) / (1 - lowest), variance / (1 - lowest) ** 2
+    share, spread = (value - score.lowest) / score.widest, variance / score.widest**2
     certain = not spread or share in (0, 1)
     size = rows if certain else share * (1 - share) / spread
     middle = (share + reach**2 / (2 * size)) / (1 + reach**2 / size)
     half = reach * np.sqrt(share * (1 - share) / size + (reach / (2 * size)) ** 2) / (1 + reach**2 / size)
-    low, high = lowest + (1 - lowest) * (middle + half * np.array([-1, 1]))
+    low, high = score.lowest + score.widest * (middle + half * np.array([-1, 1]))
     return {"low": float(low), "high": float(high)}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from stages.evidence import permutation
-from stages.evidence.significance import BOUNDS, of_strongest
+from stages.evidence.significance import BOUNDS, agreeing, of_strongest
 from stages.problems.main_score import MainScore, RowMean
 
 
@@ -37,7 +37,8 @@ def over_seeds(
         if not isinstance(main, RowMean):
             alone = [permutation.p_value(main, labels=labels, one=answers, other=rival) for answers in tuned.values()]
             tested[name]["p_value"] = max(tested[name]["p_value"], float(np.median(alone)))
-    over_strongest = of_strongest(tested)
+        tested[name] = agreeing(main, tested[name])
+    over_strongest = of_strongest(main, tested)
     gains = main.sign * (values - values.mean()) + over_strongest["gain"]
     return {
         "mean": float(values.mean()),

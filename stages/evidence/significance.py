@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from stages.evidence import permutation
-from stages.problems.main_score import MainScore
+from stages.problems.main_score import SIGNIFICANT, MainScore
 
 LEVEL = 0.95
 """Confidence of every interval."""
@@ -23,7 +23,7 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any) -> dict
     Returns:
         `gain`, its 95 % interval `gain_low` and `gain_high`, and `p_value`, two-sided: where each row is either right
         or wrong, of `agresti_min` and `mcnemar`; else Student's interval, for the rows' differences in
-        `MainScore.of_each`, and `permutation.p_value`.
+        `MainScore.of_each`, and `permutation.p_value`. The interval is made to agree with the test, see `agreeing`.
     """
     found = main.sign * (main.value(labels, tuned) - main.value(labels, rival))
     difference = main.sign * (main.of_each(labels, tuned) - main.of_each(labels, rival))
@@ -33,8 +33,23 @@ def gain(main: MainScore, *, labels: np.ndarray, tuned: Any, rival: Any) -> dict
         reach = stats.t.ppf(BOUNDS[1], len(labels) - 1) * stats.sem(difference)
         low, high = found - reach, found + reach
         p_value = permutation.p_value(main, labels=labels, one=tuned, other=rival)
-    values = {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value}
-    return {name: float(value) for name, value in values.items()}
+    return agreeing(main, {"gain": found, "gain_low": low, "gain_high": high, "p_value": p_value})
+
+
+def agreeing(main: MainScore, values: dict[str, float]) -> dict[str, float]:
+    """The values of a gain, as floats; its interval has 0 if the gain is not significant, and ends where scores do.
+
+    Where a few rows decide, such as those of a rare class, they may have next to no variance: the interval is too
+    narrow then, and the p-value, which needs no variance, is right.
+
+    Args:
+        values: `gain`, `gain_low`, `gain_high` and `p_value`.
+    """
+    low, high = values["gain_low"], values["gain_high"]
+    if values["p_value"] >= SIGNIFICANT:
+        low, high = min(low, 0), max(high, 0)
+    ends = {"gain_low": max(low, -main.widest), "gain_high": min(high, main.widest)}
+    return {name: float(value) for name, value in (values | ends).items()}
 
 
 def strongest(main: MainScore, *, labels: np.ndarray, rivals: dict[str, Any]) -> Any:
@@ -46,7 +61,7 @@ def strongest(main: MainScore, *, labels: np.ndarray, rivals: dict[str, Any]) ->
     return max(rivals.values(), key=lambda predictions: main.sign * main.value(labels, predictions))
 
 
-def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
+def of_strongest(main: MainScore, gains: dict[str, dict[str, float]]) -> dict[str, float]:
     """The gain over the rival over which it is least, tested against all of them.
 
     Which rival is the strongest, the same rows decide, and another one may be as strong. A gain is proven over each
@@ -61,7 +76,7 @@ def of_strongest(gains: dict[str, dict[str, float]]) -> dict[str, float]:
     if least["gain"] < 0:
         wider = stats.norm.isf(BOUNDS[0] / len(gains)) / stats.norm.isf(BOUNDS[0])
         ends = {end: least["gain"] + float(wider) * (least[end] - least["gain"]) for end in ("gain_low", "gain_high")}
-        return least | ends | {"p_value": min(1.0, least["p_value"] * len(gains))}
+        return agreeing(main, least | ends | {"p_value": min(1.0, least["p_value"] * len(gains))})
     lows, p_values = ([values[key] for values in gains.values()] for key in ("gain_low", "p_value"))
     return least | {"gain_low": min(lows), "p_value": max(p_values)}
 

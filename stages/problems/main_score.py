@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+SIGNIFICANT = 0.05
+"""The p-value below which a difference between two scores counts as significant."""
+
 AUTO = "auto"
 """The value of `evaluate.main` that leaves the choice to the problem."""
 
@@ -51,6 +54,16 @@ class MainScore(ABC):
     """Whether it is between 0 and 1."""
     from_answers: bool = True
     """Whether the answers alone determine it; else it depends on their probabilities."""
+
+    @property
+    def lowest(self) -> float:
+        """The lowest value: a score that is no share but has two bounds is a correlation."""
+        return 0 if self.share or self.sign < 0 else -1
+
+    @property
+    def widest(self) -> float:
+        """The largest difference between the scores of two models."""
+        return 1 - self.lowest if self.sign > 0 else np.inf
 
     def value(self, labels: np.ndarray, predictions: Any) -> float:
         """The score of a model's predictions for some rows."""

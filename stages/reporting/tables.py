@@ -1,4 +1,5 @@
-"""The report's tables: scores of all models, the tuned model's by class and length, its errors, the data as read."""
+"""The report's tables: scores of all models, the tuned model's by class, length and slice, its errors, the data as
+read."""
 
 from collections.abc import Iterable
 
@@ -8,10 +9,10 @@ from stages.common import texts
 from stages.common.paths import ALL_SPLITS, SPLITS
 from stages.common.rivals import LINEAR_PROBE, STRONGEST_RIVAL, TUNED, UNTRAINED, ZERO_SHOT
 from stages.common.texts import literal
-from stages.problems.main_score import MainScore
+from stages.problems.main_score import SIGNIFICANT, MainScore
 from stages.problems.problem import Problem
 from stages.reporting.markdown import paragraphs, table
-from stages.reporting.verdict import named_slices
+from stages.reporting.verdict import named_slices, worst_slice
 from stages.reporting.wording import COMPARED, METRICS, column_title, further_metrics
 
 SHOWN = 5
@@ -87,6 +88,31 @@ def by_length(lengths: pd.DataFrame, main: MainScore) -> str:
         for (tokens, rows), of_models in scores.iterrows()
     ]
     return table((f"{metric.name}, by length", "test rows", *models), lines)
+
+
+def slices_line(tuned: dict, main: MainScore) -> str:
+    """The worst slice, and which slices are proven to be worse than the rest; nothing where there are no slices.
+
+    Args:
+        tuned: metrics/evaluate.json.
+    """
+    if "slices" not in tuned:
+        return ""
+    metric, slices = METRICS[main.key], named_slices(tuned["slices"])
+    name, worst = worst_slice(tuned["slices"], main)
+    proven = [
+        other
+        for other, scores in slices.items()
+        if main.sign * (scores["rest"] - scores[main.key]) > 0 and scores["p_value"] < SIGNIFICANT
+    ]
+    others = f"Proven to be worse than the other rows: {'; '.join(proven)}"
+    if not proven:
+        others = "No slice is proven to be worse than the other rows"
+    return (
+        f"Worst slice: {name}, {metric.name} {metric.score(worst[main.key])} on {worst['rows']:,} test rows, "
+        f"{metric.score(worst['rest'])} on the others, p = {worst['p_value']:.2g}. {others} (p-values corrected for "
+        f"{len(slices)} slices by Holm's method)."
+    )
 
 
 def by_slice(tuned: dict, main: MainScore, rival: str) -> str:

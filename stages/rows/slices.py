@@ -11,7 +11,7 @@ MOST_NUMBERS = 8
 """Distinct numbers of a column up to which each is a slice; more are cut into `RANGES`."""
 
 RANGES = 4
-"""Ranges of numbers, each with as many rows as the others, ties aside."""
+"""Ranges of numbers, each with as many rows as the others, ties aside. A number that as many rows have is a slice."""
 
 MOST_VALUES = 20
 """Values of a column that are slices, the most frequent ones; all others together are one slice."""
@@ -53,8 +53,10 @@ def ranges(values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce")
     if not numbers.map(math.isfinite).all() or numbers.nunique() <= MOST_NUMBERS:
         return values
-    quantiles = pd.qcut(numbers, RANGES, labels=False, duplicates="drop")
-    lowest, highest = (numbers.groupby(quantiles).transform(end) for end in ("min", "max"))
+    frequent = numbers.map(numbers.value_counts()) >= len(numbers) / RANGES
+    quantiles = pd.qcut(numbers[~frequent], RANGES, labels=False, duplicates="drop")
+    groups = quantiles.map("range {}".format).reindex(numbers.index).fillna(numbers.map(str))
+    lowest, highest = (numbers.groupby(groups).transform(end) for end in ("min", "max"))
     return pd.Series(
         [
             f"{low:.10g} to {high:.10g}" if low < high else f"{low:.10g}"

@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from stages.common import files
 from stages.common.errors import PipelineError
 from stages.evidence import abstention
 from stages.evidence.abstention import Abstention, answer_threshold, set_threshold
@@ -166,5 +167,8 @@ def test_the_promises_are_measured_on_the_answered_rows_alone():
     low, high = stats.binomtest(1, 2).proportion_ci(method="wilson")
     expected = {"target": 0.9, "rows": 300, "threshold": 0.7, "answered": 0.5, "accuracy": 0.5}
     assert values["abstention"] == pytest.approx(expected | {"low": low, "high": high})
+    nearly = made(threshold=1 - 1e-7, set_threshold=None).measured(np.array([[1.0, 0.0], [0.5, 0.5]]), labels[:2])
+    assert files.rounded(nearly)["abstention"]["threshold"] < abstention.NOTHING
+    assert nearly["abstention"]["answered"] == 0.5
     nothing = made(threshold=abstention.NOTHING).measured(probabilities, labels)
     assert nothing == {"abstention": {"target": 0.9, "rows": 300, "threshold": 1.0, "answered": 0.0}}

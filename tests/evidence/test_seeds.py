@@ -75,6 +75,18 @@ def test_equal_seeds_add_nothing_and_the_test_is_the_paired_t_test_over_rows():
     assert (values["gain_low"], values["gain_high"]) == pytest.approx(tuple(paired.confidence_interval()))
 
 
+def test_the_interval_of_a_gain_that_few_rows_of_a_rare_class_decide_has_0():
+    labels = (np.arange(200) < 4).astype(int)
+    answers = [np.eye(2)[labels] for _ in range(3)]
+    for number, one in enumerate(answers):
+        one[10 + number] = [0, 1]
+    rivals = {"majority": np.tile([0.9, 0.1], (200, 1))}
+    tuned = dict(zip((42, 1, 2), answers, strict=True))
+    found = seeds.over_seeds(SINGLE.main_scores["f1_macro"], labels=labels, tuned=tuned, rivals=rivals)
+    assert found["p_value"] > 0.05
+    assert found["gain_low"] <= 0 < found["gain"] < found["gain_high"] <= 1
+
+
 def test_seeds_that_score_the_same_by_chance_prove_nothing():
     differences = np.array([[1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
     assert gained(differences)["p_value"] > 0.05  # MS_seeds = MS_rows = 0, but the rows disagree

@@ -77,17 +77,43 @@ def test_a_mean_gain_of_0_is_rarely_significant_though_most_rows_are_better():
     assert sum(low) < 13  # 5 are expected; 13 or more of 100 have a probability of 0.002
 
 
+@pytest.mark.parametrize("key", ["f1_macro", "mcc", "roc_auc", "accuracy", "log_loss"])
+def test_the_interval_of_a_gain_has_0_where_the_test_finds_nothing_and_ends_where_scores_do(key):
+    main, generator = SINGLE.main_scores[key], np.random.default_rng(4)
+    for rows, rare in ((14, 4), (51, 1), (60, 2), (200, 4)):
+        labels = (np.arange(rows) < rare).astype(int)
+        tuned, rival = np.eye(2)[labels], np.tile([0.9, 0.1], (rows, 1))
+        for answers in (tuned, SINGLE.outputs(generator.normal(size=(rows, 2)) + tuned)):
+            for one, other in ((answers, rival), (rival, answers)):
+                found = significance.gain(main, labels=labels, tuned=one, rival=other)
+                assert found["gain_low"] <= 0 <= found["gain_high"] or found["p_value"] < 0.05
+                assert max(-found["gain_low"], found["gain_high"]) <= {"mcc": 2, "log_loss": np.inf}.get(key, 1)
+
+
+def test_a_loss_that_the_number_of_rivals_makes_insignificant_has_0_in_its_interval():
+    rival = {"gain": -0.8, "gain_low": -0.9, "gain_high": -0.7, "p_value": 0.02}
+    found = significance.of_strongest(ACCURACY, dict.fromkeys("abc", rival))
+    assert (found["p_value"], found["gain_low"], found["gain_high"]) == (0.06, pytest.approx(-0.922, abs=0.001), 0)
+    found = significance.of_strongest(ACCURACY, dict.fromkeys("ab", rival | {"gain_low": -0.99}))
+    assert (found["p_value"], found["gain_low"]) == (0.04, -1)
+
+
 def test_a_loss_against_the_strongest_rival_is_corrected_for_their_number_and_a_gain_is_tested_against_each():
     bag = {"gain": 0.03, "gain_low": -0.02, "gain_high": 0.08, "p_value": 0.3}
     lost = {"probe": {"gain": -0.02, "gain_low": -0.03, "gain_high": -0.01, "p_value": 0.02}, "bag": bag}
     wider = 2.241403 / 1.959964  # normal quantiles at 98.75 % and 97.5 %
-    assert significance.of_strongest(lost) == pytest.approx(
+    assert significance.of_strongest(ACCURACY, lost) == pytest.approx(
         {"gain": -0.02, "gain_low": -0.02 - 0.01 * wider, "gain_high": -0.02 + 0.01 * wider, "p_value": 0.04}
     )
     lost["noise"] = {"gain": 0.05, "gain_low": -0.09, "gain_high": 0.19, "p_value": 0.5}
-    assert significance.of_strongest(lost)["p_value"] == 0.06
+    assert significance.of_strongest(ACCURACY, lost)["p_value"] == 0.06
     won = {"probe": {"gain": 0.02, "gain_low": 0.01, "gain_high": 0.03, "p_value": 0.02}, "bag": bag}
-    assert significance.of_strongest(won) == {"gain": 0.02, "gain_low": -0.02, "gain_high": 0.03, "p_value": 0.3}
+    assert significance.of_strongest(ACCURACY, won) == {
+        "gain": 0.02,
+        "gain_low": -0.02,
+        "gain_high": 0.03,
+        "p_value": 0.3,
+    }
 
 
 def test_a_gain_is_rarely_claimed_where_another_rival_than_the_apparently_strongest_is_as_good():
@@ -102,7 +128,7 @@ def test_a_gain_is_rarely_claimed_where_another_rival_than_the_apparently_strong
             name: significance.gain(ACCURACY, labels=labels, tuned=tuned, rival=rival)
             for name, rival in answers.items()
         }
-        found = significance.of_strongest(gains)
+        found = significance.of_strongest(ACCURACY, gains)
         claims += found["gain"] > 0 and found["p_value"] < 0.05
     assert claims <= 14  # 2.5 % are 7.5; 15 or more have a probability of 0.01
 

@@ -309,3 +309,23 @@ def test_the_slices_are_shown_the_worst_first_beside_the_strongest_rival(name, w
     assert lines[2] == f"| `lang = de*` | 300 {worst}"
     assert lines[3].startswith("| `lang = en_GB` | 1,700 |")
     assert tables.by_slice(outputs.tuned(name), outputs.run(name).main, "linear_probe") == ""
+
+
+def test_the_worst_slice_is_named_and_proven_only_after_the_correction():
+    main = outputs.run("single_label").main
+    found = tables.slices_line(outputs.tuned_with_slices("single_label"), main)
+    assert found == (
+        "Worst slice: `lang = de*`, accuracy 62.0% on 300 test rows, 92.0% on the others, p = 0.01. Proven to be worse "
+        "than the other rows: `lang = de*` (p-values corrected for 2 slices by Holm's method)."
+    )
+    found = tables.slices_line(outputs.tuned_with_slices("single_label", p_value=0.3), main)
+    assert "62.0% on 300 test rows" in found
+    assert "p = 0.3. No slice is proven to be worse than the other rows (p" in found
+    assert tables.slices_line(outputs.tuned("single_label"), main) == ""
+
+
+def test_the_worst_slice_of_errors_is_that_with_the_largest():
+    found = tables.slices_line(outputs.tuned_with_slices("regression"), outputs.run("regression").main)
+    assert found.startswith(
+        "Worst slice: `lang = de*`, MAE 2.75 on 300 test rows, 2.45 on the others, p = 0.01. Proven"
+    )

@@ -26,8 +26,13 @@ def test_few_numbers_are_slices_as_they_are_and_many_are_cut_into_quarters():
         name for name in ("2001 to 2003", "2004 to 2006", "2007 to 2009", "2010 to 2012") for _ in range(3)
     ]
     assert named([*years, None])[-1] == "(missing)"
-    skewed = named([0.0] * 90 + list(np.arange(10) / 4 + 1))
-    assert set(skewed) == {"0 to 3.25"}
+
+
+def test_a_number_that_a_quarter_of_the_rows_have_is_a_slice_of_its_own():
+    skewed = named([0.0] * 88 + list(np.arange(12) / 4 + 1))
+    assert skewed[:88] == ["0"] * 88
+    assert skewed[88:] == [n for n in ("1 to 1.5", "1.75 to 2.25", "2.5 to 3", "3.25 to 3.75") for _ in range(3)]
+    assert set(named([-1.0] * 30 + [7.0] * 30 + list(range(10)))) == {"-1", "0 to 2", "3 to 4", "5 to 6", "7", "8 to 9"}
 
 
 def test_many_values_of_which_one_is_no_number_are_no_ranges():
