@@ -18,6 +18,7 @@ import re
 import shlex
 import warnings
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -98,6 +99,10 @@ def search_space(space: list[str], params: Params) -> dict[str, BaseDistribution
         if name in found:
             raise errors.PipelineError(f"{name}: expected it once, found it twice; join its values: {name}=a,b,c")
         found[name] = values
+    if "evaluate.main" in found:
+        raise errors.PipelineError(
+            "evaluate.main: expected one score for all trials, by which they are compared; set it in params.yaml"
+        )
     return found
 
 
@@ -184,6 +189,7 @@ def add_earlier_trial(
             f"{experiment.name}: expected an earlier trial of this search, found one from a different "
             f"search space ({error}); choose another --name, or remove it with dvc exp remove"
         ) from None
+    check_comparable(study, trial.user_attrs)
     study.add_trial(trial)
 
 
@@ -225,8 +231,26 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, name: str, select_by: st
             f"{name}: expected the search's commit to stay checked out, found another; check it out, and call again"
         )
     trial.set_user_attr("score", score_key(made, select_by))
+    check_comparable(study, trial.user_attrs)
     study.tell(trial, score(made, select_by), skip_if_finished=True)  # others may have given it up at this moment
     return True
+
+
+def check_comparable(study: optuna.Study, trial: dict[str, Any]) -> None:
+    """Check that a trial is scored as the finished ones are.
+
+    Args:
+        trial: the attributes `experiment` and `score`.
+
+    Raises:
+        PipelineError: it is not: a parameter changes what `evaluate.main: auto` chooses.
+    """
+    for other in study.get_trials(states=[TrialState.COMPLETE]):
+        if (key := other.user_attrs["score"]) != trial["score"]:
+            raise errors.PipelineError(
+                f"{trial['experiment']}: expected a trial that is scored by {key}, as {other.user_attrs['experiment']} "
+                f"is, found one scored by {trial['score']}; set evaluate.main, and choose another --name"
+            )
 
 
 def score(experiment: Experiment, select_by: str) -> float:

@@ -101,6 +101,25 @@ def test_the_best_trial_comes_first(select_by, main, title, first):
         search.add_earlier_trial(study, {"lora.r": CategoricalDistribution([16])}, done, params)
 
 
+def test_trials_that_are_scored_differently_are_not_compared():
+    space, study = {"data.seed": CategoricalDistribution([1, 2])}, search.new_study("minimize")
+    for name, seed, key in (("a", 1, "log_loss"), ("b", 2, "weighted_log_loss")):
+        done = trained(name, {"data": {"seed": seed}}, {key: 0.1})
+        if name == "a":
+            search.add_earlier_trial(study, space, done, PARAMS)
+    with pytest.raises(
+        PipelineError, match=r"^b: expected .* scored by log_loss, as a is, found .* weighted_log_loss; s"
+    ):
+        search.add_earlier_trial(study, space, done, PARAMS)
+    with pytest.raises(PipelineError, match=r"^evaluate\.main: expected one score for all trials"):
+        search.search_space(["evaluate.main=accuracy,f1_macro"], PARAMS)
+
+
+def test_numbers_are_compared_by_their_error_whose_unit_is_that_of_no_run():
+    done = trained("a", {}, {"mae": 0.7, "loss": 0.2}, main="mae")
+    assert (search.score_key(done, "loss"), search.score(done, "loss")) == ("mae", 0.7)
+
+
 def trained(name: str, params: dict, validation: dict[str, float], main: str = "accuracy") -> Experiment:
     """An experiment that ran up to `train`; params: sections of params.yaml, on top of the tiny run's."""
     metrics = {str(paths.TRAIN_METRICS): {"main": main, "validation": validation}}

@@ -184,8 +184,12 @@ def test_the_best_of_several_heads_is_where_the_run_starts(rows, saved_model, tm
     torch.testing.assert_close(head.copied(model)[0], probe[0], atol=1e-4, rtol=0)
 
 
-def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_path):
+@pytest.mark.parametrize("balance", [None, "weights"])
+def test_gradient_accumulation_equals_the_larger_batch(rows, saved_model, tmp_path, balance):
     options = {"epochs": 1, "scheduler": "constant", "warmup": 0.0, "max_grad_norm": 1e-3, "logging_steps": 1}
+    if balance:
+        rows["train"] = replace(rows["train"], labels=(np.arange(48) % 8 == 0).astype(np.int64))
+        options["balance"] = balance
     large, _ = fitted(rows, saved_model("llama"), tmp_path / "a", batch_size=8, **options)
     small, _ = fitted(rows, saved_model("llama"), tmp_path / "b", batch_size=4, gradient_accumulation=2, **options)
     for name, weight in weights(large).items():

@@ -64,7 +64,7 @@ def test_every_stage_resolves_the_same_main_score(inside):
     )
     assert trained["main"] == Run.load(paths.ADAPTER).main.key == "f1_macro"
     assert set(trained["validation"]) == {"f1_macro", "loss", "log_loss", "weighted_log_loss"}
-    assert all(set(rival["interval"]) == {"f1_macro"} for rival in baselines.values())
+    assert all(set(rival["interval"]) == {"f1_macro", "roc_auc"} for rival in baselines.values())
     counts = whole_run.read(paths.DATA_METRICS)["train"]
     labels = store.load_rows(paths.ENCODED / "train", store.About.load(paths.ENCODED)).text_labels
     assert sorted(counts.values()) == sorted(np.unique(labels, return_counts=True)[1])

@@ -176,15 +176,6 @@ def seed(value: int) -> None:
         torch.manual_seed(int(np.random.SeedSequence([value, number]).generate_state(1)[0]))
 
 
-def relative(value: torch.Tensor) -> torch.Tensor:
-    """A number relative to its mean over all ranks; 1 in a single one."""
-    count = ranks()[1]
-    total = value.clone()
-    if count > 1:
-        distributed.all_reduce(total)
-    return value * count / total
-
-
 class AgreedOrder(Sampler):
     """The order of rows that the first rank draws, in all ranks."""
 

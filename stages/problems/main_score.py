@@ -23,8 +23,9 @@ LOSS = "loss"
 WEIGHTED_LOG_LOSS = "weighted_log_loss"
 """The key there of the calibrated log loss with rows of rare classes weighted."""
 
-LOSSES = (WEIGHTED_LOG_LOSS, "log_loss", LOSS)
-"""The keys there of the losses: calibrated and weighted, calibrated, and as it is."""
+LOSSES = (WEIGHTED_LOG_LOSS, "log_loss", "mae", LOSS)
+"""The keys there of the losses: calibrated and weighted, calibrated, that of numbers, and the Trainer's own, which is a
+mean over windows where texts have several."""
 
 
 def selected_by(choice: str, main: str, scores: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def starts(
     if not is_fresh(model) and not problem.numeric:
         return {"saved": partial(put, weights=copied(model))}
     mean = init == "mean_probe"  # see stages.training.first_token
-    probe = not mean and (problem.numeric or init in ("auto", "probe"))
+    probe = init in ("auto", "probe")
     words = init in ("auto", "label_words") and label_words.has_label_word_head(model)
     if init == "label_words" and not words:
         raise PipelineError(

@@ -200,21 +200,21 @@ def loss_of_classes(model: nn.Module, rows: store.Rows, options: Train) -> Calla
     """The model's own loss; while it trains, cross entropy with weights and label smoothing, if there are any.
 
     Args:
-        rows: with `balance: weights`, their texts are weighted as in `row_weights`.
+        rows: with `balance: weights`, their texts are weighted as in `row_weights`, by 1 on average: what a row counts
+            does not depend on the rest of its batch.
     """
     weights = None
     if options.balance == "weights":
+        of_texts = row_weights(rows.text_labels)
         weights = torch.zeros(model.config.num_labels)
-        weights[rows.text_labels] = torch.from_numpy(row_weights(rows.text_labels)).float()
+        weights[rows.text_labels] = torch.from_numpy(of_texts / of_texts.mean()).float()
 
     def loss(outputs: ModelOutput, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         if not model.training or (weights is None and not options.label_smoothing):
             return ForSequenceClassificationLoss(labels, outputs.logits, model.config)
         weight = None if weights is None else weights.to(outputs.logits)
-        settings = {"weight": weight, "label_smoothing": options.label_smoothing}
-        found = nn.functional.cross_entropy(outputs.logits, labels, **settings)
-        # a mean over the weights of this rank's rows, of which the mean over ranks is taken
-        return found if weight is None else found * ranks.relative(weight[labels].sum())
+        settings = {"weight": weight, "label_smoothing": options.label_smoothing, "reduction": "none"}
+        return nn.functional.cross_entropy(outputs.logits, labels, **settings).mean()
 
     return loss
 
@@ -332,7 +332,8 @@ class RowTrainer(Trainer):
     def restart(self, rate: float, options: Train) -> None:
         """Prepare the next run of `train`, with a new optimizer at this peak learning rate.
 
-        With `train.lora_plus_ratio`, lora_B has a multiple of it (Hayou et al. 2024).
+        With `train.lora_plus_ratio`, lora_B has a multiple of it (Hayou et al. 2024), and in PEFT so have vectors, such
+        as biases.
         """
         self.args.learning_rate = rate
         self.optimizer = self.lr_scheduler = None

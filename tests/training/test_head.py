@@ -161,6 +161,14 @@ def test_training_starts_from_the_head_that_was_asked_for(built, saved_model, ro
     assert right["probe"].mean() > 0.9 > 0.7 > right["random"].mean()
 
 
+@pytest.mark.parametrize(("init", "names"), [("auto", ["probe"]), ("random", ["random"]), ("mean_probe", [])])
+def test_numbers_start_from_the_head_that_is_asked_for(saved_model, rows, init, names):
+    model = load_base(saved_model("bert"), labels=labels_of(["value"], problem="regression"), seed=1)
+    numbers = replace(rows, labels=rows.labels.astype(np.float32))
+    found = head.starts(model, numbers, init=init, batch_size=8, precision="float32", seed=0)
+    assert list(found) == names
+
+
 def test_label_words_are_refused_where_the_model_has_no_head_for_them(built, saved_model):
     with pytest.raises(PipelineError, match=r"label_words: expected classes .* found single_label and BertForMasked"):
         built(saved_model("bert"), "label_words")

@@ -33,11 +33,24 @@ def test_weights_and_smoothing_change_the_training_loss_alone(saved_model, smoot
     output, labels = SimpleNamespace(logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 1])
     entropy, log = torch.nn.functional.cross_entropy, output.logits.log_softmax(dim=1)
     weights = torch.tensor([4 / 6, 4 / 2]).sqrt()
-    plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / weights.sum()
-    smooth = -(weights * log).sum() / weights.sum() / 2
+    weights = weights / weights[[0, 0, 0, 1]].mean()
+    plain = -(weights[0] * log[0, 0] + weights[1] * log[1, 1]) / 2
+    smooth = -(weights * log).sum() / 2 / 2
     assert loss(output, labels) == pytest.approx(((1 - smoothing) * plain + smoothing * smooth).item())
     model.eval()
     assert loss(output, labels) == pytest.approx(entropy(output.logits, labels).item())
+
+
+def test_a_row_weighs_as_much_whatever_is_in_its_batch(saved_model):
+    model = load_base(saved_model("llama"), labels=LABELS, seed=0).train()
+    options = Params.model_validate(tiny_params(train={"balance": "weights"})).train
+    loss = trainer.loss_function(model, PROBLEMS["single_label"], labelled([0, 0, 0, 1]), options)
+    logits, labels = (
+        torch.randn(8, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 0, 0, 1, 0, 0, 0, 0]),
+    )
+    alone = [loss(SimpleNamespace(logits=logits[[row]]), labels[[row]]).item() for row in range(8)]
+    assert loss(SimpleNamespace(logits=logits), labels).item() == pytest.approx(np.mean(alone))
 
 
 def test_a_text_weighs_as_much_in_how_many_windows_it_is_read(saved_model):
