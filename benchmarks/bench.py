@@ -32,6 +32,9 @@ ROUNDS = 3
 FEW = {"train": 400, "validation": 80, "test": 150}
 """Rows of the repeated comparison."""
 
+ONE_EPOCH = {"epochs": 1, "lr": 1e-3}
+"""The training that is compared: as long as the plain script's, with no second learning rate to try."""
+
 DEPTHS = (2, 6)
 """Values of `lora.top_layers`, below and above the default, whose reruns are compared."""
 
@@ -168,7 +171,7 @@ def whole(clone: Clone, precision: str) -> dict:
 
 def at_depth(clone: Clone, top_layers: int, precision: str) -> dict[str, float]:
     """A rerun of train and evaluate with adapters on another number of layers, with stored states already there."""
-    clone.set(precision=precision, lora={"top_layers": top_layers})
+    clone.set(precision=precision, lora={"top_layers": top_layers}, train=ONE_EPOCH)
     clone.python("-m", "dvc", "repro", "baseline")
     done = clone.retrain()
     return {"top_layers": top_layers, "rerun_s": done.seconds, "accuracy": clone.metric("evaluate.json")["accuracy"]}
@@ -180,14 +183,14 @@ def compare(clone: Clone, rows: dict[str, int], precision: str) -> dict:
     The pipeline's first run starts at encode, as the plain script starts with model and split in place. The plain
     script's first evaluation counts in its first run only: a second run need not repeat it.
     """
-    clone.set(precision=precision, data={"limit": rows})
+    clone.set(precision=precision, data={"limit": rows}, train=ONE_EPOCH)
     clone.python("-m", "dvc", "repro", "prepare")
     first = clone.python("-m", "dvc", "repro", "--force", "--no-run-cache", "--downstream", "encode")
     accuracy = clone.metric("evaluate.json")["accuracy"]
     sizes = ["--train-rows", str(rows["train"]), "--test-rows", str(rows["test"])]
     plain = clone.python("-m", "benchmarks.plain", *sizes, "--precision", precision)
     phases = plain.result
-    clone.set(precision=precision, data={"limit": rows}, lora={"r": 4})
+    clone.set(precision=precision, data={"limit": rows}, lora={"r": 4}, train=ONE_EPOCH)
     rerun = clone.python("-m", "dvc", "repro", "--no-run-cache")
     return {
         "first_run_s": {"pipeline": first.seconds, "plain": plain.seconds},
@@ -211,7 +214,7 @@ def methods(clone: Clone) -> dict:
     clone.python("-m", "dvc", "repro", "baseline")
     measured = {"rows": limits, "methods": results.still_valid("methods", rows=limits).get("methods", {})}
     for name, sections in SETTINGS.items():
-        clone.set(data={"limit": limits}, **sections)
+        clone.set(data={"limit": limits}, **sections | {"train": ONE_EPOCH | sections.get("train", {})})
         done = clone.retrain()
         tuned = clone.metric("evaluate.json")
         measured["methods"][name] = {

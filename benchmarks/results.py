@@ -39,7 +39,10 @@ def remove(part: str) -> None:
 
 
 def conditions_here() -> dict:
-    """The hardware, and the settings that time depends on most."""
+    """The hardware, and the settings that time depends on most.
+
+    What was measured with other settings besides, or by other code, has to be removed by hand.
+    """
     has = torch.cpu.get_capabilities()
     units = "with AMX" if has.get("amx_tile") else "with BF16" if has.get("avx512_bf16") else ""
     hardware = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()} {units}".strip()

@@ -78,10 +78,10 @@ def written(tmp_path):
     (tmp_path / "gh").chmod(0o755)
 
     def run(
-        report: str, *, comments: list[dict], commit: str = "abc", artifact: str = "report"
+        report: str, *, comments: list[dict], commit: str = "abc", artifact: str = "report", other: str = "older"
     ) -> tuple[int, str, str]:
         listed = {
-            "pulls": [{"number": 6, "head": {"sha": "older"}}, {"number": 7, "head": {"sha": commit}}],
+            "pulls": [{"number": 6, "head": {"sha": other}}, {"number": 7, "head": {"sha": commit}}],
             "artifacts": {"artifacts": [{"id": 5, "name": artifact, "size_in_bytes": 9000}]},
             "comments": comments,
         }
@@ -119,6 +119,6 @@ def test_what_is_not_a_report_of_ours_is_refused(written, report):
     assert written(report, comments=OTHERS) == (1, "", "")
 
 
-@pytest.mark.parametrize("changed", [{"commit": "newer"}, {"artifact": "other"}])
-def test_without_a_report_or_with_a_newer_commit_nothing_is_written(written, changed):
+@pytest.mark.parametrize("changed", [{"commit": "newer"}, {"artifact": "other"}, {"other": "abc"}])
+def test_without_a_report_or_one_pull_request_with_its_commit_nothing_is_written(written, changed):
     assert written(f"{MARKER}\n", comments=OTHERS, **changed) == (0, "", "")

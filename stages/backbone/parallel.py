@@ -116,9 +116,9 @@ def in_threads(
 ) -> Iterator[Any]:
     """The results for the batches, in order, computed in this process; see `each_batch`."""
     model, threads = model.to(device()).eval(), torch.get_num_threads()
-    if (way.workers, way.packed) not in kept:
-        kept[way.workers, way.packed] = replicas_of(model, way.workers, packed=way.packed)
-    replicas = kept[way.workers, way.packed]
+    if way.packed not in kept:
+        kept[way.packed] = Replicas(model, packed=way.packed)
+    replicas = kept[way.packed].at_least(way.workers)
 
     def work(batch: Any) -> Any:
         replica = replicas.get()
@@ -138,16 +138,27 @@ def in_threads(
         torch.set_num_threads(threads)
 
 
-def replicas_of(model: nn.Module, count: int, *, packed: bool) -> SimpleQueue:
-    """So many replicas of a model, which share its weights, or packed copies of those of its linear layers."""
-    weights = {id(part): part for part in [*model.parameters(), *model.buffers()]}
-    replica = copy.deepcopy(model, dict(weights))
-    if packed:
-        frozen_linear.pack(replica)
-    replicas = SimpleQueue()
-    for _ in range(count):
-        replicas.put(copy.deepcopy(replica, dict(weights)))
-    return replicas
+class Replicas:
+    """Replicas of a model, which share its weights, or the packed copies of those of its linear layers."""
+
+    def __init__(self, model: nn.Module, *, packed: bool) -> None:
+        self.first = replica_of(model)
+        if packed:
+            frozen_linear.pack(self.first)
+        self.free: SimpleQueue = SimpleQueue()
+        self.count = 0
+
+    def at_least(self, count: int) -> SimpleQueue:
+        """The replicas that are not in use, of at least so many in all."""
+        for _ in range(self.count, count):
+            self.free.put(replica_of(self.first))
+        self.count = max(self.count, count)
+        return self.free
+
+
+def replica_of(model: nn.Module) -> nn.Module:
+    """A copy of a model that shares its weights."""
+    return copy.deepcopy(model, {id(part): part for part in [*model.parameters(), *model.buffers()]})
 
 
 def loaded(load: Callable[[], nn.Module]) -> nn.Module:

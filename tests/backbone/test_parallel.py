@@ -54,6 +54,18 @@ def test_replicas_hold_the_models_own_weights():
     assert addresses == {model.scale.data_ptr()}
 
 
+def test_kept_replicas_serve_every_number_of_batches_and_pack_the_weights_once(monkeypatch):
+    packed, kept = [], {}
+    monkeypatch.setattr(frozen_linear, "pack", packed.append)
+    torch.set_num_threads(8)
+    found = {
+        count: set(parallel.each_batch(Slow(), lambda replica, _: id(replica), [[0]] * count, progress=None, kept=kept))
+        for count in (2, 8, 3, 8)
+    }
+    assert len(packed) == 1
+    assert len(set.union(*found.values())) == kept[True].count <= 8
+
+
 def test_gradients_are_off_and_the_threads_are_put_back():
     def compute(model, batch):
         return torch.is_inference_mode_enabled(), model.training, torch.get_num_threads()
