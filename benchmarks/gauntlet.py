@@ -264,7 +264,8 @@ def report(folder: Path, *, seeds: Sequence[int]) -> None:
     Earlier results with other settings are moved to former_gauntlet.json, each until its task is measured anew.
 
     Raises:
-        PipelineError: there are no results, or they were measured with different settings.
+        PipelineError: there are no results, or they were measured with different settings; or some of settings before
+            the last ones would be lost.
     """
     found = complete(folder, seeds)
     if not found:
@@ -283,6 +284,11 @@ def report(folder: Path, *, seeds: Sequence[int]) -> None:
     parts = results.measured()
     earlier, former = parts.get("gauntlet"), parts.get("former_gauntlet")
     if earlier and earlier["settings"] != conditions[0]["settings"]:
+        if former and any(standings.unmeasured(former["values"], values).values()):
+            raise errors.PipelineError(
+                f"{results.FOLDER / 'former_gauntlet.json'}: expected its tasks to be measured anew before settings "
+                "change once more, found others; measure them, or remove the file"
+            )
         earlier, former = None, earlier
     if earlier:
         values, conditions = standings.completed(values, earlier["values"], **order), [*conditions, earlier]

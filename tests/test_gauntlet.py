@@ -162,6 +162,13 @@ def test_a_task_runs_with_every_seed_and_what_has_a_result_is_not_run_again_and_
     assert "`model.layers: 99`" in anew
     assert "`model.layers: 99`" not in former
 
+    again = other | {"conditions": {"hardware": "", "settings": {"model.layers": 98}}}
+    gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(again))
+    with pytest.raises(PipelineError, match=r"former_gauntlet\.json: expected its tasks to be measured anew before"):
+        gauntlet.report(tiny.results, seeds=(1, 2))
+    assert (tmp_path / "HERE/RESULTS.md").read_text() == page
+
+    gauntlet.result_file(tiny.results, "other", "tiny").write_text(json.dumps(other))
     path.write_text(json.dumps(result | {"conditions": other["conditions"]}))
     gauntlet.report(tiny.results, seeds=(1, 2))
     assert "### With former settings" not in (tmp_path / "HERE/RESULTS.md").read_text()
