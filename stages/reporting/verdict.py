@@ -329,12 +329,10 @@ def tells_most(baseline: dict, rival: str, main: MainScore) -> bool:
     Args:
         baseline: metrics/baseline.json; rival: its name.
     """
+    worst, best = ("low", "high")[:: main.sign]
     intervals = {name: scores["interval"][main.key] for name, scores in baseline.items()}
-    worst, best = (intervals[rival][end] for end in ("low", "high")[:: main.sign])
-    surpassed = any(
-        main.sign * ends["low" if main.sign > 0 else "high"] > main.sign * best for ends in intervals.values()
-    )
+    better_than_constant = main.sign * intervals[rival][worst] > main.sign * baseline[constant(baseline)][main.key]
     # answers by chance may have more macro-F1 than the same answer to every text
     area = baseline[rival]["interval"].get("roc_auc", {"low": 1.0})
-    better_than_constant = main.sign * worst > main.sign * baseline[constant(baseline)][main.key]
+    surpassed = any(main.sign * ends[worst] > main.sign * intervals[rival][best] for ends in intervals.values())
     return better_than_constant and area["low"] > 0.5 and not surpassed

@@ -192,14 +192,16 @@ def text_files(path: Path, format: str | None) -> list[Path]:
     Raises:
         PipelineError: no format is named, and there are tables beside the subfolders.
     """
-    found = sorted(file for file in path.glob("[!.]*/[!.]*.*") if content.format_ending(file) == ".txt")
     if format not in (None, "folders"):
         return []
+    found = sorted(file for file in path.glob("[!.]*/[!.]*.*") if content.format_ending(file) == ".txt")
     endings = {*ENDINGS} - {".txt"}
     tables = [file.name for file in sorted(path.glob("[!.]*.*")) if content.format_ending(file) in endings]
     if found and tables and not format:
         line = f"expected tables or CLASS/*.txt, found both, {tables[0]} and {found[0].parent.name}/{found[0].name}"
-        raise PipelineError(f"{path.name}: {line}; name the table in data.source, or say data.format: folders")
+        raise PipelineError(
+            f"{path.name}: {line}; name the table (data.source, data.file), or say data.format: folders"
+        )
     return found
 
 

@@ -216,9 +216,7 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
 def test_a_folder_with_tables_and_texts_is_either_only_if_told(tmp_path):
     table = write(tmp_path, "mine/rows.csv", "review,stars\nFine,5\n")
     write(tmp_path, "mine/sport/001.txt", "A goal.")
-    with pytest.raises(
-        PipelineError, match=r"^mine: .* found both, rows.csv and sport/001.txt; name the table in data"
-    ):
+    with pytest.raises(PipelineError, match=r"^mine: .* found both, rows.csv and sport/001.txt; name the table \(data"):
         formats.read(tmp_path / "mine", wanted=WANTED)
     assert formats.read(tmp_path / "mine", wanted=WANTED, format="folders")["text"].tolist() == ["A goal."]
     assert formats.read(table, wanted=WANTED)["text"].tolist() == ["Fine"]
