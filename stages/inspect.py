@@ -9,10 +9,13 @@ as `prepare` chooses them (stages/rows/columns.py).
 """
 
 import argparse
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,12 @@ from stages.common import errors, files, paths, texts
 from stages.common.section import read_yaml
 from stages.common.texts import override, printable, shortened
 from stages.problems.kinds import PROBLEMS
+from stages.problems.main_score import AUTO
 from stages.problems.problem import Problem, label_text
 from stages.rows import columns, formats
 from stages.rows.cleaning import is_blank
 from stages.sources import fetched, presets, tracked
+from stages.sources.archive import MEMBER_SEPARATOR
 
 FEW_ROWS = 20
 """Rows of a class below which it is named as rare: `prepare` gives about two thirds of them to train."""
@@ -45,6 +50,10 @@ def main() -> None:
         path, _ = fetched.fetch_path(name, None, scratch, home)
         table, names = read(path, options)
     problem, text, label = roles(table, options, path)
+    lists = ("label",) if problem.several_answers else ()
+    columns.check_values(
+        path, table, {column: role for column, role in ((text, "text"), (label, "label")) if column}, lists
+    )
     if options.label:
         check_labels(table[label], label, problem, path)
     print(printable(f"{name}: {len(table):,} rows\n"))
@@ -260,24 +269,35 @@ def commands(
     names: list[str] | None,
 ) -> Iterator[str]:
     """What to type: the file into the repository and under Git or DVC, then the run."""
-    where = fetched.local(name)
+    where, (outer, member) = fetched.local(name), fetched.split(name)
     if not where.is_relative_to(paths.RAW_DATA):
-        there, matched = paths.RAW_DATA / where.resolve().name, fetched.outer(name)
-        yield copying(where, matched, there)
-        name = str(there) + (name.removeprefix(str(where)) if where == matched else f"/{matched.relative_to(where)}")
-    elif tracking := tracked.command(fetched.outer(name)):
+        there = free(paths.RAW_DATA / (where if where.name not in ("", "..") else where.resolve()).name)
+        yield copying(where, outer, there)
+        name = MEMBER_SEPARATOR.join(part for part in (str(there / outer.relative_to(where)), member) if part)
+    elif tracking := tracked.command(outer):
         yield tracking
     settings = {"data.source": f"path:{name}", "data.text": text or "COLUMN", "data.label": label or "COLUMN"}
-    suited = {
+    suited = problem.without | {
         "data.problem": problem.name,
+        "data.slices": [],
         "data.columns": names,
         "data.format": options.format,
         "encode.template": template(text, label, problem, table),
     }
-    for key, before in of_dataset(paths.PARAMS).items():
-        if key not in settings and suited.get(key) != before:
+    before = of_dataset(paths.PARAMS, problem)
+    if {*(before["data.slices"] or [])} <= {*table}:
+        suited["data.slices"] = before["data.slices"]
+    for key, was in before.items():
+        if key not in settings and suited.get(key) != was:
             settings[key] = suited.get(key)
     yield " ".join(["dvc exp run", *(override(key, value) for key, value in settings.items())])
+
+
+def free(path: Path) -> Path:
+    """The path, or where something is there, one like it: tickets-2.csv."""
+    name, dot, ending = path.name.partition(".")
+    tried = (path.with_name(f"{name}-{number}{dot}{ending}") if number > 1 else path for number in itertools.count(1))
+    return next(one for one in tried if not files.kind(one) and not tracked.is_added(one))
 
 
 def copying(where: Path, matched: Path, there: Path) -> str:
@@ -285,7 +305,7 @@ def copying(where: Path, matched: Path, there: Path) -> str:
     here, target = shlex.quote(str(where)), shlex.quote(str(there))
     if where == matched:
         tool = tracked.tool(files.members(where) if where.is_dir() else [where])
-        return f"cp -rL {here} {there.parent}/ && {tool} add {target}"
+        return f"cp -rL {here} {target} && {tool} add {target}"
     pattern = str(matched.relative_to(where))
     tool = tracked.tool(path for path in where.glob(pattern) if path.is_file())
     if SAFE_GLOB.fullmatch(pattern):
@@ -293,14 +313,25 @@ def copying(where: Path, matched: Path, there: Path) -> str:
     return f"mkdir -p {target}  # copy the files there, each in its folder, then: {tool} add {target}"
 
 
-def of_dataset(path: Path) -> dict[str, Any]:
+def of_dataset(path: Path, problem: Problem) -> dict[str, Any]:
     """What params.yaml says of a dataset, by key: `dvc exp run -S` leaves there what an earlier one needed. Where it
-    lacks a section or a key, the kind of problem is the default one, and the rest null."""
-    keys = [("data", "problem"), *((section, key) for section, keys in presets.KEYS.items() for key in keys)]
-    found = dict.fromkeys(map(".".join, keys)) | {"data.problem": next(iter(PROBLEMS))}
+    lacks a section or a key, the kind of problem is the default one, and the rest null.
+
+    Args:
+        problem: of the new one; a value that it has no use for is among them, unless it is the allowed one or `auto`.
+    """
+    keys = [
+        "data.problem",
+        "data.slices",
+        *(f"{section}.{key}" for section, keys in presets.KEYS.items() for key in keys),
+    ]
+    found = dict.fromkeys(keys) | {"data.problem": next(iter(PROBLEMS))}
     with suppress(OSError, ValueError, TypeError, LookupError):
         values = read_yaml(path.read_text(encoding="utf-8"))
-        found |= {f"{section}.{key}": values[section][key] for section, key in keys}
+        given = {key: reduce(getitem, key.split("."), values) for key in dict.fromkeys([*keys, *problem.without])}
+        found |= {
+            key: value for key, value in given.items() if key in keys or value not in (problem.without[key], AUTO)
+        }
     return found
 
 

@@ -13,9 +13,10 @@
 
 Several adapters of one base model, which is in memory once, answer side by side, each under its name.
 
-The texts of a file are in the column that the model was trained on, or else in the only column of texts. All columns
-of the file are carried through; the answers follow them, with `predicted_` before a name that the file has already. The
-two texts of a pair are separated by a TAB; in a file, each has its own column, as in training.
+The texts of a file are in the column that the model was trained on, or else in the only column of texts. A .csv or .tsv
+file without a header is read as those of the training, if they had none (data.columns). All columns of the file are
+carried through; the answers follow them, with `predicted_` before a name that the file has already. The two texts of a
+pair are separated by a TAB; in a file, each has its own column, as in training.
 
 Rows are read and answered in chunks: how many there are does not matter to memory. What cannot be read as a row is
 listed beside the output, in answers.rejects.csv, or ends the run with --strict. With --input and --output, a run that
@@ -37,6 +38,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -68,7 +70,8 @@ def main() -> None:
     with adapters.chosen(options.adapter, options.model) as models, remote.copied(options.elsewhere) as copies:
         base.quiet_transformers()
         options.inputs += copies
-        given, roles = read_texts(options, columns_of(models), copies)
+        run = first_of(models)
+        given, roles = read_texts(options, run.columns, copies, **run.dialect)
         kinds = types(given, options.output)
         strict = options.strict or bool(options.texts)
         how = {"strict": strict, "defuse": options.defuse_formulas, "header": given.header}
@@ -172,14 +175,14 @@ def locate(options: argparse.Namespace) -> None:
         files.destination("--output", outputs.rejects_of(options.output), **how)
 
 
-def columns_of(models: dict[str, evaluated.Model]) -> dict[str, str]:
-    """The columns in which the first model had its texts in training, see `Run.columns`.
+def first_of(models: dict[str, evaluated.Model]) -> Run:
+    """The training of the first model, whose columns and files were like those that are read.
 
     Raises:
         PipelineError: one model is of texts, and another of pairs.
     """
-    first, *others = (Run.load(model.adapter).columns for model in models.values())
-    if any(len(columns) != len(first) for columns in others):
+    first, *others = (Run.load(model.adapter) for model in models.values())
+    if any(len(other.columns) != len(first.columns) for other in others):
         raise errors.PipelineError(
             "--adapter: expected models of texts or of pairs of texts, found both; run them one by one"
         )
@@ -204,17 +207,17 @@ def inputs(path: Path) -> list[Path]:
 
 
 def read_texts(
-    options: argparse.Namespace, trained: dict[str, str], copies: dict[Path, remote.Remote]
+    options: argparse.Namespace, trained: dict[str, str], copies: dict[Path, remote.Remote], **dialect: Any
 ) -> tuple[Tables, dict[str, str]]:
     """The rows, and their column for `text`, and for pairs `text_pair`; `trained` gives these columns in training.
 
     Args:
-        copies: the files that were elsewhere, by their copies.
+        copies: the files that were elsewhere, by their copies; dialect: see `Run.dialect`.
 
     Raises:
         PipelineError: a file cannot be read, or has no such column.
     """
-    given = [opened(path, list(trained), named=options.text) for path in options.inputs]
+    given = [opened(path, list(trained), named=options.text, **dialect) for path in options.inputs]
     if not given:
         given = [Lines(options.texts or sys.stdin.buffer, list(trained), path=Path("standard input"))]
     first = given[0]

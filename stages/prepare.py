@@ -119,7 +119,7 @@ def warnings(params: Params, data: Data, counts: dict[str, float]) -> list[str]:
     Args:
         data: the section with all its values; counts: the training rows by class.
     """
-    lines = [tracked.advice(fetched.outer(data.source.removeprefix("path:")))] if data.kind == "path" else []
+    lines = [tracked.advice(fetched.split(data.source.removeprefix("path:"))[0])] if data.kind == "path" else []
     lines += [
         f"encode.template: {params.encode.template!r} is the question of {paths.PRESETS}/{name}.yaml, but data.source "
         f"is {params.data.source}; write one of your own, or null for the text alone"

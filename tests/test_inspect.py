@@ -108,6 +108,27 @@ def test_what_params_say_of_an_earlier_dataset_is_undone(told, tmp_path):
     )
 
 
+def test_settings_that_the_new_problem_or_file_cannot_have_are_undone(told, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    apply_overrides(params, ["data.slices=[language]", "train.balance=weights", "evaluate.target_accuracy=0.9"])
+    TICKETS.assign(stars=range(60)).to_csv("data/raw/tickets.csv", index=False)
+    numbers = shlex.split(told("data/raw/tickets.csv", "--label", "stars", "--problem", "regression").splitlines()[-1])
+    assert {"data.slices=[]", "train.balance=null", "evaluate.target_accuracy=null"} < {*numbers}
+    classes = shlex.split(told("data/raw/tickets.csv", "--label", "queue").splitlines()[-1])
+    assert [one for one in classes if "slices" in one or "balance" in one or "target" in one] == ["data.slices=[]"]
+    apply_overrides(params, ["data.slices=[opened]"])
+    assert "slices" not in told("data/raw/tickets.csv", "--label", "queue")
+
+
+def test_columns_whose_values_prepare_refuses_are_not_proposed(told):
+    Path("data/raw/tokens.jsonl").write_text('{"text": ["a", "b"], "label": "x"}\n' * 20)
+    with pytest.raises(
+        PipelineError, match=r"^tokens.jsonl: expected text, .* in column 'text' .*, found list in row 1"
+    ):
+        told("data/raw/tokens.jsonl")
+
+
 @pytest.mark.parametrize("content", ["x: [", "[1]", "data: 3", "encode:", "3", "data: {problem: regression}"])
 def test_params_that_are_no_params_change_nothing(content, told, tmp_path):
     before = told("data/raw/tickets.csv")
@@ -122,7 +143,16 @@ def test_a_file_from_elsewhere_is_copied_by_a_command_that_a_shell_takes(told, m
     Path("My data").mkdir()
     TICKETS.to_csv(file, index=False)
     copy = told(file).splitlines()[-2]
-    assert shlex.split(copy) == ["cp", "-rL", file, "data/raw/", "&&", tool, "add", "data/raw/tickets 2026.csv"]
+    assert shlex.split(copy) == [
+        "cp",
+        "-rL",
+        file,
+        "data/raw/tickets 2026.csv",
+        "&&",
+        tool,
+        "add",
+        "data/raw/tickets 2026.csv",
+    ]
 
 
 @pytest.mark.parametrize(("large", "tool"), [(10**9, "git"), (10, "dvc")])
@@ -141,8 +171,8 @@ def test_of_a_glob_only_what_it_matches_is_copied_and_tracked(told, tmp_path, mo
     assert Path("tracked").read_text() == "add data/raw/My data\n"
     assert shlex.split(run)[4] == 'data.source="path:data/raw/My data/*.csv"'
     *_, copy, run = told("My data/**/*.csv").splitlines()
-    assert copy.startswith("  mkdir -p 'data/raw/My data'  # copy the files there, each in its folder, then: ")
-    assert shlex.split(run)[4] == 'data.source="path:data/raw/My data/**/*.csv"'
+    assert copy.startswith("  mkdir -p 'data/raw/My data-2'  # copy the files there, each in its folder, then: ")
+    assert shlex.split(run)[4] == 'data.source="path:data/raw/My data-2/**/*.csv"'
 
 
 def test_of_a_glob_in_this_folder_the_copy_gets_the_name_of_the_folder(told, tmp_path):
@@ -175,6 +205,20 @@ def test_a_file_from_elsewhere_may_be_in_a_linked_folder(told, tmp_path, monkeyp
     (tmp_path / "data/raw/link").symlink_to(tmp_path / "data/raw")
     with pytest.raises(PipelineError, match="expected a folder, found a symbolic link, whose changes DVC does not see"):
         told("data/raw/link/tickets.csv")
+
+
+@pytest.mark.parametrize("there", ["data/raw/new.csv.gz", "data/raw/new.csv.gz.dvc", "data/raw/new.csv.gz/a.csv"])
+def test_a_copy_takes_no_name_that_is_in_use(told, tmp_path, there):
+    TICKETS.to_csv("new.csv.gz", index=False)
+    Path(there).parent.mkdir(parents=True, exist_ok=True)
+    Path(there).write_text("something else")
+    (tmp_path / "current.csv.gz").symlink_to("new.csv.gz")
+    for file, name in (("new.csv.gz", "new-2.csv.gz"), ("current.csv.gz", "current.csv.gz")):
+        *_, copy, run = told(file).splitlines()
+        assert copy == f"  cp -rL {file} data/raw/{name} && git add data/raw/{name}"
+        assert shlex.split(run)[4] == f"data.source=path:data/raw/{name}"
+        *_, run = told(f"{tmp_path.parent}//{tmp_path.name}//{file}").splitlines()
+        assert shlex.split(run)[4] == f"data.source=path:data/raw/{name}"
 
 
 def test_a_file_that_git_tracks_needs_no_step_before(told):
@@ -239,7 +283,7 @@ def test_a_file_without_a_header_and_one_from_elsewhere_are_said(told, tmp_path)
     text = told(str(tmp_path / "elsewhere.csv"))
     assert "odd: '1' as a column's name; if the file has no header: data.columns=[…]" in text
     assert 'data.columns=["' not in text
-    assert "cp -rL elsewhere.csv data/raw/ && git add data/raw/elsewhere.csv" in text
+    assert "cp -rL elsewhere.csv data/raw/elsewhere.csv && git add data/raw/elsewhere.csv" in text
 
 
 def test_a_name_may_have_its_accents_composed_or_not(told):

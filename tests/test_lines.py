@@ -87,6 +87,27 @@ def test_text_files_may_hold_pairs_or_nothing_and_a_named_column_makes_them_tabl
         list(predict.read_texts(Namespace(inputs=paths[1:2], texts=[], text=None), pairs, {})[0].chunks())
 
 
+@pytest.mark.parametrize(("named", "first"), [(None, "Fine."), ("text", "Fine."), ("Fine.", None)])
+def test_a_file_without_a_header_is_read_as_those_of_the_training_were(named, first, tmp_path, capsys):
+    path = tmp_path / "rows.tsv"
+    path.write_text(' \n1\tFine.\n2\t"Dull,\tso"\n')
+    options, dialect = Namespace(inputs=[path], texts=[], text=named), {"names": ["id", "text"], "quoted": True}
+    given, roles = predict.read_texts(options, {"text": "text"}, {}, **dialect)
+    (chunk,) = given.chunks()
+    assert chunk.table[roles["text"]].tolist() == ([first] if first else []) + ["Dull,\tso"]
+    assert chunk.lines == ([2] if first else []) + [3]
+    said = "rows.tsv: its first line is a row, as it names no column of the training\n"
+    assert capsys.readouterr().err == (said if first else "")
+
+
+@pytest.mark.parametrize("header", ["text\tnote", "id\tbody", "a\tb\tc"])
+def test_a_header_stays_one_that_has_a_name_of_the_training_or_another_number_of_fields(header, tmp_path, capsys):
+    path = tmp_path / "rows.tsv"
+    path.write_text(f"{header}\n" + "\t".join("xyz"[: header.count("\t") + 1]) + "\n")
+    assert tables.opened(path, names=["id", "text"]).columns == header.split("\t")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("given", [[*LINES, 'two\nlines, "or",\tmore'], ["two\nlines", "two\r\nlines"]])
 @pytest.mark.parametrize("name", ["answers.csv", "answers.jsonl", "answers.parquet"])
 def test_what_predict_writes_is_read_back_as_it_was(name, given, tmp_path):

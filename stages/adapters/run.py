@@ -82,6 +82,13 @@ class Run:
         return {name: column for name in COLUMNS if (column := self.params["data"][name])}
 
     @property
+    def dialect(self) -> dict[str, Any]:
+        """How delimited files were read: `names`, those of their columns where they had no header, else None; `quoted`,
+        whether quotes joined what was between them in tab-separated ones, too."""
+        data = self.params["data"]
+        return {"names": data["columns"], "quoted": data["format"] == "quoted_tsv"}
+
+    @property
     def label_words(self) -> dict[str, str] | None:
         """Each class's word; None: the class's own name."""
         return self.params["encode"]["label_words"]

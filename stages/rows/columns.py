@@ -155,16 +155,16 @@ def is_row(first: list[str], wanted: list[str] | None, names: list[str] | None) 
 
 
 def trimmed(names: list, wanted: list[str]) -> list:
-    """Column names as they are wanted, or else with accents composed (NFC), as keyboards type them, and without spaces
-    at their ends, unless two would be the same that are not."""
+    """Column names as they are wanted, or else as `plain` has them, unless two would be the same that are not."""
     exact = {plain(name): name for name in wanted}
     found = [exact.get(plain(name), plain(name)) if isinstance(name, str) else name for name in names]
     return found if len({*found}) == len({*names}) else names
 
 
 def plain(name: str) -> str:
-    """A column name with accents composed and without spaces at its ends."""
-    return unicodedata.normalize("NFC", name.strip())
+    """A column name with accents composed (NFC), as keyboards type them, without spaces at its ends, and with single
+    ones for line breaks and other spaces."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
 def check_distinct(names: list[str], wanted: Iterable[str] | None) -> None:
@@ -274,6 +274,16 @@ def in_one_piece(values: pd.Series) -> pd.Series:
     if values.dtype != "str" or not isinstance(found := pa.array(values), pa.ChunkedArray):
         return values
     return pd.Series(pd.array(found.combine_chunks(), dtype="str"), index=values.index)
+
+
+def of_plain_types(table: pa.Table) -> pa.Table:
+    """The table with decimals as floats, and dates and times as text in the order of ISO 8601."""
+    for place, column in enumerate(table.schema):
+        timed = pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type)
+        if timed or pa.types.is_decimal(column.type):
+            values = table.column(place).cast(pa.string() if timed else pa.float64())
+            table = table.set_column(place, column.name, values)
+    return table
 
 
 def values_of(table: pa.Table) -> dict[str, list]:

@@ -29,6 +29,7 @@ from stages.rows.columns import (
     in_one_piece,
     is_row,
     keys_of,
+    of_plain_types,
     read_object,
     trimmed,
     unfolded,
@@ -107,7 +108,7 @@ def read_all(
 
 def files_of(path: Path, format: str | None) -> list[Path]:
     """The file itself, or the files below a folder in sorted order. Without a format, files whose extensions tell none,
-    such as a README.md, are left out with a message, unless there are no others.
+    such as a README.md, and then .txt files are left out with a message, unless there are no others.
 
     Raises:
         PipelineError: the folder has none, or something else than files.
@@ -117,10 +118,10 @@ def files_of(path: Path, format: str | None) -> list[Path]:
     if not (found := files.members(path)):
         raise PipelineError(f"{path.name}: expected a file or a folder of files, found an empty folder")
     known = [file for file in found if format or content.format_ending(file) in ENDINGS] or found
-    if others := sorted({*found} - {*known}):
-        line = f"{len(others)} file(s) not ending in {', '.join(ENDINGS)} are left out; the first: {others[0].name}"
-        content.say_once(path, f"{path.name}: {line}")
-    return known
+    tables = [file for file in known if format or content.format_ending(file) != ".txt"] or known
+    if others := sorted({*found} - {*tables}):
+        content.say_once(path, f"{path.name}: left out {len(others)} file(s) that are no tables: {others[0].name} …")
+    return tables
 
 
 def read_file(
@@ -199,9 +200,7 @@ def text_files(path: Path, format: str | None) -> list[Path]:
     tables = [file.name for file in sorted(path.glob("[!.]*.*")) if content.format_ending(file) in endings]
     if found and tables and not format:
         line = f"expected tables or CLASS/*.txt, found both, {tables[0]} and {found[0].parent.name}/{found[0].name}"
-        raise PipelineError(
-            f"{path.name}: {line}; name the table (data.source, data.file), or say data.format: folders"
-        )
+        raise PipelineError(f"{path.name}: {line}; name the table in data.source, or say data.format: folders")
     return found
 
 
@@ -332,7 +331,7 @@ def read_parquet(path: Path, wanted: list[str] | None, names: list[str] | None) 
             return
         names = [found[name] for name in wanted]
     for batch in file.iter_batches(AT_ONCE, columns=names):
-        yield pd.DataFrame(values_of(pa.Table.from_batches([batch])), dtype=object)
+        yield pd.DataFrame(values_of(of_plain_types(pa.Table.from_batches([batch]))), dtype=object)
     if not file.metadata.num_rows:
         yield pd.DataFrame(columns=names)
 

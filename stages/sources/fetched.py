@@ -66,15 +66,16 @@ def fetch(
 def local(name: str) -> Path:
     """The file or folder of a `path:` source: its name up to a wildcard, or a member of an archive. What the whole name
     leads to has neither."""
-    path = outer(name)
+    path, _ = split(name)
     if files.kind(path):
         return path
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
 
 
-def outer(name: str) -> Path:
-    """The file, folder or glob of a `path:` source, without a member of an archive."""
-    return Path(split_member(name, is_file)[0])
+def split(name: str) -> tuple[Path, str]:
+    """The file, folder or glob of a `path:` source, and the member of an archive, which may be empty."""
+    outer, member = split_member(name, is_file)
+    return Path(outer), member
 
 
 def is_file(name: str) -> bool:
@@ -88,8 +89,8 @@ def fetch_path(name: str, file: str | None, into: Path, home: Path | None) -> tu
     Args:
         home: the folder in which DVC detects its changes; None: it does not have to.
     """
-    (whole, member), fixed = split_member(name, is_file), local(name)
-    wanted = [str(Path(whole).relative_to(fixed))] if fixed != Path(whole) else []
+    (outer, member), fixed = split(name), local(name)
+    wanted = [str(outer.relative_to(fixed))] if fixed != outer else []
     within = MEMBER_SEPARATOR.join(part for part in (*wanted, member, file) if part)
     path = fixed
     if home and (not path.is_relative_to(home) or ".." in path.parts):

@@ -16,19 +16,23 @@ STREAMED = "csv"
 """The format of a table that has no file name; its delimiter is looked for."""
 
 
-def opened(path: Path, roles: list[str], *, named: str | None) -> Table:
+def opened(
+    path: Path, roles: list[str], *, named: str | None, names: list[str] | None = None, quoted: bool = False
+) -> Table:
     """The rows of a file or a stream. A .txt file and a stream are a table if its column of texts is named, else lines.
 
     Args:
         roles: the columns that lines get.
         named: the column of texts.
+        names, quoted: see `Run.dialect`.
 
     Raises:
         PipelineError: it cannot be read.
     """
     streamed = files.is_stream(path)
     if named or not (streamed or content.format_ending(path) == ".txt"):
-        return tables.opened(path, STREAMED if streamed else None)
+        names = names if named in (None, *(names or [])) else None
+        return tables.opened(path, STREAMED if streamed else None, names=names, quoted=quoted)
     return Lines(path.open("rb"), roles, path=path) if streamed else LinesOfFile(path, roles)
 
 

@@ -175,11 +175,13 @@ def shown(record: Record, values: dict[str, Any]) -> str:
     return ended(record.content)
 
 
-def opened(path: Path, format: str | None = None) -> Table:
+def opened(path: Path, format: str | None = None, *, names: list[str] | None = None, quoted: bool = False) -> Table:
     """The table in a file.
 
     Args:
         format: one of `formats.READERS`; None: by the file's extension.
+        names: of the columns of a delimited file without a header, see `Delimited`.
+        quoted: whether a .tsv file is one of `quoted_tsv`.
 
     Raises:
         PipelineError: the file has no such table.
@@ -187,7 +189,7 @@ def opened(path: Path, format: str | None = None) -> Table:
     format = format or formats.format_of(path, remedy=CONVERT)
     with formats.reading(path, format):
         if format in formats.DIALECTS:
-            return Delimited(path, format)
+            return Delimited(path, "quoted_tsv" if quoted and format == "tsv" else format, names)
         return Objects(path) if format == "jsonl" else Columnar(path)
 
 
@@ -198,21 +200,27 @@ def sample(table: Table) -> pd.DataFrame:
 
 
 class Delimited:
-    """A .csv or .tsv file, or a stream of one."""
+    """A .csv or .tsv file, or a stream of one. Its first line is the header, unless it has as many fields as there are
+    `names`, and none of them; then it is a row, which is said."""
 
-    def __init__(self, path: Path, format: str) -> None:
+    def __init__(self, path: Path, format: str, names: list[str] | None = None) -> None:
         self.path, self.format = path, format
         self.size = None if files.is_stream(path) else path.stat().st_size
         self.text = Text(path)
         self.dialect = content.with_delimiter(path, self.text.beginning, formats.DIALECTS[format])
         lines = io.StringIO(self.text.beginning, newline="\n")
         _, first, fields = next((row for row in rows(lines, self.dialect) if row[1].strip()), (1, "", []))
-        check_width(fields or [])
-        options = self.dialect | {"index_col": False, "lineterminator": "\n"}
-        names = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
-        self.columns = formats.trimmed(names, [])
-        given = zip(self.columns, names, fields or [], strict=False)  # a header's quote may not be closed
-        self.header = {column: field for column, name, field in given if field != name}
+        fields, names = fields or [], names or []  # a header's quote may not be closed
+        check_width(fields)
+        self.headless = len(fields) == len(names) > 0 and {*formats.trimmed(fields, names)}.isdisjoint(names)
+        if self.headless:
+            self.columns, self.header = names, {}
+            content.say_once(path, f"{path.name}: its first line is a row, as it names no column of the training")
+        else:
+            options = self.dialect | {"index_col": False, "lineterminator": "\n"}
+            read = list(pd.read_csv(io.StringIO(ended(first)), nrows=0, **options).columns)
+            self.columns = formats.trimmed(read, [])
+            self.header = {new: old for new, name, old in zip(self.columns, read, fields, strict=False) if old != name}
         if self.size is not None:
             self.text = None  # thousands of files may be named
 
@@ -221,9 +229,11 @@ class Delimited:
         with formats.reading(self.path, self.format):
             self.text = Text(self.path) if self.size is not None else self.text
             for line, text, fields in rows(self.text.lines(), self.dialect):
-                if width is None:
-                    width = len(fields or []) or None if text.strip() else None  # blank lines may be before the header
-                elif fields != [] or width == 1:  # spreadsheets leave blank lines at the end
+                if width is None:  # blank lines may be before the first row
+                    width = len(fields or []) or None if text.strip() else None
+                    if width is None or not self.headless:
+                        continue
+                if fields != [] or width == 1:  # spreadsheets leave blank lines at the end
                     yield self.record(line, text, fields, width)
 
     def record(self, line: int, text: str, fields: list[str] | None, width: int) -> Record:
@@ -319,7 +329,8 @@ class Columnar:
         with formats.reading(self.path, self.format), self.file() as file:
             number = itertools.count(1)
             for batch in file.iter_batches(batch_size=MOST, columns=self.names):
-                for values in zip(*values_of(pa.Table.from_batches([batch])).values(), strict=True):
+                found = values_of(pa.Table.from_batches([batch]))
+                for values in zip(*map(found.get, self.names), strict=True):
                     yield Record(row := next(number), None, list(values))
                     self.share = row / file.metadata.num_rows
 

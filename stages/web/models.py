@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Served:
     """None: a merged model has none beside it."""
     columns: Mapping[str, str]
     """See `Run.columns`."""
+    dialect: Mapping[str, Any] = field(default_factory=dict)
+    """See `Run.dialect`."""
     facts: dict[str, Any]
     """See `facts`."""
 
@@ -63,7 +65,8 @@ def load(wanted: Mapping[str, evaluated.Model], *, tested: bool = False, untouch
         run = Run.load(wanted[name].adapter)
         test = test_score(run, wanted[name]) if tested else None
         known = facts(name, wanted[name].adapter, run, tuned) | {"test": test}
-        found[name] = Served(name=name, tuned=tuned, untouched=before, columns=run.columns, facts=known)
+        read = {"columns": run.columns, "dialect": run.dialect}
+        found[name] = Served(name=name, tuned=tuned, untouched=before, facts=known, **read)
     return found
 
 

@@ -159,7 +159,8 @@ class Service:
             with path.open("wb") as stored:
                 async for part in received(request):
                     stored.write(part)
-            check = partial(Upload.opened, path, chosen.columns, named=text, characters=self.limits.characters)
+            how = {"named": text, "characters": self.limits.characters} | chosen.dialect
+            check = partial(Upload.opened, path, chosen.columns, **how)
             upload = await asyncio.to_thread(check)
             kept = f'attachment; filename="{path.stem.split(".")[0]}.answers{upload.ending}"'
             headers = {"X-Rows": str(upload.rows), "Content-Disposition": kept}

@@ -19,7 +19,7 @@ from stages.common.errors import PipelineError
 from stages.common.texts import as_inputs, clean
 from stages.serving.answers import BATCH_SIZE, Inputs
 from stages.streaming import tables
-from stages.streaming.columns import check_each, text_columns
+from stages.streaming.columns import check_each, opened, text_columns
 from stages.streaming.outputs import WRITERS
 from stages.streaming.tables import Tables
 
@@ -52,12 +52,12 @@ class Upload:
     """A key of `WRITERS`: the format of the answers, which is the file's own."""
 
     @classmethod
-    def opened(cls, path: Path, trained: dict[str, str], *, named: str | None, characters: int) -> Self:
+    def opened(cls, path: Path, trained: dict[str, str], *, named: str | None, characters: int, **dialect: Any) -> Self:
         """Read a file to its end.
 
         Args:
             trained, named: see `text_columns`.
-            characters: the most that a text may have.
+            characters: the most that a text may have; dialect: see `Run.dialect`.
 
         Raises:
             PipelineError: a row cannot be read or is too long, or no column has the texts.
@@ -65,7 +65,7 @@ class Upload:
         ending = content.format_ending(path)
         if ending not in WRITERS:
             raise PipelineError(f"{path.name}: expected a file ending in {', '.join(WRITERS)}; convert it")
-        table = tables.opened(path)
+        table = opened(path, list(trained), named=named, **dialect)
         for record in table.records():  # before any are gathered, as the row after a bad one may be long to find
             if record.reason:
                 raise unreadable(path, record.line, record.reason)

@@ -5,6 +5,8 @@ import gzip
 import lzma
 import os
 import tracemalloc
+from datetime import date, datetime
+from decimal import Decimal
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from stages.common.errors import PipelineError
+from stages.problems.problem import label_text
 from stages.rows import formats
 from stages.streaming import outputs, tables
 from stages.streaming.columns import text_columns
@@ -27,10 +30,6 @@ def written(table):
     file = pa.BufferOutputStream()
     pq.write_table(table, file)
     return file.getvalue().to_pybytes()
-
-
-FAR_DATE = written(pa.table({"date": pa.array([10**7], pa.date32())}))
-"""A table with a date after the year 9999, which Python has not."""
 
 
 def write(folder, name, content):
@@ -173,8 +172,10 @@ def test_what_is_no_table_beside_tables_is_left_out_and_named_unless_it_is_alone
     write(tmp_path, "rows/sub/b.CSV.gz", gzip.compress(b"stars,review\n1,Dull\n"))
     assert formats.read(tmp_path / "rows", wanted=WANTED)["text"].tolist() == ["Good", "Dull"]
     assert formats.read_all(tmp_path / "rows")["review"].tolist() == ["Good", "Dull"]
-    left_out = "rows: 3 file(s) not ending in .tsv, .txt, .csv, .jsonl, .parquet are left out; the first: LICENSE"
-    assert capsys.readouterr().err.splitlines() == [left_out]
+    assert capsys.readouterr().err.splitlines() == ["rows: left out 3 file(s) that are no tables: LICENSE …"]
+    write(tmp_path, "rows/NOTES.txt", "These rows are ours.")
+    assert formats.read_all(tmp_path / "rows")["review"].tolist() == ["Good", "Dull"]
+    assert capsys.readouterr().err.splitlines() == ["rows: left out 4 file(s) that are no tables: LICENSE …"]
     with pytest.raises(PipelineError, match=r"^LICENSE: expected a column 'review'"):
         formats.read(tmp_path / "rows", wanted=WANTED, format="csv")
 
@@ -213,10 +214,44 @@ def test_in_folders_of_text_files_the_folder_names_the_class(tmp_path, capsys):
     assert "news: 2 file(s) other than CLASS/*.txt are left out; the first: README.txt\n" in capsys.readouterr().err
 
 
+def test_decimals_dates_and_times_of_a_database_are_numbers_and_texts(tmp_path):
+    columns = {
+        "price": pa.array([Decimal("1.50"), Decimal("2.00"), None], pa.decimal128(9, 2)),
+        "day": pa.array([date(2026, 1, 31), None, date(2025, 12, 1)]),
+        "time": pa.array([datetime(2026, 1, 31, 9, 5), None, None], pa.timestamp("s")),
+        "far": pa.array([10**7, 0, None], pa.date32()),  # Python has no date after the year 9999
+    }
+    path = write(tmp_path, "rows.parquet", written(pa.table(columns)))
+    wanted = {"label": "price", "text": "day", "slices": ["time", "far"]}
+    found = formats.read(path, wanted=wanted, lists=())
+    assert [label_text(value) for value in found["label"]] == ["1.5", "2", ""]
+    assert found["text"].tolist() == ["2026-01-31", None, "2025-12-01"]
+    assert found["slices"][0] == {"time": "2026-01-31 09:05:00.000", "far": "29349-01-26"}
+    with pytest.raises(PipelineError, match=r"^rows.parquet: expected parquet, found: .* out of range"):
+        list(tables.opened(path).records())
+
+
+def test_columns_of_parquet_keep_their_names_where_a_struct_has_the_path_of_one(tmp_path):
+    columns = {"meta.lang": ["en"], "text": ["Good"], "meta": [{"lang": "de"}]}
+    path = write(tmp_path, "rows.parquet", written(pa.table(columns)))
+    table = tables.opened(path)
+    (record,) = table.records()
+    assert dict(zip(table.columns, record.values, strict=True)) == {name: one for name, (one,) in columns.items()}
+
+
+def test_line_breaks_and_spaces_in_a_columns_name_are_one_space(tmp_path):
+    path = write(tmp_path, "rows.csv", '"Customer\nfeedback",stars\nFine,5\n')
+    for name in ("Customer feedback", "Customer\nfeedback"):
+        assert formats.read(path, wanted={"text": name, "label": "stars"})["text"].tolist() == ["Fine"]
+    assert list(formats.read_all(path)) == ["Customer feedback", "stars"]
+
+
 def test_a_folder_with_tables_and_texts_is_either_only_if_told(tmp_path):
     table = write(tmp_path, "mine/rows.csv", "review,stars\nFine,5\n")
     write(tmp_path, "mine/sport/001.txt", "A goal.")
-    with pytest.raises(PipelineError, match=r"^mine: .* found both, rows.csv and sport/001.txt; name the table \(data"):
+    with pytest.raises(
+        PipelineError, match=r"^mine: .* found both, rows.csv and sport/001.txt; name the table in data"
+    ):
         formats.read(tmp_path / "mine", wanted=WANTED)
     assert formats.read(tmp_path / "mine", wanted=WANTED, format="folders")["text"].tolist() == ["A goal."]
     assert formats.read(table, wanted=WANTED)["text"].tolist() == ["Fine"]
@@ -277,7 +312,6 @@ def test_a_folder_with_tables_and_texts_is_either_only_if_told(tmp_path):
             r"in column 'review' \(data.text\), found dict in row",
         ),
         ("a.parquet", "review, stars", {}, r"a.parquet: expected parquet, found: .*Parquet magic bytes not found"),
-        ("a.parquet", FAR_DATE, {"wanted": {"label": "date"}}, r"a.parquet: expected parquet, found: .* out of range"),
         ("a.xlsx", "x", {}, r"a.xlsx: expected a file ending in .tsv, .*, .parquet; save the sheet as .csv$"),
         *((f"a.{name}", "x", {}, f"a.{name}: .*, .parquet; unpack it") for name in ("zip", "tar", "tar.gz", "tgz")),
         ("a.csv", "x", {"format": "folders"}, r"a.csv: expected a folder of .txt files for each class, found none"),
