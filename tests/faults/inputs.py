@@ -594,9 +594,9 @@ TABLES = [
         label="label",
     ),
     table(
-        "parquet, dates as labels",
+        "parquet, lists as labels",
         "x.parquet",
-        parquet(text=["a text"] * 50, label=list(pd.date_range("2020", periods=50))),
+        parquet(text=["a text"] * 50, label=[["a", "b"]] * 50),
         r"x\.parquet: expected text, numbers or booleans in column 'label'",
         text="text",
         label="label",
